@@ -10,10 +10,10 @@
 #   ./run.sh compare [COMPETITION]  compare all runs: scores, settings, paired differences
 #   ./run.sh predict [COMPETITION] --test F    predict new rows with the saved weights
 #   ./run.sh submit [COMPETITION]   send the submission to Kaggle and wait for its score
-#   ./run.sh ledger [COMPETITION]   list all submissions with their scores, which it fetches
+#   ./run.sh ledger [COMPETITION]   fetch scores and list all submissions with them
 #   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--verify] [--push]
 #   ./run.sh study NAME             repeat the experiment behind a default (docs/evidence.md)
-#   ./run.sh test [--all]           lint, types and tests; --all has the slow tests, other words go to pytest
+#   ./run.sh test [--all]           lint, types and tests; --all adds the slow tests; other options go to pytest
 #   ./run.sh help                   print this text; every command but test has --help
 #
 # COMPETITION is a name in competition/configs/ or a YAML file (default: qm9_orbitals).

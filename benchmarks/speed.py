@@ -1,6 +1,6 @@
 """Processor seconds of an epoch: stages of this project against the libraries of the same networks.
 
-    python -m benchmarks.speed [chemprop trainer grouped unimol] [--epochs 2 4] [--rounds 3]
+    python -m benchmarks.speed [chemprop trainer grouped unimol]
 
 chemprop: `gnn` against `chemprop train`, embedded molecules. trainer: `bert` from MiniLM's weights against the Trainer
 of transformers with random batches, 960 embedded tweets; grouped: the same with batches of similar length. unimol: the
@@ -12,54 +12,50 @@ that runs with few and with many epochs; the difference is what an epoch costs, 
 alternate, and medians over the rounds are printed. chemprop also validates on 1 % of the rows, which it requires.
 """
 
-import os
-
-os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
-
 import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.gpu import DATA, MOLECULES, TWEETS, read_rows
-from core.files import PROJECT
+from benchmarks.gpu import DATA, MOLECULES, SPAWN, TWEETS, read_rows
 from models import targets
 from models.inputs.weights import find_weights
 from models.jobs.local import WORKER_ENVIRONMENT
 from models.registry import make_stage
 
+FEW, MANY = 2, 4
+"""Epochs; chemprop needs at least 2."""
+ROUNDS = 3
 BATCH = 16
 """Batch size of `bert` and of the published Uni-Mol."""
 N_TWEETS, N_CONFORMERS = 960, 96
-STAGES = {
-    "gnn": (MOLECULES, 1500, {"aggregation": ["mean"]}),
-    "bert": (TWEETS, N_TWEETS, {"weights": "minilm"}),
-}
-"""Kind -> rows and settings."""
-COMPARISONS = {
-    "chemprop": ("gnn", "chemprop"),
-    "trainer": ("bert", "random"),
-    "grouped": ("bert", "group_by_length"),
-    "unimol": ("unimol", "unimol_tools"),
-}
-"""Name -> side of this project, and the other one."""
 CHEMPROP_OPTIONS = [
     "--smiles-columns", "SMILES", "--target-columns", "homo_eV", "--split-sizes", "0.98", "0.01", "0.01",
     "--accelerator", "cpu", "--warmup-epochs", "1",
 ]  # fmt: skip
 
 
-def train_stage(side: str, epochs: int, folder: Path) -> None:
+def train_stage(
+    table: tuple[str, str, str], n_rows: int, settings: dict[str, Any], epochs: int, folder: Path
+) -> None:
     """Train a stage of this project."""
-    table, n_rows, settings = STAGES[side]
     rows, context = read_rows(*table, n_rows)
-    targets.fit(make_stage({"kind": side, "epochs": epochs, **settings}), rows, folder, context)
+    targets.fit(make_stage({**settings, "epochs": epochs}), rows, folder, context)
+
+
+def train_with_chemprop(epochs: int, folder: Path) -> None:
+    """Train the network of chemprop by its command."""
+    program = Path(sys.executable).with_name("chemprop")
+    table = DATA / MOLECULES[0] / "train.csv"
+    options = [*CHEMPROP_OPTIONS, "--output-dir", folder, "--epochs", str(epochs)]
+    subprocess.run([program, "train", "--data-path", table, *options], check=True, capture_output=True)
 
 
 def train_with_transformers(sampling: str, epochs: int, folder: Path) -> None:
@@ -82,8 +78,10 @@ def train_with_transformers(sampling: str, epochs: int, folder: Path) -> None:
     hf.Trainer(network, arguments, train_dataset=items, data_collator=collate).train()
 
 
-def train_backbone(side: str, epochs: int, folder: Path) -> None:
-    """Train Uni-Mol on random labels, by the modules of this project or of unimol_tools."""
+def train_backbone(of_package: bool, epochs: int, folder: Path) -> None:
+    """Train Uni-Mol on random labels, by the modules of unimol_tools or of this project."""
+    import torch
+
     from models.inputs.conformers import build_molecule, embed_conformers, select
     from models.networks import unimol, unimol_common
     from models.training.network import set_rates
@@ -94,9 +92,9 @@ def train_backbone(side: str, epochs: int, folder: Path) -> None:
     for text in rows.inputs["SMILES"]:
         conformers = embed_conformers(build_molecule(text, fragments="all", repeat_units="keep"))
         items.append(unimol.encode(select(conformers, 0), vocabulary, remove_hydrogens=False))
-    network: torch.nn.Module = unimol.UnimolBackbone(vocabulary, "molecule")
-    collate: Callable[[list[Any]], dict[str, Any]] = unimol.collate
-    if side == "unimol_tools":
+    network: Any = unimol.UnimolBackbone(vocabulary, "molecule")
+    collate: Any = unimol.collate
+    if of_package:
         network = PackageModel(network, "molecule", unimol.molecule_architecture(), folder)
         collate = unimol_common.collate
     set_rates(network, 0.0)
@@ -108,13 +106,15 @@ def train_backbone(side: str, epochs: int, folder: Path) -> None:
             optimizer.step()
 
 
-def command(side: str, epochs: int, folder: str) -> list[str]:
-    """Return the command that trains one side."""
-    if side != "chemprop":
-        return [sys.executable, "-m", "benchmarks.speed", "--only", side, "--epochs", str(epochs)]
-    program = str(Path(sys.executable).with_name("chemprop"))
-    options = [*CHEMPROP_OPTIONS, "--output-dir", folder, "--epochs", str(epochs)]
-    return [program, "train", "--data-path", f"{DATA}/{MOLECULES[0]}/train.csv", *options]
+GNN = partial(train_stage, MOLECULES, 1500, {"kind": "gnn", "aggregation": ["mean"]})
+MINILM = partial(train_stage, TWEETS, N_TWEETS, {"kind": "bert", "weights": "minilm"})
+COMPARISONS = {
+    "chemprop": (GNN, train_with_chemprop),
+    "trainer": (MINILM, partial(train_with_transformers, "random")),
+    "grouped": (MINILM, partial(train_with_transformers, "group_by_length")),
+    "unimol": (partial(train_backbone, False), partial(train_backbone, True)),
+}
+"""Name -> side of this project, and the other one: functions of the number of epochs and an empty folder."""
 
 
 def seconds_of_children() -> float:
@@ -122,51 +122,32 @@ def seconds_of_children() -> float:
     return sum(os.times()[2:4])
 
 
-def seconds_of(side: str, epochs: int) -> float:
+def seconds_of(train: Callable[[int, Path], None], epochs: int) -> float:
     """Return the processor seconds of a process that trains one side."""
     before = seconds_of_children()
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, **WORKER_ENVIRONMENT}
-        call = command(side, epochs, folder)
-        subprocess.run(call, check=True, capture_output=True, cwd=PROJECT, env=environment)
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, SPAWN) as process:
+        process.submit(train, epochs, Path(folder)).result()
     return seconds_of_children() - before
 
 
-def compare(name: str, epochs: list[int], rounds: int) -> None:
+def compare(name: str) -> None:
     """Print the seconds of an epoch of both sides, and their ratio."""
-    few, many = epochs
     per_epoch = []
-    for _ in range(rounds):
-        of_sides = [seconds_of(side, many) - seconds_of(side, few) for side in COMPARISONS[name]]
-        per_epoch.append([seconds / (many - few) for seconds in of_sides])
+    for _ in range(ROUNDS):
+        of_sides = [seconds_of(train, MANY) - seconds_of(train, FEW) for train in COMPARISONS[name]]
+        per_epoch.append([seconds / (MANY - FEW) for seconds in of_sides])
     mine, other = (statistics.median(seconds) for seconds in zip(*per_epoch, strict=True))
     ratio = statistics.median(theirs / ours for ours, theirs in per_epoch)
     print(f"{name}: {mine:.2f} and {other:.2f} s per epoch, {ratio:.2f} times as fast", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("comparisons", nargs="*", default=list(COMPARISONS), help="default: all")
-    parser.add_argument(
-        "--epochs", type=int, nargs="+", default=[2, 4], help="few, at least 2 for chemprop, and many"
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", help="of the processes that it starts: the side")
-    args = parser.parse_args()
-    if not args.only:
-        for name in args.comparisons:
-            compare(name, args.epochs, args.rounds)
-        return
-    torch.set_num_threads(1)
-    train = train_with_transformers
-    if args.only in STAGES:
-        train = train_stage
-    elif args.only.startswith("unimol"):
-        train = train_backbone
-    with tempfile.TemporaryDirectory() as folder:
-        train(args.only, args.epochs[0], Path(folder))
+    os.environ.update(WORKER_ENVIRONMENT)  # of the processes
+    for name in parser.parse_args().comparisons:
+        compare(name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import FEATURE, INPUT_KEY
-from competition.molecules import canonical_smiles, normalised_text, standardise_molecules
+from competition.molecules import canonical_smiles, desalted, normalised_text, parent, standardise_molecules
 from competition.task import MISSING
 from core.code_digest import code_digest_of
 from core.errors import ConfigError, DataError, Mistake, join_first
@@ -137,8 +137,8 @@ def describe_invalid_numbers(table: pd.DataFrame, config: "CompetitionConfig", w
         _, is_invalid = to_numbers(table[name])
         if is_invalid.any():
             yield (
-                f"WARNING: {is_invalid.sum()} cells of {name!r} in {where} are not finite numbers, and are missing "
-                f"values: {describe_rows(table, is_invalid, config.id, name)}"
+                f"WARNING: {is_invalid.sum()} cells of {name!r} in {where} are not finite numbers, and are read as "
+                f"missing: {describe_rows(table, is_invalid, config.id, name)}"
             )
 
 
@@ -150,7 +150,7 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
     if numbers.notna().sum() < dates.notna().sum():
         epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
         numbers = (dates - epoch).dt.total_seconds()
-    what = "times that are neither a number nor a date such as 2025-05-31, or are of the other kind than most"
+    what = "times that are neither numbers nor dates such as 2025-05-31 (one kind per column)"
     raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
     return numbers.astype(float)
 
@@ -221,6 +221,26 @@ def input_keys(clean: pd.DataFrame, config: "CompetitionConfig") -> list[str]:
     return [digest(list(row)) for row in keys.itertuples(index=False)]
 
 
+N_INPUT_KEYS = 3
+"""Number of keys of the inputs of a row."""
+
+
+def keys_of_inputs(rows: pd.DataFrame, competition: "CompetitionConfig") -> list[pd.Series]:
+    """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they
+    are, and with desalted and with neutral molecules.
+    """
+    keys = [rows[INPUT_KEY]]
+    molecules = rows[competition.smiles]
+    for standardize in (desalted, parent):
+        standardized = molecules.map(standardize)
+        is_changed = (standardized != molecules).any(axis=1)
+        key = rows[INPUT_KEY].copy()
+        if is_changed.any():
+            key[is_changed] = input_keys(rows.assign(**standardized)[is_changed], competition)
+        keys.append(key)
+    return keys
+
+
 def with_user_features(table: pd.DataFrame, config: "CompetitionConfig") -> pd.DataFrame:
     """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
 
@@ -239,7 +259,7 @@ def with_user_features(table: pd.DataFrame, config: "CompetitionConfig") -> pd.D
     n_infinite = is_infinite.to_numpy().sum()
     is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
     if n_infinite and is_tolerant:
-        print(f"WARNING: {n_infinite} values of competition.features are infinite, and are missing values")
+        print(f"WARNING: {n_infinite} values of competition.features are infinite, and are read as missing")
     features = features.mask(is_infinite)
     if not is_tolerant and (n_infinite or features.isna().to_numpy().all()):
         raise ConfigError(
@@ -280,8 +300,8 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
         n_at_once = max(1, round(n_at_once * min(10, SECONDS_PER_CALL / max(seconds, 1))))
     if len(new_rows) and _cache_file(code_ref, inputs.columns.tolist()) != file:
         print(
-            f"WARNING: {short_ref(code_ref)} writes a file next to it that it names, so that all its features are "
-            "computed again by the next command. Write it into another folder."
+            f"WARNING: {short_ref(code_ref)} writes a file in its own folder, which counts as its input, so the next "
+            "command recomputes all features. Write it to another folder."
         )
     return cached.loc[keys.tolist()].reset_index(drop=True)
 
@@ -307,8 +327,8 @@ def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataF
         is_same = list(recomputed) == list(features)
         if not is_same or not np.allclose(recomputed, features.iloc[rows], equal_nan=True):
             raise ConfigError(
-                f"competition.features {code_ref} gives a row other numbers when other rows are "
-                "missing. They have to depend on that row alone: fit and count nothing on the table inside "
+                f"competition.features {code_ref} gives a row different numbers when other rows are missing. They "
+                "must depend on that row only: fit or count nothing on the table inside "
                 "the function."
             )
 

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 
 from competition.calibration import MIN_CALIBRATION_INPUTS, rank_correlation, shared_labels
-from competition.clean import clean_inputs, describe_invalid_numbers, parse_times, require_columns
+from competition.clean import (
+    clean_inputs,
+    describe_invalid_numbers,
+    keys_of_inputs,
+    parse_times,
+    require_columns,
+)
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.labels import describe_censored, parse_labels
@@ -43,14 +49,14 @@ def with_extra_rows(
     lines about tables with labels of test rows.
 
     Rows with an unreadable input or without any label are left out; labels of targets of rows with the input of
-    a test row are missing, unless the table has `test_molecules: train`. A row with labels of auxiliary targets
-    only is kept. A row with the input or the group of a training row is kept; the
-    job that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are
-    allowed.
+    a test row, or a salt of it, are missing, unless the table has `test_molecules: train`. A row with labels of
+    auxiliary targets only is kept. A row with the input or the group of a training row is kept; the job that
+    holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary: list[str] = []
     answers: list[str] = []
+    test_keys = keys_of_inputs(test, config)
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         labels = parse_labels(table, config.label_columns, config, extra.file)
@@ -60,9 +66,12 @@ def with_extra_rows(
             for name in map(str, labels.table)
             if name.removeprefix(LOWER).removeprefix(UPPER) in config.targets
         ]
-        has_answer = rows[INPUT_KEY].isin(test[INPUT_KEY]) & rows[of_targets].notna().any(axis=1)
+        labelled = rows[~is_unreadable & rows[of_targets].notna().any(axis=1)]
+        has_answer = _are_among(keys_of_inputs(labelled, config), test_keys).reindex(
+            rows.index, fill_value=False
+        )
         if has_answer.any():
-            n_answered = test[INPUT_KEY].isin(rows[INPUT_KEY][has_answer]).sum()
+            n_answered = _are_among(test_keys, keys_of_inputs(rows[has_answer], config)).sum()
             what = f"WARNING: {extra.file.name} has labels of {n_answered} of {len(test)} test rows, which"
             answers.append(f"{what} {ANSWERS[extra.test_molecules]}")
         if extra.test_molecules == "mask":
@@ -86,6 +95,11 @@ def with_extra_rows(
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary, answers
+
+
+def _are_among(keys: list[pd.Series], others: list[pd.Series]) -> pd.Series:
+    """Return whether each row of one table has a key of a row of another one."""
+    return pd.concat([key.isin(pd.concat(others)) for key in keys], axis=1).any(axis=1)
 
 
 def _clean_rows(
@@ -180,7 +194,7 @@ def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: 
     if slope == 0:
         return line
     return (
-        f"{line}, where it is about {1 / slope:.3g} x {file.name} {-intercept / slope:+.3g} (rank correlation "
+        f"{line}; training labels are about {1 / slope:.3g} x {file.name} {-intercept / slope:+.3g} (rank correlation "
         f"{correlation:.2f})"
     )
 
@@ -225,6 +239,6 @@ def _check_units(
     if is_different:
         calibrate = "set calibrate: affine, " if name in config.targets else ""
         raise DataError(
-            f"extra_train {file}: the labels of {name!r} seem to be in other units, or to mean something else, "
-            f"than the competition's: {evidence}. Convert the column, {calibrate}or set check_units: false."
+            f"extra_train {file}: the labels of {name!r} seem to be in other units than the competition's, or to "
+            f"mean something else: {evidence}. Convert the column, {calibrate}or set check_units: false."
         )

@@ -40,7 +40,9 @@ def describe_range(name: str, labels: pd.Series) -> str:
     if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""
     powers = math.log10(largest / smallest)
-    return f"labels of {name} are over {powers:.1f} powers of ten; set target_transform: log1p in the stages"
+    return (
+        f"labels of {name} span {powers:.1f} orders of magnitude; set target_transform: log1p in the stages"
+    )
 
 
 class LabelColumn(NamedTuple):
@@ -79,7 +81,7 @@ def parse_bounded(table: pd.DataFrame, name: str, id_column: str, where: object)
     is_censored = parts["sign"].notna()
     bounds = pd.to_numeric(parts["number"], errors="coerce")
     what = "censored cells without a number"
-    advice = "Write a number behind the sign, such as >100, or empty the cells."
+    advice = "Write a number after the sign, such as >100, or empty the cells."
     raise_if_any(table, is_censored & bounds.isna(), name, id_column, where, what, advice)
     bounds = parse_numbers(table.assign(**{name: parts["number"].fillna("")}), name, id_column, where)
     values = parse_numbers(table.assign(**{name: table[name].mask(is_censored, "")}), name, id_column, where)

@@ -109,9 +109,10 @@ class Metric:
             return float("nan")
         return float(self.column_score(y_true[is_labelled], y_pred[is_labelled]))
 
-    def better(self, a: float, b: float) -> bool:
-        """Return whether score `a` is better than score `b`."""
-        return a > b if self.greater_is_better else a < b
+    @property
+    def direction(self) -> str:
+        """What is better, for people."""
+        return "greater is better" if self.greater_is_better else "lower is better"
 
 
 def _sklearn(name: str) -> Score:

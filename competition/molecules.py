@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rdkit import Chem, RDLogger
 from rdkit.Chem.MolStandardize import rdMolStandardize
+from rdkit.Chem.SaltRemover import SaltRemover
 from tqdm import tqdm
 
 from core.types import Standardise
@@ -26,6 +27,8 @@ FUNCTIONS: dict[str, Callable[[Chem.Mol], Chem.Mol]] = {
     "cleanup": rdMolStandardize.Cleanup,
     "parent": rdMolStandardize.ChargeParent,
 }
+_SALTS = SaltRemover()
+_UNCHARGER = rdMolStandardize.Uncharger()
 
 
 @cache  # tables are read several times, and parsing is slow
@@ -41,6 +44,33 @@ def canonical_smiles(smiles: str) -> str | None:
     read = Chem.MolFromInchi if smiles.startswith("InChI=") else Chem.MolFromSmiles
     molecule = read(smiles)
     return Chem.MolToSmiles(molecule) if molecule is not None and molecule.GetNumAtoms() else None
+
+
+@cache
+def desalted(smiles: str) -> str:
+    """Return a canonical SMILES without the salts of RDKit's list, each remaining fragment once.
+
+    Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A
+    mixture or an ionic liquid keeps its fragments. A SMILES that has only salts is unchanged.
+    """
+    if "." not in smiles:
+        return smiles
+    return _fragments(_SALTS.StripMol(Chem.MolFromSmiles(smiles))) or smiles
+
+
+@cache
+def parent(smiles: str) -> str:
+    """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay
+    unchanged.
+    """
+    if desalted(smiles) == smiles:
+        return smiles
+    neutral = _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
+    return canonical_smiles(neutral) or desalted(smiles)  # a metallocene has no neutral form
+
+
+def _fragments(molecule: Chem.Mol) -> str:
+    return ".".join(sorted(set(Chem.MolToSmiles(molecule).split("."))))
 
 
 def is_large(smiles: str) -> bool:

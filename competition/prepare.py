@@ -49,11 +49,7 @@ class Prepared(NamedTuple):
 
 def prepare(config: CompetitionConfig) -> Prepared:
     """Read, check and clean the raw tables; rows keep the order of the files."""
-    required = config.targets if config.extra_train else config.label_columns
-    other_columns = [*filter(None, (config.group, config.weight, config.time, config.fold_column))]
-    raw = clean.read_table_with_ids(config.train, [config.id, *config.inputs, *required, *other_columns])
-    only_in_extra = [name for name in config.auxiliary_targets if name not in raw]
-    raw = raw.assign(**dict.fromkeys(only_in_extra, ""))
+    raw = _read_train(config)
     if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
         raise ConfigError(
             f"competition.empty_smiles, {config.empty_smiles!r}, is not a valid SMILES. Correct it."
@@ -62,14 +58,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, raw_test)
 
-    train, dropped = clean.clean_inputs(raw, config, config.train, in_train=True)
-    if config.group and config.group not in train:
-        train[config.group] = raw[config.group].str.strip()
     labels = parse_labels(raw, config.label_columns, config, config.train)
-    train = pd.concat([train, labels.table, _training_columns(raw, labels.table, config)], axis=1)
-    train = train[~dropped].reset_index(drop=True)
-    _require_labels(train, config)
-    dropped_train = list(raw[config.id][dropped])
+    train, dropped_train = _clean_train(raw, labels.table, config)
     summary = [
         *_summarize(train, test, config),
         *describe_censored(labels, config, config.train.name),
@@ -77,24 +67,14 @@ def prepare(config: CompetitionConfig) -> Prepared:
         *describe_raw_inputs(raw_test, config, config.test.name),
         *config.describe_columns(),
         *_describe_codes(sample, config),
+        *_describe_dropped(dropped_train, len(raw), dropped_test),
     ]
-    if dropped_train:
-        n_dropped = len(dropped_train)
-        summary.append(
-            f"WARNING: {n_dropped} of {len(raw)} training rows cannot be read and are left out "
-            f"(competition.unparsable): {join_first(dropped_train)}"
-        )
-    if dropped_test:
-        summary.append(
-            f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, label: "
-            f"{join_first(dropped_test)}"
-        )
     answers: list[str] = []
     if config.extra_train:
         train, extra_summary, answers = with_extra_rows(train, test, config)
         summary += [*answers, *extra_summary]
     _require_auxiliary_labels(train, config)
-    read_columns = {config.id, *config.inputs, *config.label_columns, *other_columns}
+    read_columns = {config.id, *config.inputs, *config.label_columns, *_other_columns(config)}
     # "said" is the key of the summary in existing files.
     report = {
         "said": summary,
@@ -109,6 +89,47 @@ def prepare(config: CompetitionConfig) -> Prepared:
     if features:
         summary.append(f"columns of competition.features: {join_first(features, str)}")
     return Prepared(train, test, sample, report)
+
+
+def _other_columns(config: CompetitionConfig) -> list[str]:
+    """Return the columns that only the training table needs, without those of labels."""
+    return [*filter(None, (config.group, config.weight, config.time, config.fold_column))]
+
+
+def _read_train(config: CompetitionConfig) -> pd.DataFrame:
+    """Return the raw training table; auxiliary targets that only extra tables have are empty."""
+    required = config.targets if config.extra_train else config.label_columns
+    columns = [config.id, *config.inputs, *required, *_other_columns(config)]
+    raw = clean.read_table_with_ids(config.train, columns)
+    only_in_extra = [name for name in config.auxiliary_targets if name not in raw]
+    return raw.assign(**dict.fromkeys(only_in_extra, ""))
+
+
+def _clean_train(
+    raw: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the clean training rows with their labels, and the ids of rows that cannot be read."""
+    train, dropped = clean.clean_inputs(raw, config, config.train, in_train=True)
+    if config.group and config.group not in train:
+        train[config.group] = raw[config.group].str.strip()
+    train = pd.concat([train, labels, _training_columns(raw, labels, config)], axis=1)
+    train = train[~dropped].reset_index(drop=True)
+    _require_labels(train, config)
+    return train, list(raw[config.id][dropped])
+
+
+def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[str]) -> Iterator[str]:
+    """Yield warnings about rows that cannot be read, whose ids are given."""
+    if dropped_train:
+        yield (
+            f"WARNING: {len(dropped_train)} of {n_train} training rows cannot be read and are left out "
+            f"(competition.unparsable): {join_first(dropped_train)}"
+        )
+    if dropped_test:
+        yield (
+            f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, label: "
+            f"{join_first(dropped_test)}"
+        )
 
 
 def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
@@ -278,7 +299,7 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
     for name in config.numeric:
         n_huge = (pd.concat([train, test])[name].abs() > MAX_FLOAT32).sum()
         if n_huge:
-            yield f"WARNING: {n_huge} numbers of {name} are beyond {MAX_FLOAT32:.0e}, and are read as that"
+            yield f"WARNING: {n_huge} numbers of {name} are beyond {MAX_FLOAT32:.0e}, and are clipped to it"
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]
     if missing:
@@ -328,7 +349,7 @@ def _describe_large_molecules(
     if len(large):
         yield (
             f"WARNING: {len(large)} rows have a molecule with more than {MAX_ATOMS} atoms: {join_first(large)}. "
-            "It has no descriptors, atom pairs, Avalon and ErG fingerprints and features of MiniMol, and is its own "
+            "They get no descriptors, atom pairs, Avalon or ErG fingerprints or MiniMol features; each is its own "
             "scaffold"
         )
 
@@ -340,7 +361,7 @@ def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str
         by_form.setdefault(normalised_text(label), []).append(label)
     alike = [" and ".join(labels) for labels in by_form.values() if len(labels) > 1]
     if alike:
-        yield f"WARNING: classes that differ only in case or blanks: {join_first(alike, str)}. Write them alike."
+        yield f"WARNING: classes that differ only in case or whitespace: {join_first(alike, str)}. Unify them."
     words = {label: label.split() for label in config.classes}
     split = {
         label: words[label] if {*words[label]} <= {*config.classes} else re.split("[,;|]", label)

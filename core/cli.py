@@ -86,7 +86,7 @@ def _describe_not_writable(error: OSError) -> str:
     if file.is_relative_to(folder) or folder.is_relative_to(file):
         advice = "Make room, or set WORK_DIR to another folder; finished jobs are kept."
         return f"no file can be written in the work folder {folder} ({error}). {advice}"
-    return f"{file} cannot be written ({error.strerror}). Choose another path, or make room."
+    return f"{file} cannot be read or written ({error.strerror}). Choose another path, or make room."
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ DIGEST = b"sha256"
 FORMS = {
     rb"PK\x03\x04": "a zip archive or an Excel workbook. Unpack it, or save its sheet as CSV",
     rb"\x1f\x8b": "compressed (.gz). Unpack it",
-    rb"PAR1": "a Parquet file. Save it as CSV",
+    rb"PAR1[\x00-\x1f]": "a Parquet file. Save it as CSV",
     rb"\xff\xfe|\xfe\xff": "in UTF-16. Save it in UTF-8",
     rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
     rb'\s*(\{"|\[\s*\{)': "JSON. Save it as CSV",
@@ -148,17 +148,13 @@ def table_digest(path: Path) -> str:
         return sha256_of(path)
 
 
-def read_table(path: Path, text_columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table that the project wrote, Parquet or CSV.
-
-    Args:
-        text_columns: columns of a CSV that are text; all others are numbers.
-    """
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that the project wrote, Parquet, or CSV with a text column `id` and columns of numbers."""
     with _read_errors(path):
         if path.suffix == ".parquet":
             return parquet.read_table(path).to_pandas()
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        numbers = table.drop(columns=list(text_columns), errors="ignore").replace("", "nan").astype(float)
+        numbers = table.drop(columns="id", errors="ignore").replace("", "nan").astype(float)
         return table.assign(**numbers)
 
 

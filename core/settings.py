@@ -54,7 +54,7 @@ def _require_unique(values: list[Any]) -> list[Any]:
 UserPath = Annotated[Path, AfterValidator(_absolute_path)]
 """File or folder, relative to the folder of the YAML; `competition.config.validate` makes it absolute."""
 UserCodeRef = Annotated[str, AfterValidator(absolute_code_ref)]
-"""`file.py:name`, a user-defined function or class that `competition.user_code` loads; absolute like `UserPath`."""
+"""`file.py:name`, a user-defined function or class that `core.user_code` loads; absolute like `UserPath`."""
 UniqueList = AfterValidator(_require_unique)
 """Annotation of lists without duplicates."""
 

@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,6 @@ from core.errors import ConfigError
 from core.files import digest, sha256_of
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
-MAX_NAME = 200
-"""Length of a string in user code from which it is not the name of a file."""
 _LOADED: set[str] = set()
 """Paths of the user files that this process has executed, and of their helpers."""
 _FOLDERS: list[str] = []
@@ -69,10 +68,11 @@ def data_files(file: Path) -> list[Path]:
     files: set[Path] = set()
     for path in with_helpers(file):
         for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < MAX_NAME:
-                named = (path.parent / node.value).resolve()
-                if named.is_file() and named.is_relative_to(file.parent):
-                    files.add(named)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named = path.parent / node.value
+                # Unlike Path.is_file, false for text that cannot be a name.
+                if os.path.isfile(named) and named.resolve().is_relative_to(file.parent):  # noqa: PTH113
+                    files.add(named.resolve())
     return sorted(files)
 
 

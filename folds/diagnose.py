@@ -47,7 +47,7 @@ def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False
     train = without_extra_rows(read_table(paths.train))
     test = read_table(paths.test)
     seed = derive_seed(competition.seed, "shift")
-    figure = paths.shift.with_name("similarity.png")
+    figure = paths.similarity
     figure.unlink(missing_ok=True)  # it may be that of other tables
     if quick:
         train, test = (_sampled(table, QUICK_ROWS, seed) for table in (train, test))

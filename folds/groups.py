@@ -11,16 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
-from rdkit.Chem.MolStandardize import rdMolStandardize
-from rdkit.Chem.SaltRemover import SaltRemover
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
-from competition.clean import input_keys
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
-from competition.molecules import canonical_smiles, is_large
+from competition.molecules import is_large, parent
 from core.types import Integers
 
 RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
@@ -30,35 +27,6 @@ rows) only get their texts.
 """
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-_SALTS = SaltRemover()
-_UNCHARGER = rdMolStandardize.Uncharger()
-
-
-@cache
-def desalted(smiles: str) -> str:
-    """Return a canonical SMILES without the salts of RDKit's list, each remaining fragment once.
-
-    Counter-ions, mineral acids and a few organic acids such as acetate, mesylate and tosylate are removed. A
-    mixture or an ionic liquid keeps its fragments. A SMILES that has only salts is unchanged.
-    """
-    if "." not in smiles:
-        return smiles
-    return _fragments(_SALTS.StripMol(Chem.MolFromSmiles(smiles))) or smiles
-
-
-@cache
-def parent(smiles: str) -> str:
-    """Return the neutral form of a desalted molecule, so that a sodium salt equals its acid; others stay
-    unchanged.
-    """
-    if desalted(smiles) == smiles:
-        return smiles
-    neutral = _fragments(_UNCHARGER.uncharge(Chem.MolFromSmiles(desalted(smiles))))
-    return canonical_smiles(neutral) or desalted(smiles)  # a metallocene has no neutral form
-
-
-def _fragments(molecule: Chem.Mol) -> str:
-    return ".".join(sorted(set(Chem.MolToSmiles(molecule).split("."))))
 
 
 @cache  # slow, and a run needs it several times
@@ -89,8 +57,8 @@ def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
     if len(test_scaffolds) < 10 or not shared < at_random / 2:
         return ""
     return (
-        f"{shared:.0%} of the test molecules with rings have a scaffold of the training table, and "
-        f"{at_random:.0%} would in a random split"
+        f"{shared:.0%} of the test molecules with rings share a scaffold with the training table, versus "
+        f"{at_random:.0%} in a random split"
     )
 
 
@@ -165,26 +133,6 @@ def cluster_keys(
     """Return a key per cluster of similar molecules of the first molecule column."""
     molecules = [parent(smiles) for smiles in rows[competition.smiles[0]]]
     return "cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))
-
-
-N_INPUT_KEYS = 3
-"""Number of keys of the inputs of a row."""
-
-
-def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[pd.Series]:
-    """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they
-    are, and with desalted and with neutral molecules.
-    """
-    keys = [rows[INPUT_KEY]]
-    molecules = rows[competition.smiles]
-    for standardize in (desalted, parent):
-        standardized = molecules.map(standardize)
-        is_changed = (standardized != molecules).any(axis=1)
-        key = rows[INPUT_KEY].copy()
-        if is_changed.any():
-            key[is_changed] = input_keys(rows.assign(**standardized)[is_changed], competition)
-        keys.append(key)
-    return keys
 
 
 def connected(keys: NDArray[Any]) -> Integers:

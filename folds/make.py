@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import parse_folds, read_table_with_ids
+from competition.clean import N_INPUT_KEYS, keys_of_inputs, parse_folds, read_table_with_ids
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
@@ -28,7 +28,7 @@ from core.files import (
     write_table,
 )
 from core.types import Integers
-from folds.groups import N_INPUT_KEYS, connected, keys_of_inputs
+from folds.groups import connected
 from folds.kinds import FoldsConfig
 from folds.splitters import SplitData
 

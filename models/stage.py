@@ -17,7 +17,7 @@ library of any stage.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -71,7 +71,7 @@ Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
 def _check_single_gpu(share: float) -> float:
     if not 0 <= share <= 1:
         raise ValueError(
-            "must be true, false, or a share of one card up to 1; several cards for one job are not supported"
+            "must be true, false, or a share of one GPU up to 1; several GPUs for one job are not supported"
         )
     return share
 
@@ -115,8 +115,6 @@ class Stage(StrictModel):
     is_trained: ClassVar[bool] = True
     """Whether it is trained here. False for external predictions: they need no input columns, have no
     predictions of other rows, and their models may have seen any label."""
-    requires_labels: ClassVar[bool] = True
-    """Whether every target needs labels among the training rows of every fold."""
     reports_progress: ClassVar[bool] = False
     """Whether it is trained in epochs, so that its pace is known while it runs, and a budget may give
     it a share of them."""
@@ -159,11 +157,15 @@ class Stage(StrictModel):
 
     @model_validator(mode="after")
     def _check_no_effect(self) -> Self:
-        fields = type(self).model_fields
-        given = [name for name in self.no_effect if getattr(self, name) != fields[name].default]
-        if given:
-            raise ValueError(f"{', '.join(given)}: no effect on the kind {self.kind}; remove it")
+        self.require_defaults(self.no_effect, f"on the kind {self.kind}")
         return self
+
+    def require_defaults(self, names: Iterable[str], where: str) -> None:
+        """Raise a ValueError if settings that have no effect have other values than their defaults."""
+        fields = type(self).model_fields
+        given = [name for name in names if getattr(self, name) != fields[name].default]
+        if given:
+            raise ValueError(f"{', '.join(given)}: no effect {where}; remove it")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a stage of a user by its settings, since a worker loads the file of the class itself."""

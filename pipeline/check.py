@@ -67,7 +67,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     _try_user_blending(config, tables.y)
     labels = prepared.train[competition.targets]
     n_folds = int(folds.max()) + 1
-    if any(stage.requires_labels for stage in config.stages.values()):
+    if any(stage.is_trained for stage in config.stages.values()):
         for fold in range(n_folds):
             is_train_row = folds < fold if tables.in_time_order else folds != fold
             labelled_rows(labels[is_train_row].to_numpy(), competition.targets)
@@ -108,8 +108,8 @@ def require_visible_gpu(config: Config, budget: float | None) -> None:
     if reason:
         options = " ".join(f"--set stages.{name}.gpu=false" for name in relying)
         raise ConfigError(
-            f"this machine has an NVIDIA driver, but {reason}. Install a torch that fits the driver (drivers before "
-            f"580 need the build for CUDA 12.6), or train on the cores: {options}"
+            f"this machine has an NVIDIA driver, but {reason}. Install a torch build for this driver (drivers before "
+            f"580 need the one for CUDA 12.6), or train on the CPU: {options}"
         )
 
 

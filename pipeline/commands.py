@@ -54,8 +54,8 @@ def check(options: Namespace) -> None:
     text = check_competition(config, options.reuse, here=is_local)
     print(text)
     lines = text.splitlines()
-    options.result["warnings"] = [line for line in lines if line.startswith("WARNING")]
-    options.result["lines"] = [line for line in lines if not line.startswith("WARNING")]
+    options.result["warnings"] = [line for line in lines if "WARNING" in line]
+    options.result["lines"] = [line for line in lines if "WARNING" not in line]
 
 
 def folds(options: Namespace) -> None:
@@ -81,11 +81,11 @@ def train(options: Namespace) -> int:
     """Train every job that is not finished.
 
     A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
-    With --shard I/N, this machine has every N-th job, and other machines have the others.
+    With --shard I/N, this machine trains every N-th job, and other machines the rest.
 
-    Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights,
-    out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A job that fails ends no
-    other stage; the next run tries it again, last. Exit status 3 if a job failed.
+    Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights, out-of-fold
+    and test predictions, and report.json last. Finished jobs are skipped. A failed job stops no other stage;
+    the next run retries it last. Exit status 3 if a job failed.
     """
     from folds import make
     from models.jobs.cluster import make_executor
@@ -129,9 +129,9 @@ def compare(options: Namespace) -> None:
 def predict(options: Namespace) -> None:
     """Predict new rows with the saved weights.
 
-    Reads: the new test table, and the folders of the latest run and of its jobs; not the YAML, nor the training
-    table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv, and --out if
-    given.
+    Reads: the new test table, and the folders of the latest run and of its jobs; neither the YAML nor the
+    training table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv,
+    and --out if given.
     """
     from submissions.predict import predict
 
@@ -153,9 +153,9 @@ def submit(options: Namespace) -> None:
     that `./run.sh kernel --push` uploaded, for a code competition. For a competition that is not on Kaggle it
     sends nothing, and adds the checked file to the ledger.
 
-    Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
-    its message on the platform ends with its id. If its end is unknown, after a lost connection or a kill, the
-    list of the platform is read.
+    Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent,
+    and its message on the platform ends with its id. If its outcome is unknown, after a lost connection or a
+    kill, the platform's list is read.
 
     Reads: the submission of the latest run (or --file), the sample, the run of the file.
     Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
@@ -169,10 +169,10 @@ def ledger(options: Namespace) -> None:
     """Show all submissions of a competition and their scores.
 
     The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent,
-    so that it stays if the process dies. New scores are fetched from Kaggle; --public and --private add those of
+    so that it survives if the process dies. New scores are fetched from Kaggle; --public and --private add those of
     another platform by hand.
 
-    Which two files to select for the private score is simulated: tables of the size of the test table are drawn
+    Which two files to select for the private score is simulated: tables as large as the test table are resampled
     from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
     difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
 
@@ -204,7 +204,7 @@ def kernel(options: Namespace) -> None:
     """Write an offline notebook of the latest run; with --training, one that trains.
 
     Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
-    packages of the index that pip is set to. Writes: work/<name>/kernel/ or kernel_training/.
+    packages from pip's configured index. Writes: work/<name>/kernel/ or kernel_training/.
     """
     from pipeline.check import check_all
     from submissions.config import load_config
@@ -216,12 +216,11 @@ def kernel(options: Namespace) -> None:
 
     name = options.competition
     paths = Paths.for_competition(name)
-    config = load_config(name, options.overrides) if options.training else None
+    config = load_config(name) if options.training else None
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
-            f"The notebook trains on tables of a competition on Kaggle, and those of {name} are none; add "
-            "competition.kaggle: SLUG, the last part of the address of the competition's page, without "
-            "--holdout."
+            f"The notebook trains on the tables of a Kaggle competition, and {name} names none; add "
+            "competition.kaggle: SLUG, the last part of the competition's URL, without --holdout."
         )
     if config:
         print(check_all(config, here=False), flush=True)
@@ -339,7 +338,7 @@ def add_run_commands(commands: Any) -> None:
     add = add_command(commands, ledger, "json").add_argument
     add("--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard.")
     add("--private", type=float, metavar="SCORE", help="Add a score on the private leaderboard.")
-    submission_help = "Submission of --public and --private (default: the latest)."
+    submission_help = "Submission that gets these scores (default: the latest)."
     add("--submission", metavar="ID", help=submission_help)
 
     parser = add_command(commands, kernel, "workers")
@@ -357,7 +356,7 @@ def add_new(commands: Any) -> None:
     add("--train", type=Path, help="Training table: id, inputs, targets.")
     add("--test", type=Path, help="Test table: id, inputs.")
     add("--sample", type=Path, help="Sample submission: id, targets.")
-    kaggle_help = "Download the tables of this competition; SLUG is the end of its address."
+    kaggle_help = "Download the tables of this competition; SLUG is the end of its URL."
     add("--kaggle", metavar="SLUG", help=kaggle_help)
     add("--answers", type=Path, help="Labels of the test rows, if there are any.")
     add("--metric", help="Name of a metric, or file.py:function.")

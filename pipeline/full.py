@@ -28,10 +28,10 @@ from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.scheduler import Executor
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
-from pipeline.last_submission import InterimSubmissions, submit_finished_folds, submit_until
+from pipeline.last_submission import InterimSubmissions, report_file, submit_finished_folds, submit_until
 from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
-from submissions.report.report import PAGE, SUMMARY
+from submissions.report.report import PAGE
 from submissions.report.scores import load_answers
 from submissions.run import (
     EPOCHS,
@@ -45,8 +45,8 @@ from submissions.run import (
     open_run,
 )
 
-NO_LABELS = "its pseudo-labels change with each seed of other stages, so a budget does not train it"
-FEWER_EPOCHS = "trained for {}, since all of them did not fit into the budget"
+NO_LABELS = "its pseudo-labels change with each seed of other stages, so it is not trained under a budget"
+FEWER_EPOCHS = "trained for {}, since not all of them fit into the budget"
 
 say = partial(print, flush=True)
 
@@ -94,9 +94,7 @@ def plan_jobs(options: Namespace, config: Config, clock: Clock) -> JobPlan:
     if clock.has_limit:
         stages = with_more_seeds(stages)
         if not stages:
-            raise ConfigError(
-                "A budget trains no stages with pseudo_labels, and all have some. Use --budget none."
-            )
+            raise ConfigError("Every stage has pseudo_labels, and such stages need --budget none.")
     plan = make_plan(config.competition, stages, options.reuse)
     for line in describe_retraining(plan):
         say(line)
@@ -145,7 +143,7 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         gain["over"] = previous
     holdout = load_answers(run) if run.config.competition.holdout_of else None
     file = run.candidates[run.chosen]["file"]
-    has_report = (run.paths.report / SUMMARY).exists()  # not if the time was over before
+    has_report = report_file(run).exists()  # not if the time was over before
     return {
         "run": run.name,
         "metric": run.metric.name,
@@ -176,10 +174,10 @@ def require_time(budget: Budget) -> None:
         return
     clock = budget.clock
     raise ConfigError(
-        f"a budget of {format_duration(clock.seconds)} is over before the first job starts: what comes before took "
-        f"{format_duration(time.monotonic() - clock.started)}, and the last submission needs "
+        f"a budget of {format_duration(clock.seconds)} ends before the first job starts: preparation took "
+        f"{format_duration(time.monotonic() - clock.started)}, and the final submission needs "
         f"{format_duration(clock.reserve(0.0))}. The smallest budget here is --budget "
-        f"{budget_option(clock.larger(missing))}; what is prepared is kept."
+        f"{budget_option(clock.larger(missing))}; prepared files are kept."
     )
 
 

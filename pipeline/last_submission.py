@@ -198,7 +198,7 @@ def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
         Lines to print, and the exit status: 3 without a report.
     """
     paths = finished.paths
-    over = f"the time of {format_duration(finished.budget or 0.0)} was over before"
+    over = f"the {format_duration(finished.budget or 0.0)} budget ran out before"
     left_out = list(filter(None, [describe_left_out(finished.left_out)]))
     if finished.is_built or finished.without_stack.is_built:
         if report_file(finished).exists():

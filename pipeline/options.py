@@ -63,8 +63,8 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "reuse": {
         "action": "store_true",
-        "help": "Keep finished jobs whose code or libraries have changed since; tables mark them. By default "
-        "they are trained again, and check lists them.",
+        "help": "Keep finished jobs whose code or libraries have changed since; the report flags them. By default "
+        "they are retrained, and check lists them.",
     },
     "job-timeout": {
         "type": parse_duration,
@@ -84,7 +84,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "json": {
         "action": "store_true",
-        "help": "Print everything to stderr, and the result, or the mistakes, as one line of JSON to stdout.",
+        "help": "Print the result, or the mistakes, as one line of JSON to stdout, and all else to stderr.",
     },
     "from": {
         "type": Path,

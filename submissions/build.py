@@ -8,7 +8,6 @@ predictions and the same code.
 
 import shutil
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,17 @@ from core.files import plain, read_table, replaced, sha256_of, write_atomically,
 from core.text import format_number
 from core.yaml_files import dump_yaml
 from models.stage import Stage
-from submissions.blend.candidates import single_column
 from submissions.blend.data import Blend, to_json
 from submissions.blend.selection import (
     MEAN,
     CrossFit,
     Selection,
     ablation,
-    cross_fit,
     in_sample_score,
     select_candidate,
 )
 from submissions.blend.stack import Stack
-from submissions.columns import STD_FILE, std_table
+from submissions.columns import STD_FILE, stage_alone, std_table
 from submissions.expected_score import expected_score
 from submissions.run import (
     CANDIDATES_TABLE,
@@ -54,7 +51,7 @@ from submissions.run import (
 )
 from submissions.submission_file import write_submission
 
-NO_TIME = "The LightGBM stack and the blends without each stage are left out: there was no time for them."
+NO_TIME = "The LightGBM stack and the leave-one-stage-out blends are left out: there was no time for them."
 
 
 def build_submission(run: Run, quick: bool = False) -> list[str]:
@@ -78,7 +75,6 @@ def build_submission(run: Run, quick: bool = False) -> list[str]:
     scores = [f"{name} {format_number(part['score'])}" for name, part in run.candidates.items()]
     return [
         *run.choice["failed"],
-        *run.choice["expected"]["warnings"],
         f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {run.chosen}, checked against the sample",
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
@@ -90,11 +86,7 @@ def _write_files(run: Run, folder: Path, quick: bool) -> None:
     columns = run.columns
     selection = select_candidate(columns, columns.test, run.config)
     chosen = selection.candidates[selection.chosen]
-    stages = {}
-    for stage in run.config.stages:
-        position = columns.names.index(stage)
-        stages[stage] = cross_fit(columns, partial(single_column, columns, position))
-
+    stages = {stage: stage_alone(columns, stage) for stage in run.config.stages}
     submissions = {stage_file(name): fit for name, fit in stages.items()}
     submissions |= {candidate_file(name, ".csv"): fit for name, fit in selection.candidates.items()}
     submissions[SUBMISSION_FILE] = chosen
@@ -123,7 +115,7 @@ def _write_files(run: Run, folder: Path, quick: bool) -> None:
     choice = {
         **_choice(run, selection, stages),
         "ablation": {} if quick else _ablation(run, selection),
-        "expected": expected_score(run, chosen),
+        "expected": expected_score(run, chosen, selection.compared.to_dict("index")[selection.chosen]),
     }
     if quick:
         choice["failed"] = [*selection.failed, NO_TIME]
@@ -222,7 +214,7 @@ def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
         return ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
     except Exception as error:  # a user's function may need all columns
         reason = f"{type(error).__name__}: {error}"
-        selection.failed.append(f"The default blend without each stage is left out: {reason}")
+        selection.failed.append(f"The leave-one-stage-out blends are left out: {reason}")
         return {}
 
 
@@ -259,6 +251,7 @@ def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[
         "versions": package_versions(),
         "left_out": [asdict(left_out) for left_out in run.left_out],
         "budget": run.budget,
+        "shift": run.digest_of_shift,
         CHOICE: choice,
         "files": {file: sha256_of(folder / file) for file in files},
     }

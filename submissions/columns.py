@@ -1,6 +1,7 @@
 """Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,10 @@ from core.paths import Paths
 from core.types import Array
 from models.jobs.plan import Job, JobPlan
 from models.jobs.predictions import read_predictions, stage_oof, stage_test, stage_test_std
+from submissions.blend.candidates import single_column
 from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer
+from submissions.blend.selection import CrossFit, cross_fit
 from submissions.config import Config
 
 if TYPE_CHECKING:
@@ -154,3 +157,8 @@ def std_table(run: "Run", model: "Fitted", names: list[str], test_key: str, ids:
         if std is not None:
             table[[f"{output} std of {stage}" for output in outputs]] = std
     return table
+
+
+def stage_alone(columns: Columns, name: str) -> CrossFit:
+    """Return a stage as a candidate."""
+    return cross_fit(columns, partial(single_column, columns, columns.names.index(name)))

@@ -68,7 +68,7 @@ def records(runs: dict[str, dict[str, Any]], reference: str, config: Config) -> 
             record |= _gain_over(labels, scored, name, reference)
             if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
                 record["remarks"].append(
-                    f"{name} has other folds, from which part of the difference may come."
+                    f"{name} has different folds, which may explain part of the difference."
                 )
             older, newer = sorted([name, reference], key=list(runs).index)
             lines = list(differences(_settings(runs[older]), _settings(runs[newer]))) or ["nothing"]
@@ -153,18 +153,18 @@ def compare(config: Config) -> tuple[str, list[dict[str, Any]]]:
         rows.append([record["run"], record["written"], record["chosen"], *scores, *gains])
     header = ["run", "written", "chosen", "best stage", "in_sample", "cross_fitted", "gain", "standard_error"]
     metric = config.competition.scorer
-    direction = "greater is better" if metric.greater_is_better else "lower is better"
     legend = (
-        "best stage: its score. in_sample and cross_fitted: scores of the "
-        f"chosen candidate. gain: its gain over {reference} on the same rows, above 0 is better."
+        "best stage: score of the best single stage. in_sample and cross_fitted: scores of the "
+        f"chosen candidate. gain: of the run over {reference} on the same rows, above 0 is better."
     )
     n = len(runs)
-    tried = f"Runs that were tried: {n}."
+    tried = f"Runs tried: {n}."
     if n > 2:
         luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
-        tried += f" The best of {n} equal runs looks about {luck:.1f} standard errors better than it is."
+        best = f"the best of {n} equally good runs looks about {luck:.1f} standard errors better than it is"
+        tried += f" By chance, {best}."
     remarks = [remark for record in compared for remark in record["remarks"]]
-    parts = [f"# Runs of {paths.name}: {metric.name}, {direction}\n\n{format_table(header, rows)}"]
+    parts = [f"# Runs of {paths.name}: {metric.name}, {metric.direction}\n\n{format_table(header, rows)}"]
     parts.append("\n".join([legend, tried, *remarks]))
     changes = ["\n".join(record["changes"]) for record in compared if record["changes"]]
     if changes:

@@ -23,16 +23,19 @@ MAX_RATIO = 1.5
 the two standard deviations in either direction."""
 
 
-def expected_score(run: Run, chosen: CrossFit) -> dict[str, Any]:
+def expected_score(run: Run, chosen: CrossFit, compared: dict[Any, Any]) -> dict[str, Any]:
     """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
 
     `shift` is None unless test rows differ from training rows. It has their `sentence`, and the `factor` by which
     the error of rows like them is larger, and their `score`; both are None if that was not measured. `warnings`
     are those of `compare_predictions`.
+
+    Args:
+        compared: row of `Selection.compared` of the chosen candidate.
     """
     columns = run.columns
     n_rows, n_test_rows = int(columns.has_fold.sum()), len(columns.test_ids)
-    score = columns.score(chosen.scored)
+    score = compared["score"]
     shift = read_shift(run.paths)
     shifted = None
     if shift is not None and shift.is_clear:
@@ -43,7 +46,7 @@ def expected_score(run: Run, chosen: CrossFit) -> dict[str, Any]:
         shifted = {"sentence": shift.sentence, "factor": factor, "score": of_rows_like_them}
     return {
         "score": score,
-        "standard_error": columns.standard_error(chosen.scored) * np.sqrt(1 + n_rows / n_test_rows),
+        "standard_error": compared["score_standard_error"] * np.sqrt(1 + n_rows / n_test_rows),
         "shift": shifted,
         "warnings": compare_predictions(run, chosen),
     }
@@ -68,6 +71,6 @@ def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     if not found:
         return []
     return [
-        "WARNING: test predictions have another mean or standard deviation than those out of fold: "
+        "WARNING: test predictions differ in mean or standard deviation from out-of-fold ones: "
         f"{join_first(found, str)}."
     ]

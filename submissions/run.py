@@ -15,6 +15,7 @@ Its folder, work/<name>/submissions/<run>/, has
 """
 
 import platform
+import shlex
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit
 from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
-from core.paths import Paths, display_path
+from core.paths import Paths, config_folders, display_path
 from core.text import format_table
 from core.user_code import user_code_files
 from models.jobs.job_files import recorded_failure
@@ -129,13 +130,23 @@ class Run:
         """Predictions of all stages and the labels; a DataError if they do not match the tables."""
         return load_columns(self.config, self.plan)
 
+    @property
+    def name_on_command_line(self) -> str:
+        """The competition as commands take it: its name, or its YAML if that is in another folder."""
+        name = self.paths.name
+        if self.paths.owner.exists():
+            yaml_file = Path(self.paths.owner.read_text(encoding="utf-8").strip())
+            if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
+                name = str(display_path(yaml_file))
+        return shlex.quote(name)
+
     def oof_table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
 
         Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed
         1).
         """
-        return read_table(self.folder / OOF_TABLE, ["id"]).astype({"fold": int})
+        return read_table(self.folder / OOF_TABLE).astype({"fold": int})
 
     @property
     def stored(self) -> dict[str, Any]:
@@ -162,8 +173,14 @@ class Run:
             return False
         stored = self.stored
         has_stack = stored["config"]["submissions"]["stack"]
-        of_files = [stored["run"], stored["made_from"], has_stack]
-        return of_files == [self.name, self.made_from, self.config.submissions.stack]
+        of_files = [stored["run"], stored["made_from"], has_stack, stored.get("shift")]
+        has_to_be = [self.name, self.made_from, self.config.submissions.stack, self.digest_of_shift]
+        return of_files == has_to_be
+
+    @property
+    def digest_of_shift(self) -> str | None:
+        """Digest of what was measured of the shift of the test rows; None if nothing was."""
+        return sha256_of(self.paths.held_out) if self.paths.held_out.exists() else None
 
     @property
     def exit_status(self) -> int:
@@ -265,7 +282,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     # "decides" is `Task.scores_labels` of that run.
     is_same = stored[CHOICE]["decides"] == task.scores_labels
     is_same &= stored["config"]["competition"]["classes"] == task.classes
-    rows = read_table(folder / CROSS_FITTED, ["id"]).set_index("id")
+    rows = read_table(folder / CROSS_FITTED).set_index("id")
     return rows if is_same else rows.head(0)
 
 

@@ -6,7 +6,6 @@ may be. The model enters neither a submission nor a choice. docs/benchmarks.md h
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,9 +23,9 @@ from folds.diagnose import MIN_SHIFT_AUC, made_from
 from models.inputs.fingerprints import molecule_features
 from models.jobs.plan import REPORT, JobPlan
 from models.jobs.run_job import predict_rows
-from submissions.blend.candidates import single_column
 from submissions.blend.decision_rules import apply_decision
-from submissions.blend.selection import cross_fit, decision_of
+from submissions.blend.selection import decision_of
+from submissions.columns import stage_alone
 from submissions.config import Config
 from submissions.run import Run, finished_part, open_run
 
@@ -45,6 +44,7 @@ class MeasuredShift:
         features: those that it uses most, the first ones first (`folds.adversarial.Shift`).
         stage: stage whose error is compared; "" without one.
         ratio: its error on the rows most like the test table over its error in ordinary folds; None without a stage.
+        seconds: without a stage, the time in which a fold of none was trained.
     """
 
     auc: float
@@ -52,6 +52,7 @@ class MeasuredShift:
     features: list[dict[str, Any]]
     stage: str = ""
     ratio: float | None = None
+    seconds: float = 0.0
 
     @property
     def is_clear(self) -> bool:
@@ -70,17 +71,11 @@ class MeasuredShift:
         return f"Test rows differ from training rows (AUC {self.auc:.2f}, most in {names})."
 
 
-def shift_file(paths: Paths) -> Path:
-    """Return the file with what was measured."""
-    return paths.shift.with_name("held_out.json")
-
-
 def read_shift(paths: Paths) -> MeasuredShift | None:
     """Return what was measured; None if nothing was, or if tables or folds have changed since."""
-    file = shift_file(paths)
-    if not file.exists():
+    if not paths.held_out.exists():
         return None
-    content = read_json(file, "made_from")
+    content = read_json(paths.held_out, "made_from")
     if content.pop("made_from") != made_from(paths):
         return None
     return MeasuredShift(**content)
@@ -89,11 +84,14 @@ def read_shift(paths: Paths) -> MeasuredShift | None:
 def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
     """Write what distinguishes the test rows, unless it is known; an error is printed, since it must not end a run.
 
+    It is measured again if no stage was fast enough for the ratio, and there is more time now.
+
     Args:
         seconds: longest time of a fold of the stage whose error is compared.
     """
     paths = plan.paths
-    if read_shift(paths) is not None:
+    known = read_shift(paths)
+    if known is not None and (known.stage or not known.is_clear or seconds <= known.seconds):
         return
     try:
         shift = _measure(config, plan, seconds)
@@ -101,7 +99,7 @@ def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
         print(f"the shift of the test rows was not measured ({type(error).__name__}: {error})", flush=True)
         return
     if shift is not None:
-        write_json(shift_file(paths), {"made_from": made_from(paths), **asdict(shift)})
+        write_json(paths.held_out, {"made_from": made_from(paths), **asdict(shift)})
 
 
 def _measure(config: Config, plan: JobPlan, seconds: float) -> MeasuredShift | None:
@@ -124,7 +122,7 @@ def _measure(config: Config, plan: JobPlan, seconds: float) -> MeasuredShift | N
     run = open_run(config, finished_part(plan))
     stage = cheapest_good_stage(run, seconds) if shift.is_clear else None
     if stage is None:
-        return shift
+        return replace(shift, seconds=seconds) if shift.is_clear else shift
     is_alike = most_like_test(found.likeness, run.columns.groups[: len(train)])
     ratio = error_ratio(run, stage, np.append(is_alike, np.zeros(len(table) - len(train), dtype=bool)))
     return replace(shift, stage=stage, ratio=ratio)
@@ -133,14 +131,13 @@ def _measure(config: Config, plan: JobPlan, seconds: float) -> MeasuredShift | N
 def cheapest_good_stage(run: Run, seconds: float) -> str | None:
     """Return the best stage of those whose folds took no longer than `seconds` without a GPU; None without one."""
     scores = {}
-    for position, name in enumerate(run.columns.names):
-        stage = run.config.stages[name]
+    for name, stage in run.config.stages.items():
         jobs = [job for job in run.plan.jobs_of_stage(name) if job.fold != REFIT_FOLD]
         took = max(read_json(job.folder / REPORT)["seconds"] for job in jobs)
         is_alone = stage.is_trained and stage.pseudo_labels is None and not stage.gpu
         if is_alone and took <= seconds:
-            score = cross_fit(run.columns, partial(single_column, run.columns, position)).scored
-            scores[name] = run.columns.gain(run.columns.score(score))
+            alone = stage_alone(run.columns, name).scored
+            scores[name] = run.columns.gain(run.columns.score(alone))
     known = {name: score for name, score in scores.items() if np.isfinite(score)}
     return max(known, key=known.__getitem__, default=None)
 

@@ -4,30 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.budget import table_of_checkouts
-
-
-def rows_of(errors_after):
-    """Rows of a set for each error after the change; before it, each error is 1."""
-    rows = []
-    for number, error in enumerate(errors_after):
-        common = {
-            "set": f"set_{number}",
-            "budget": "5m",
-            "seed": 0,
-            "seconds": 300.0,
-            "ratio": np.log(error),
-            "ratio_error": 0.01,
-            "cross_fitted": 0.0,
-            "cross_fitted_error": 0.01,
-        }
-        rows.append({**common, "checkout": "before", "error": 1.0})
-        rows.append({**common, "checkout": "after", "error": error})
-    return pd.DataFrame(rows)
+from benchmarks.budget import SECONDS, finished_by_both, verdicts
 
 
 @pytest.mark.parametrize(
-    ("errors_after", "verdict"),
+    ("ratios", "verdict"),
     [
         ([0.98, 0.99, 1.0], "passed"),
         ([0.99, 1.03], "passed"),  # worse by half a standard error
@@ -35,14 +16,21 @@ def rows_of(errors_after):
         ([0.9, 1.2], "missed"),  # within its standard error, and worse by more than 2 %
     ],
 )
-def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(errors_after, verdict):
-    *_, on_answers, cross_fitted = table_of_checkouts(rows_of(errors_after)).splitlines()
+def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(ratios, verdict):
+    on_answers, cross_fitted = verdicts(pd.DataFrame({"ratio": ratios, "cross_fitted": 1.0}))
     assert on_answers.startswith("ratio") and on_answers.endswith(verdict)
-    assert cross_fitted.endswith("passed")
+    assert f"1.0000 +- 0.0000 over {len(ratios)} pairs" in cross_fitted and cross_fitted.endswith("passed")
 
 
-def test_a_set_that_only_one_checkout_has_finished_is_not_compared():
-    rows = rows_of([1.0, 1.0, 5.0]).iloc[:-1]
-    table = table_of_checkouts(rows)
-    assert "set_2" not in table
-    assert "1.0000 +- 0.0000 over 2 pairs" in table
+def test_runs_without_cross_fitted_predictions_are_judged_by_the_answers():
+    (line,) = verdicts(pd.DataFrame({"ratio": [0.98, 0.99], "cross_fitted": np.nan}))
+    assert line.startswith("ratio")
+
+
+def test_a_set_that_only_one_checkout_has_finished_is_not_compared(tmp_path):
+    folders = {side: tmp_path / side for side in ("before", "after")}
+    for run in ("before/esol_5m_0", "after/esol_5m_0", "before/bace_5m_0"):
+        (tmp_path / run).mkdir(parents=True)
+        (tmp_path / run / SECONDS).write_text("300")
+    (tmp_path / "after" / "bace_5m_0").mkdir()  # of an interrupted run
+    assert finished_by_both(folders) == ["esol_5m_0"]

@@ -102,7 +102,7 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(s
     run(work, "predict", str(final), "--test", str(DATA / "test.csv"), "--out", "out.csv", cwd=tmp_path)
     assert (tmp_path / "out.csv").read_bytes() == first
     ended = run(tmp_path / "empty", "full", str(path), "--budget", "1s", status=2)
-    assert ended.stderr.startswith("ConfigError: a budget of 1 s is over before the first job starts: ")
+    assert ended.stderr.startswith("ConfigError: a budget of 1 s ends before the first job starts: ")
     assert re.search(r"The smallest budget here is --budget [1-9]m;", ended.stderr)
     unknown = run(work, "train", str(path), "--budget", "300s", status=2)
     assert "unrecognized arguments: --budget" in unknown.stderr

@@ -38,6 +38,8 @@ NGrams = tuple[str, dict[str, Any]]
 MAX_UNKNOWN = 0.05
 """Share of unknown tokens that a text in the language of an encoder may have, such as emojis."""
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
+DEAD = 1e-9
+"""Pooled features of texts below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
 than the rounding noise of a dead neuron."""
@@ -60,8 +62,9 @@ def feature_caches(
     molecules = distinct_values(context.smiles, tables)
     caches = [(cache, molecules) for cache in stage_features(stage, context)]
     for encoder in stage.encoders:
-        keys = molecules
-        if not reads_molecules(encoder.weights):
+        if reads_molecules(encoder.weights):
+            keys = distinct_values(molecule_columns(encoder.columns, context.smiles, stage.kind), tables)
+        else:
             template = read_template(encoder, context)
             texts = set[str]()
             for rows in tables:
@@ -101,7 +104,7 @@ def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path)
         smiles = rows.inputs[column]
         blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(config, context)]
         for index, encoder in enumerate(config.encoders):
-            if reads_molecules(encoder.weights):
+            if reads_molecules(encoder.weights) and column in (encoder.columns or context.smiles):
                 blocks.append(_encoded(encoder, smiles, context, folder, f"{index} {column}"))
     return np.hstack(blocks)
 
@@ -127,7 +130,7 @@ def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) 
     for index, encoder in enumerate(config.encoders):
         cache = encoder_cache(encoder, context.cache)
         if reads_molecules(encoder.weights):
-            for column in context.smiles:
+            for column in encoder.columns or context.smiles:
                 values = np.concatenate(cache.load(train.inputs[column]))
                 arrays |= _fit_reduction(values, encoder, f"{index} {column}")
                 unread = train.inputs[column].to_numpy()[np.isnan(values).any(axis=1)]
@@ -170,7 +173,8 @@ def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) 
             )
         if not reads_molecules(encoder.weights):
             texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
-            blocks.append(_encoded(encoder, texts, context, folder, f"{index} text"))
+            values = _encoded(encoder, texts, context, folder, f"{index} text")
+            blocks.append(np.where(np.abs(values) < DEAD, np.float32(0), values))
     return np.hstack(blocks)
 
 

@@ -143,7 +143,7 @@ class Budget:
         self.queue.deadline = self.training_deadline
         for state in self.states.values():
             self._verify_finished(state)
-            self._enqueue(state, state.unfinished_of_started())
+            self._enqueue(state, [job for seed in state.seeds for job in state.unfinished(seed)])
         if self.decisions.has_ended:
             print(HAS_ENDED, flush=True)
         results = run(self.queue, self.executor, "jobs")
@@ -247,7 +247,7 @@ class Budget:
         if not fastest or fastest[0].pace == math.inf or self._with_status("waiting", "probing", "accepted"):
             return False
         cheapest = fastest[0]
-        print(f"stage {cheapest.name}  no stage fits, and this one takes the least time", flush=True)
+        print(f"stage {cheapest.name}  no stage fits; trained anyway, as the fastest", flush=True)
         share = self._fitting_share(cheapest, cheapest.pace, is_last=True) or cheapest.all_shares[-1]
         return self._accept(cheapest, cheapest.pace, share)
 

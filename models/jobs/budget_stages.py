@@ -32,9 +32,9 @@ RESERVE_SHARE = 0.04
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
 HAS_ENDED = (
-    "An earlier run with this budget has ended: only failed jobs are trained again. A larger one trains more."
+    "An earlier run with this budget has ended: only failed jobs are retrained. A larger budget trains more."
 )
-NOT_STARTED = "the time was over before it started"
+NOT_STARTED = "time ran out before it started"
 
 
 def with_more_seeds(stages: dict[str, Any]) -> dict[str, Any]:
@@ -192,10 +192,6 @@ class StageState:
         """Return the jobs of a seed that are not finished."""
         return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
 
-    def unfinished_of_started(self) -> list[Job]:
-        """Return the jobs of the seeds that have started and are not finished."""
-        return [job for seed in self.seeds for job in self.unfinished(seed)]
-
     def left(self, share: float) -> list[Job]:
         """Return the jobs of the first seed that are not finished, with a share of the epochs."""
         return replace(self, share=share).unfinished(self.settings.seeds[0])
@@ -287,7 +283,7 @@ class Decisions:
                 n_unfinished = len(state.unfinished(seed))
                 if n_unfinished and state.status != "failed":
                     state.seeds.remove(seed)
-                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when the time was over"
+                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when time ran out"
                     self.left_out.append((state.name, seed, done))
             if not state.seeds and state.name not in {name for name, _, _ in self.left_out}:
                 self.left_out.append((state.name, None, state.reason))

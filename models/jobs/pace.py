@@ -183,13 +183,11 @@ def makespan(jobs: TimedResources, capacity: Resources) -> float:
     return max(*free, on_gpus, longest_on_gpu)
 
 
-def describe_end(seconds: float) -> str:
-    """Return when something ends that takes this many seconds, such as `in about 6 min, at 03:42`."""
-    at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-    return f"in about {format_duration(float(f'{seconds:.2g}'))}, at {at}"
-
-
 def describe_pace(pace: float, seconds: float) -> str:
     """Return the time of a job of the largest fold and, unless it is soon, when the jobs of its stage end."""
-    end = f"; its jobs and all earlier ones end {describe_end(seconds)}" if seconds >= MIN_FORECAST else ""
-    return f"about {format_duration(max(1.0, pace))} a job{end}"
+    line = f"about {format_duration(max(1.0, pace))} a job"
+    if seconds < MIN_FORECAST:
+        return line
+    at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+    left = format_duration(float(f"{seconds:.2g}"))
+    return f"{line}; its jobs and all earlier ones end in about {left}, at {at}"

@@ -11,6 +11,7 @@ has another folder, and overwrites nothing.
 
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -257,12 +258,12 @@ def code_files(stage: Any) -> dict[str, str]:
     it names.
     """
     names = user_files(stage)
+    code = closure(*names, *modules_of(stage))
     references: dict[str, str] = {}
     for _, code_ref in user_code(stage.model_dump()):
         file = Path(code_ref.rpartition(":")[0])
         references[short_ref(code_ref)] = "used"
         references |= {data.relative_to(file.parent).as_posix(): sha256_of(data) for data in data_files(file)}
-    code = closure(*names, *modules_of(stage))
     return {names.get(path) or source_name(path): value for path, value in code.items()} | references
 
 
@@ -272,6 +273,11 @@ def user_files(stage: Any) -> dict[Path, str]:
     for _, code_ref in user_code(stage.model_dump()):
         file = Path(code_ref.rpartition(":")[0])
         names |= {helper: helper.relative_to(file.parent).as_posix() for helper in with_helpers(file)}
+    duplicates = {name for name, n in Counter(names.values()).items() if n > 1}
+    if duplicates:
+        raise ConfigError(
+            f"a stage has code in two files that are called {join_first(duplicates)}. Rename one."
+        )
     return names
 
 

@@ -32,7 +32,7 @@ POLL = 1.0
 SECONDS_BETWEEN_LOSSES = 30.0
 """Seconds between two lines about the loss of a running job."""
 MAX_ERROR_LENGTH = 400
-OVER = "the time was over"
+OVER = "time ran out"
 IN_WORKER = "PIPELINE_WORKER"
 """Environment variable that is set in workers."""
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]

@@ -161,5 +161,5 @@ def _note_about_memory(gpu: float, gpu_gib: float, cards: list[Card]) -> list[st
     if gpu_gib == 0 or n_jobs * gpu <= 1:
         return []
     return [
-        f"used {gpu_gib:.1f} of {memory:.0f} GiB; gpu: {1 / n_jobs:g} trains {n_jobs} jobs at once on a card"
+        f"used {gpu_gib:.1f} of {memory:.0f} GiB; gpu: {1 / n_jobs:g} trains {n_jobs} jobs at once on one GPU"
     ]

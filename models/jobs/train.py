@@ -9,7 +9,7 @@ from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.job_files import verify_job
 from models.jobs.plan import JobPlan, key_of_test_table
-from models.jobs.scheduler import Executor, JobResult, Queue, Task, exit_status, run
+from models.jobs.scheduler import Executor, JobResult, Queue, exit_status, run
 from models.jobs.tasks import job_tasks
 
 
@@ -65,18 +65,9 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
         )
     if waiting:
         rows = read_rows(plan.paths.test, plan.competition, labelled=False)
-        run_all(job_tasks(plan, waiting, [rows], executor), executor, "predictions")
+        tasks = job_tasks(plan, waiting, [rows], executor)
+        results = run(Queue(tasks), executor, "predictions")
+        for name in [task.name for task in tasks if task.skips_group]:  # a part of a cache may fail
+            if results[name].status == "failed":
+                raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")
     return plan.test_key
-
-
-def run_all(tasks: list[Task], executor: Executor, noun: str) -> None:
-    """Run tasks that all have to succeed.
-
-    Raises:
-        DataError: with the error of the first one that failed; a part of a cache may fail.
-    """
-    required = [task.name for task in tasks if task.skips_group]
-    results = run(Queue(tasks), executor, noun)
-    for name in required:
-        if results[name].status == "failed":
-            raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")

@@ -145,9 +145,9 @@ def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) ->
     Everything is computed in float32. Exponents are at least -60, since a CPU takes ten times as long for an
     exponential that underflows, and for products with one.
     """
-    if not hasattr(gbf, "means"):
-        return gbf_proj(gbf(distance, edge_type)).float().T
     with torch.autocast(distance.device.type, enabled=False):
+        if not hasattr(gbf, "means"):
+            return gbf_proj(gbf(distance, edge_type)).T
         # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
         mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
         x = mul * distance + shift

@@ -144,6 +144,8 @@ class Bert(TextStage, NeuralStage):
     def _check_heads_and_augmentations(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
+        if self.weights:
+            self.require_defaults(("layers", "width", "heads"), f"with weights {self.weights}")
         if self.test_augmentations > 1 and not self.enumerate_smiles:
             raise ValueError(
                 "test_augmentations above 1 requires enumerate_smiles: training would see one SMILES per molecule"

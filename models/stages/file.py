@@ -38,7 +38,6 @@ class File(Stage):
     """External predictions, for example of another notebook or of AutoGluon. Nothing is trained."""
 
     is_trained = False
-    requires_labels = False
     no_effect = ("seeds", "target_transform", "final_fit", "pseudo_labels", "class_weights", "gpu")
     kind: Literal["file"]
     folder: UserPath

@@ -173,22 +173,27 @@ class Gp(Stage):
 
         For regression only.
         """
-        from models.stages.gp_regression import latent_variance, weighted_sum
+        from models.stages.gp_regression import cholesky_factor, latent_variance, weighted_sum
 
         model, train = load_model(folder)
         inputs = self._inputs(rows, folder, context)
-        std = np.empty((len(rows), len(model["mean"])))
-        train_kernels, cross_kernels = train.kernels(train), inputs.kernels(train)
+        train_kernels = train.kernels(train)
+        factors = []
         for column, kernel_weights in enumerate(model["kernel_weights"].T):
             row_weights = model["row_weights"][:, column]
             is_used = row_weights > 0
-            variance = latent_variance(
-                kernel=weighted_sum(train_kernels, kernel_weights, is_used, is_used),
-                cross=weighted_sum(cross_kernels, kernel_weights, np.ones(len(rows), dtype=bool), is_used),
-                noise=model["noise"][column],
-                weights=row_weights[is_used],
-            )
-            std[:, column] = np.sqrt(model["variance"][column] * (variance + model["noise"][column]))
+            kernel = weighted_sum(train_kernels, kernel_weights, is_used, is_used)
+            factors.append((is_used, cholesky_factor(kernel, model["noise"][column], row_weights[is_used])))
+        del train_kernels
+        std = np.empty((len(rows), len(factors)))
+        for start in range(0, len(rows), BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, len(rows))
+            cross_kernels = inputs.take(start, stop).kernels(train)
+            all_rows = np.ones(stop - start, dtype=bool)
+            for column, (is_used, lower) in enumerate(factors):
+                cross = weighted_sum(cross_kernels, model["kernel_weights"][:, column], all_rows, is_used)
+                variance = latent_variance(lower, cross) + model["noise"][column]
+                std[start:stop, column] = np.sqrt(model["variance"][column] * variance)
         return std
 
     def _labels(self, train: Dataset, task: Task) -> tuple[Array, Array]:

@@ -178,19 +178,27 @@ def fit_target(decomposition: Decomposition, y: Array) -> TargetFit:
     )
 
 
-def latent_variance(kernel: Array, cross: Array, noise: float, weights: Array) -> Array:
+def cholesky_factor(kernel: Array, noise: float, weights: Array) -> Array:
+    """Return the lower Cholesky factor of the kernel of the training rows with noise, (n, n).
+
+    Args:
+        kernel: (n, n), which is overwritten.
+        noise: variance of the noise relative to the prior variance, for a row of weight 1.
+        weights: (n,) positive row weights.
+    """
+    kernel[np.diag_indices_from(kernel)] += noise / weights
+    return linalg.cholesky(kernel, lower=True, overwrite_a=True, check_finite=False)
+
+
+def latent_variance(lower: Array, cross: Array) -> Array:
     """Return the variance of the function at some rows, (n_rows,), relative to its prior variance.
 
     The kernel of a row with itself must be 1.
 
     Args:
-        kernel: (n, n) kernel of the training rows, which is overwritten.
+        lower: result of `cholesky_factor`.
         cross: (n_rows, n) kernel between the rows and the training rows.
-        noise: variance of the noise relative to the prior variance, for a row of weight 1.
-        weights: (n,) positive row weights.
     """
-    kernel[np.diag_indices_from(kernel)] += noise / weights
-    lower = linalg.cholesky(kernel, lower=True, overwrite_a=True, check_finite=False)
     explained = linalg.solve_triangular(lower, cross.T, lower=True, check_finite=False)
     return np.maximum(1.0 - (explained**2).sum(axis=0), 0.0)
 

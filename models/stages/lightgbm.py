@@ -45,7 +45,7 @@ class Lightgbm(Trees):
 
     @classmethod
     def library_parameters(cls) -> set[str]:
-        """Return the names and aliases of LightGBM's parameters; LightGBM itself ignores unknown names."""
+        """Return the names of LightGBM's parameters, without aliases; LightGBM itself ignores unknown names."""
         from lightgbm.basic import _ConfigAliases
 
         return set(_ConfigAliases._get_all_param_aliases())

@@ -34,11 +34,8 @@ SKLEARN = "sklearn."
 FEATURES = "features.skops"
 QUANTILES = 200
 """Number of quantiles of the rank transform of molecule features."""
-ENCODER_EPSILON = 1e-9
-"""Pooled features below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
-MAX_FITTED = 32
-"""Number of fitted estimators of other packages that a process keeps."""
 _FITTED: dict[Any, Any] = {}
+"""Fitted estimators of other packages, of one job."""
 DOWNLOAD_WARNINGS = {
     "tabicl": "it downloads its weights (BSD-3) from the hub in the first fit; kernel packs them",
     "tabpfn": "it downloads its weights in the first fit; TabPFN-2.5 and later require a login, and their "
@@ -179,7 +176,6 @@ class Sklearn(FeatureStage):
     def _table(self, rows: Dataset, folder: Path, context: Context) -> pd.DataFrame:
         """Return all columns; their names begin with their block."""
         pooled = feature_blocks.encoder_block(rows, self, context, folder).astype(np.float64)
-        pooled[np.abs(pooled) < ENCODER_EPSILON] = 0.0
         parts = {
             "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self, context, folder)),
             "encoder": pd.DataFrame(pooled),
@@ -226,9 +222,9 @@ class Sklearn(FeatureStage):
 
     def _refit(self, rows: Path, task: Task) -> Any:
         """Return the estimator, fitted on the rows of a file, once per process."""
-        key = sha256_of(rows), self.model_name(task), repr(self.parameters)
+        key = rows.parent, sha256_of(rows), self.model_name(task), repr(self.parameters)
         if key not in _FITTED:
-            if len(_FITTED) >= MAX_FITTED:
+            if any(folder != rows.parent for folder, *_ in _FITTED):
                 _FITTED.clear()
             with np.load(rows) as arrays:
                 _FITTED[key] = self._fitted(task, **arrays)
@@ -270,7 +266,7 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
 
         estimator.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     # probability is a parameter of SVC and NuSVC: probabilities by Platt scaling.
-    defaults = {"random_state": seed % 2**31, "probability": True}
+    defaults = {"random_state": seed, "probability": True}
     if not name.startswith(SKLEARN):
         defaults |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
     estimator.set_params(**{key: value for key, value in defaults.items() if key in valid_names} | parameters)

@@ -45,6 +45,8 @@ RESERVED_PARAMETERS = (
 """Parameters of LightGBM and CatBoost that the stage sets itself."""
 OBJECTIVES = ("objective", "loss_function")
 """Names of the objective among the parameters of LightGBM and CatBoost."""
+RAW_OBJECTIVES = ("poisson", "gamma", "tweedie", "mape", "mean_absolute_percentage_error", "msle")
+"""Objectives of unscaled labels."""
 PATIENCE = 100
 """Early stopping: trees without improvement on the inner validation split."""
 INNER_SHARE = 0.2
@@ -122,7 +124,7 @@ class Trees(FeatureStage):
         """Whether the objective is defined for unscaled labels only, such as counts, and not for
         standardised ones.
         """
-        return str(self.objective).lower() in ("poisson", "gamma", "tweedie", "mape", "msle")
+        return str(self.objective).lower() in RAW_OBJECTIVES
 
     def objectives(self, problem_type: ProblemType) -> tuple[str, ...]:
         """Return the classification objectives for a problem type, the default first; () for regression."""
@@ -296,7 +298,7 @@ def inner_folds(data: TargetData, seed: int) -> list[Split]:
 
 
 def _blocks(data: TargetData, n_blocks: int) -> Integers | None:
-    """Return the block in time of each row, -1 for a row without a time; None if all times are in one block."""
+    """Return the block in time of each row, -1 for rows whose group has no time; None if all times are in one block."""
     if data.times is None:
         return None
     dated = np.flatnonzero(~np.isnan(data.times))
@@ -305,6 +307,7 @@ def _blocks(data: TargetData, n_blocks: int) -> Integers | None:
     groups = np.arange(len(data.y)) if data.groups is None else data.groups
     block = np.full(len(data.y), -1)
     block[dated] = blocks_in_time(data.times[dated], groups[dated], n_blocks)
+    block = pd.Series(block).groupby(groups).transform("max").to_numpy()  # rows without a time, too
     return block if np.ptp(block[dated]) else None
 
 

@@ -45,6 +45,8 @@ class Unimol(ConformerStage):
     def _check_heads(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got heads {self.heads} and width {self.width}")
+        if self.architecture != "compact":
+            self.require_defaults(("layers", "width", "heads"), f"with architecture {self.architecture}")
         return self
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":

@@ -75,7 +75,7 @@ def visible_cards() -> tuple[list[Card], str]:
         cards.append(Card(name, properties.total_memory / 2**30, properties.major >= 8, fault))
     faults = ", ".join(card.fault for card in cards if card.fault)
     return cards, faults and (
-        f"torch {torch.__version__} cannot compute on {faults}; its build for CUDA 12.6 is for older cards"
+        f"torch {torch.__version__} cannot compute on {faults}; older GPUs need its build for CUDA 12.6"
     )
 
 

@@ -93,6 +93,8 @@ class MovingAverage(AveragedModel):
     def __init__(self, network: Network, decay: float) -> None:
         super().__init__(network)
         self.decay = decay
+        saved = network.state_dict()
+        self.saved_buffers = [name for name, _ in network.named_buffers() if name in saved]
 
     def update_parameters(self, model: nn.Module) -> None:
         """Move the averages towards the new weights, in place."""
@@ -103,6 +105,6 @@ class MovingAverage(AveragedModel):
         if trained:
             averages, weights = zip(*trained, strict=True)
             torch._foreach_lerp_(averages, weights, 1 - decay)
-        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
-            average.copy_(buffer)
+        for name in self.saved_buffers:
+            self.module.get_buffer(name).copy_(model.get_buffer(name))
         self.n_averaged += 1

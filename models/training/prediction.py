@@ -70,7 +70,8 @@ def forward(network: nn.Module, batches: Batches, batch_size: int, accelerator: 
     """Return outputs (n_rows, n_outputs), standardised numbers or logits, in the order of the rows."""
     network.eval()
     is_on_gpu = accelerator.device.type == "cuda"
-    plan = batches.sorted_plan(batch_size * (ROWS_ON_GPU if is_on_gpu else 1))
+    # A batch of one row is what is left after running out of memory.
+    plan = batches.sorted_plan(batch_size * (ROWS_ON_GPU if is_on_gpu and batch_size > 1 else 1))
     # Not in inference mode: what a network caches here, such as angles of positions, is used in training.
     with torch.no_grad(), accelerator.autocast():
         outputs = [network(batches.batch(rows, accelerator.device)).float() for rows in plan]

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from core.errors import ConfigError
-
 
 def constant(step: int, total_steps: int) -> float:
     """Return 1 in all steps."""
@@ -73,19 +71,15 @@ def with_warmup(
     over the remaining steps, so that its last step is just above its end point.
 
     Args:
-        warmup: below 1 a share of all steps, else a number of steps.
+        warmup: below 1 a share of all steps, else a number of steps, of which at most half are used.
     """
     parameters: dict[str, Any] = {
         "cosine_with_restarts": {"cycles": cycles},
         "warmup_stable_decay": {"decay": decay},
     }
     schedule = partial(SCHEDULES[name], **parameters.get(name, {}))
-    if warmup >= max(total_steps, 1):
-        raise ConfigError(
-            f"warmup must be shorter than the run; it is {warmup:g} steps, and the run has {total_steps}. "
-            "Set it to a share below 1, or raise epochs."
-        )
-    warmup_steps = min(round(warmup * total_steps) if warmup < 1 else round(warmup), total_steps - 1)
+    warmup_steps = round(warmup * total_steps) if warmup < 1 else min(round(warmup), total_steps // 2)
+    warmup_steps = min(warmup_steps, total_steps - 1)
     start = 1 / 25 if name == "one_cycle" else 0.0
 
     def multiplier(step: int) -> float:

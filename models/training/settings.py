@@ -97,7 +97,8 @@ class NeuralStage(Stage):
     schedule: Schedule = "linear"
     """Shape of the learning rate after the warm-up."""
     warmup: NonNegativeFloat = 0.06
-    """Length of the linear warm-up. Below 1: a share of all steps. From 1 on: a number of steps."""
+    """Length of the linear warm-up. Below 1: a share of all steps. From 1 on: a number of steps,
+    at most half of all."""
     cycles: PositiveInt = 3
     """cosine_with_restarts: number of cycles."""
     decay: Share = 0.2

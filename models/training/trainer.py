@@ -90,7 +90,7 @@ class Trainer:
         save_file(weights, self.folder / WEIGHTS)
         self.report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         write_json(self.folder / TRAINING, self.report)
-        return self.loss.is_classification or self.beats_mean_predictor(train, labels)
+        return self.loss.is_classification or self.beats_mean_predictor(trained, train, labels)
 
     def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
         """Set up scaling, dropout rates, gradient checkpointing and the report; return the scaled labels of the rows.
@@ -216,13 +216,13 @@ class Trainer:
         mean_loss = (error(one) + error(other)) / 2
         return mean_loss + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
 
-    def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Return whether the loss of some training rows is below the loss of the mean label.
+    def beats_mean_predictor(self, trained: nn.Module, train: EncodedDataset, labels: LabelBatch) -> bool:
+        """Return whether the loss of a trained network on some training rows is below that of the mean label.
 
         Auxiliary targets do not count.
         """
         batches, some_labels = self.evenly_spaced_rows(train, labels, 256)
-        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
+        outputs = forward(trained, batches, self.settings.batch_size, self.accelerator)
         error = self.loss.mean_error(outputs, some_labels)
         error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
         return bool(error < error_of_mean)

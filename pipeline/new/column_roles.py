@@ -119,7 +119,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         if days.notna().all() and days.dt.year.between(1900, 2100).all():
             reason += "; if they are dates, rewrite them as 2025-05-31 to set time"
         if train.nunique() <= 10 and (numbers.dropna() % 1 == 0).all():
-            reason += f", {train.nunique()} distinct whole ones: move it to categorical if they are codes"
+            reason += f", {train.nunique()} distinct integers: move it to categorical if they are codes"
         return column("numeric", reason)
     damage = describe_damage(cells)
     if damage and not is_code:
@@ -169,7 +169,7 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
     is_long = n_letters >= MIN_LENGTH and not all(re.fullmatch("[0-9A-Fa-f-]+", value) for value in sample)
     warning = "WARNING: " if is_long else ""
     advice = f"if they are informative, --text {to_yaml(name)}"
-    return column("left out", f"{warning}{reason}, of one word, like ids; {advice}")
+    return column("left out", f"{warning}{reason}, single words like ids; {advice}")
 
 
 def are_dates(cells: pd.Series) -> bool:

@@ -126,14 +126,7 @@ def detect(
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
-    copies = [name for name in sample if name in test and sorted(sample[name]) == sorted(test[name])]
-    copies = [name for name in copies if name not in targets and sample[name].nunique() > 1]
-    # A column of numbers that the training table has, too, is a label rather than a repeated input.
-    copies = [name for name in copies if name not in train or not is_numeric(train[name])]
-    if set(sample) <= {id_column, *copies}:
-        copies = []
-    unnamed = [name for name in sample.columns if not name.strip()]  # as pandas writes the numbers of rows
-    sample = sample.drop(columns=list({id_column, *copies, *unnamed}))
+    sample = _columns_to_predict(sample, train, test, id_column, targets)
     other_columns = {*test.columns, *sample.columns, group}
     only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
     predicted, renamed, targets_reason = find_targets(
@@ -142,27 +135,20 @@ def detect(
     known = [name for name in predicted if name in test and (test[name].str.strip() != "").any()]
     if known:
         targets_reason += f"; WARNING: the test table has labels in {', '.join(known)}, which are not used"
-    names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
     if time is not None and time not in train:
         raise DataError(f"--time takes a column of {train_file}; got {time!r}.")
     roles = roles or {}
     for name, role in roles.items():
         if name in (id_column, *predicted):
-            raise DataError(f"--{role}: {name!r} is the id or a target, and no input.")
+            raise DataError(f"--{role}: {name!r} is the id or a target, not an input.")
         _require_role(name, role, train, test, train_file)
+    names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
     columns = [
         Column(name, roles[name], f"set with --{roles[name]}")
         if name in roles
         else _detect_column(name, train, test, group, time)
         for name in names
     ]
-    if not any(column.role == "smiles" for column in columns):
-        columns = [
-            replace(column, reason=f"WARNING: {column.reason}; add a column of SMILES")
-            if column.notation
-            else column
-            for column in columns
-        ]
     return DetectedTables(
         train=train,
         test=test,
@@ -172,8 +158,38 @@ def detect(
         targets=predicted,
         submission_columns=renamed,
         targets_reason=targets_reason,
-        columns=columns,
+        columns=_with_warnings_of_notations(columns),
     )
+
+
+def _columns_to_predict(
+    sample: pd.DataFrame, train: pd.DataFrame, test: pd.DataFrame, id_column: str, targets: Sequence[str]
+) -> pd.DataFrame:
+    """Return the sample without the id, unnamed columns, and columns that it repeats from the test table.
+
+    Args:
+        targets: columns to predict, if the user gives them; they stay.
+    """
+    copies = [name for name in sample if name in test and sorted(sample[name]) == sorted(test[name])]
+    copies = [name for name in copies if name not in targets and sample[name].nunique() > 1]
+    # A column of numbers that the training table has, too, is a label rather than a repeated input.
+    copies = [name for name in copies if name not in train or not is_numeric(train[name])]
+    if set(sample) <= {id_column, *copies}:
+        copies = []
+    unnamed = [name for name in sample.columns if not name.strip()]  # as pandas writes the numbers of rows
+    return sample.drop(columns=list({id_column, *copies, *unnamed}))
+
+
+def _with_warnings_of_notations(columns: list[Column]) -> list[Column]:
+    """Return the columns with a WARNING at molecules in another notation, if none of them has SMILES."""
+    if any(column.role == "smiles" for column in columns):
+        return columns
+    return [
+        replace(column, reason=f"WARNING: {column.reason}; add a column of SMILES")
+        if column.notation
+        else column
+        for column in columns
+    ]
 
 
 def _require_equal_names(train: pd.DataFrame, test: pd.DataFrame, train_file: str) -> None:
@@ -182,9 +198,7 @@ def _require_equal_names(train: pd.DataFrame, test: pd.DataFrame, train_file: st
     for name in train.columns.difference(test.columns):
         other = of_test.get(name.strip().lower())
         if other is not None:
-            raise DataError(
-                f"{train_file} has {name!r} and the test table {other!r}. Write both names alike."
-            )
+            raise DataError(f"{train_file} has {name!r} and the test table {other!r}. Use one name in both.")
 
 
 def _require_role(name: str, role: Role, train: pd.DataFrame, test: pd.DataFrame, train_file: str) -> None:
@@ -244,7 +258,7 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
             return name, "the sample's first column" if is_first else "GUESS: the first with distinct values"
     for file, table in tables.items():
         for name in candidates[:1]:
-            check_ids(table[name], f"{file}, column {name!r} (taken for the id; another: --id)")
+            check_ids(table[name], f"{file}, column {name!r} (used as the id; --id changes it)")
     first = sample.columns[0]
     if id_column is None and not first.strip():
         raise DataError(
@@ -312,8 +326,8 @@ def find_targets(
                     f"each in the training table: {join_first(missing, str)}."
                 )
         raise DataError(
-            f"{sample_file} asks for {', '.join(missing)}, which the training table does not have; "
-            f"{len(by_order)} of its columns with labels are not in the test table "
+            f"{sample_file} expects {', '.join(missing)}, which the training table lacks; {len(by_order)} label "
+            "columns are only in the training table "
             f"({', '.join(by_order) or 'none'}). Set the targets with --target, in the order of the sample's "
             "columns. Or are --train and --test swapped, or the labels in another file, to be joined on the id?"
         )
@@ -349,7 +363,7 @@ def columns_of_classes(classes: list[str], expected: list[str], target: str, sam
         differences = [f"{join_first(unmatched)} has no class"] if unmatched else []
         differences += [f"{join_first(absent)} has no column"] if absent else []
         raise DataError(
-            f"{sample_file} has a column for each class of {target!r}, and other classes than the training "
+            f"{sample_file} has a column for each class of {target!r}, but they differ from those of the training "
             f"table: {', '.join(differences)}. Use the files of one competition."
         )
     return [column_of_class[name] for name in classes]

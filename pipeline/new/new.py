@@ -81,7 +81,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
             folds_reason = f"the same folds in every {OOF}"
             if tables.inputs:
                 folds["allow_split_duplicates"] = True  # folds.make counts such inputs
-    title = f"{path.stem}, written by ./run.sh new; look at each GUESS."
+    title = f"{path.stem}, written by ./run.sh new; check each GUESS."
     lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem)]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
@@ -169,7 +169,7 @@ def write(args: Namespace) -> None:
     if args.preset:
         tables.require_inputs()
     config = load_config(args.name)
-    print(f"Next: look at the guesses in it, then ./run.sh full {args.name}\n")
+    print(f"Next: check the guesses in it, then run ./run.sh full {args.name}\n")
     warning = read_presets().presets[args.preset].warning if args.preset else None
     if warning:
         print(f"Warning: {warning}.\n")

@@ -15,19 +15,21 @@ from pipeline.new.column_roles import describe_damage, is_numeric, without_censo
 from pipeline.new.detect import DetectedTables
 
 POSITIVE = {
-    "yes",
-    "y",
-    "true",
-    "t",
-    "positive",
-    "pos",
-    "active",
-    "toxic",
-    "spam",
-    "fraud",
-    "sick",
-    "hit",
-    "present",
+    *[
+        "yes",
+        "y",
+        "true",
+        "t",
+        "positive",
+        "pos",
+        "active",
+        "toxic",
+        "spam",
+        "fraud",
+        "sick",
+        "hit",
+        "present",
+    ]
 }
 """Names of the positive class in lower case."""
 MAX_LEVELS = 10
@@ -211,10 +213,16 @@ def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list
         return ordered, f"GUESS: {positive} is the positive class, {reason}"
     singles = labels.counts.index[labels.counts == 1]
     if problem_type == "multiclass" and len(singles):
-        return classes, f"WARNING: one row each of {join_first(singles)}; correct these if they are typos"
+        return (
+            classes,
+            f"WARNING: only one row each of {join_first(singles)}; correct these if they are typos",
+        )
     absent = [name for name in classes if name.lower() in MISSING]
     if absent:
-        return classes, f"WARNING: {join_first(absent)} is taken for a class; empty its cells if it is none"
+        return (
+            classes,
+            f"WARNING: {join_first(absent)} is read as a class; empty its cells if it means missing",
+        )
     if problem_type == "ordinal" and labels.numbers is None:
         return classes, "GUESS: alphabetical order; write them from the lowest to the highest"
     return classes, ""

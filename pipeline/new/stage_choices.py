@@ -117,7 +117,7 @@ def choose_folds(
             is_repeated = train[name].duplicated(keep=False).mean() > 0.5
             if is_repeated and tables.test[name].isin(train[name]).mean() < 0.05:
                 reason += (
-                    f"; WARNING: test rows have other {name!r} than training rows: consider --group {name}"
+                    f"; WARNING: few test rows share a {name!r} with training rows: consider --group {name}"
                 )
     if group is not None:
         n_groups = train[group].nunique()
@@ -194,7 +194,7 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
     features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     if notes and not latin:
-        print("left out: encoders of English, since most letters of the texts are not Latin")
+        print("left out: English encoders, since most letters of the texts are not Latin")
     stages = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)

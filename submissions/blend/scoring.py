@@ -118,10 +118,6 @@ class Scorer:
         table = pd.DataFrame(scores, columns=list(scored))
         return table.where(np.isfinite(table))
 
-    def standard_error(self, scored: Array) -> float:
-        """Return the bootstrap standard error of the score of `scored` (n_rows, n_scored); it may be NaN."""
-        return float(self.resampled({"scored": scored})["scored"].std())
-
     def compare(self, scored: dict[str, Array], reference: str) -> pd.DataFrame:
         """Compare predictions, (n_rows, n_scored) each, with those of one name, in the unit of the metric.
 

@@ -39,7 +39,7 @@ from submissions.run import (
 )
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
-CODE = (".py", ".txt", ".html", ".css", ".js", ".jinja", ".ipynb", ".yaml")
+CODE = (".py", ".txt", ".html", ".ipynb", ".yaml")
 """Suffixes of the files that are copied. Others next to the code, such as tables or credentials, are not."""
 NOT_CODE = {"configs", "data"}
 NOTEBOOK = Path(__file__).with_name("notebook.ipynb")
@@ -56,7 +56,6 @@ def build(paths: Paths, config: Config | None, owner: str) -> Kernel:
 
     Args:
         config: settings of a notebook that trains; None for a notebook that predicts with the latest run.
-        accelerator: cpu, or an id of Kaggle; None for a GPU if a stage can use one.
     """
     kernel = paths.training_kernel if config else paths.kernel
     with replaced(kernel.root) as folder:
@@ -237,7 +236,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
         if path in tables and is_there:
             return str(kaggle_mount(slug) / inside)
         if path in tables:
-            print(f"note: the platform does not have {inside} as a file, so it travels with the code")
+            print(f"note: the platform does not have {inside} as a file, so it is packed with the code")
         return copy_of_user(path, bundle, bundle.root)
 
     document = config.model_dump(exclude_unset=True)

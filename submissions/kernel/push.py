@@ -39,10 +39,10 @@ def push(name: str, training: bool) -> None:
     bundle = sha256_of(kernel.bundle.manifest)
     write_json(kernel.pushed, {"bundle": bundle, "notebook": notebook, "version": version})
     print(
-        f"https://www.kaggle.com/code/{notebook} (version {version}) runs now; its log and output are there"
+        f"https://www.kaggle.com/code/{notebook} (version {version}) is running; see its log and output there"
     )
     print(
-        f"Next, after it has ended: {'submit it there' if training else f'./run.sh submit {name} --kernel'}"
+        f"Next, once it has finished: {'submit it there' if training else f'./run.sh submit {name} --kernel'}"
     )
 
 

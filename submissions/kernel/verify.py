@@ -186,6 +186,6 @@ def run_notebook(sandbox: Path, notebook: Path, log: Path) -> tuple[float, float
             process.wait()
     if status:
         last = (log.read_text().strip() or "no output").splitlines()[-1]
-        raise DataError(f"The notebook fails: {last} (its output: {display_path(log)})")
+        raise DataError(f"The notebook failed: {last} (output: {display_path(log)})")
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
     return (time.monotonic() - started) / 60, memory

@@ -23,11 +23,11 @@ from core.files import read_json, replaced
 PAGE = 100
 POLL = 10.0
 """Seconds between two requests for a state."""
-TOKEN = "make a token at https://www.kaggle.com/settings/api"
+TOKEN = "create a token at https://www.kaggle.com/settings/api"
 ADVICE = {
     401: f"it does not accept your credentials, so {TOKEN}",
     403: "join the competition and accept its rules at https://www.kaggle.com/competitions/{slug}/rules",
-    404: "is {slug} the last part of the address of the competition's page?",
+    404: "is {slug} the slug in the competition's URL?",
 }
 """Status of HTTP -> advice."""
 
@@ -51,8 +51,7 @@ def login() -> Any:
         ) from None
     except SystemExit:
         raise ServiceError(
-            f"Kaggle accepts no credentials of this machine; {TOKEN} and put it into the variable "
-            "KAGGLE_API_TOKEN or into the file ~/.kaggle/access_token."
+            f"Kaggle found no valid credentials here; {TOKEN} and put it in KAGGLE_API_TOKEN or ~/.kaggle/access_token."
         ) from None
     return api
 
@@ -67,7 +66,7 @@ def slug_of(text: str) -> str:
     site = r"(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions/|c/)?"
     match = re.fullmatch(rf"{site}([a-z0-9][a-z0-9-]*)(?:[/?#].*)?", text)
     if not match:
-        raise ConfigError(f"--kaggle takes the end of the address of a competition; got {text!r}.")
+        raise ConfigError(f"--kaggle takes a competition's slug, the end of its URL; got {text!r}.")
     return match[1]
 
 
@@ -96,7 +95,7 @@ def download(slug: str) -> Path:
                 inner.unlink()
                 unpacked.rename(inner)
             except (shutil.ReadError, RuntimeError) as error:  # RuntimeError: it needs a password
-                print(f"Left packed: {inner.name} ({error})")
+                print(f"Not unpacked: {inner.name} ({error})")
     archive.unlink()
     return folder
 
@@ -199,7 +198,7 @@ def create_or_version_dataset(folder: Path, message: str) -> int:
     )  # no error of the package
     if lost:
         raise ServiceError(
-            f"The upload of {', '.join(lost)} failed, so the data set {dataset} lacks it; run it again."
+            f"The upload of {', '.join(lost)} failed, so the data set {dataset} is incomplete; run the command again."
         )
     return current[1] if current else 0
 
@@ -211,7 +210,7 @@ def push_kernel(folder: Path) -> int:
     unknown = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
     if answer.error or unknown:
         error = _clean(answer.error) or f"it does not know {', '.join(unknown)}"
-        raise ServiceError(f"Kaggle did not take the notebook in {folder}: {error}.")
+        raise ServiceError(f"Kaggle did not accept the notebook in {folder}: {error}.")
     return int(answer.version_number)
 
 

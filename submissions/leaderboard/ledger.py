@@ -1,8 +1,8 @@
 """The ledger: work/<name>/ledger.csv with one row per submission, and the choice of the two final ones.
 
-A row is written before anything is sent, so that it stays if the process dies.
+A row is written before anything is sent, so that it survives if the process dies.
 
-Which two files to select for the private score is simulated: tables of the size of the test table are drawn
+Which two files to select for the private score is simulated: tables as large as the test table are resampled
 from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
 difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
 """
@@ -168,7 +168,7 @@ def page(competition: CompetitionConfig) -> str:
     paths, metric = competition.paths, competition.scorer
     rows = read(paths.ledger)
     if not rows:
-        return f"No submissions of {paths.name} yet: ./run.sh submit makes one and writes it down."
+        return f"No submissions of {paths.name} yet: ./run.sh submit makes one and records it."
     files = distinct(rows)
     shifts = [expected_of(paths, row)["shift"] for row in rows]
     begin = [shift["sentence"] for shift in shifts if shift][-1:]
@@ -180,7 +180,7 @@ def page(competition: CompetitionConfig) -> str:
     else:
         none_scored = "None of these files has a score yet (--public)"
         why = "The runs of these files are missing" if files else none_scored
-        lines.append(f"{why}, so nothing says which two to select. Select by CV.")
+        lines.append(f"{why}, so the choice of two cannot be simulated. Select by CV.")
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in lines]
     label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
     return "\n\n".join([*begin, f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
@@ -234,14 +234,14 @@ def pick_final_two(drawn: pd.DataFrame, metric: Metric) -> str:
     """
     means = {str(name): f"{format_number(drawn[name].mean())} of {name}" for name in drawn}
     if len(means) == 1:
-        return f"Select {next(iter(means))}; the mean score on the drawn rows is {means.popitem()[1]}."
+        return f"Select {next(iter(means))}; the mean score on resampled rows is {means.popitem()[1]}."
     better = max if metric.greater_is_better else min
     expected = {
         pair: drawn[list(pair)].agg(better.__name__, axis=1).mean() for pair in combinations(means, 2)
     }
     a, b = better(expected, key=expected.__getitem__)
     return (
-        f"Select {a} and {b}: the better of their scores on the drawn rows is "
+        f"Select {a} and {b}: the better of their scores on resampled rows is "
         f"{format_number(expected[a, b])} "
         f"on average ({means[a]} and {means[b]} alone, correlation {drawn[a].corr(drawn[b]):.3f})."
     )

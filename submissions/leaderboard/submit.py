@@ -1,8 +1,8 @@
 """Submissions to the leaderboard.
 
 Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
-its message on the platform ends with its id. If its end is unknown, after a lost connection or a kill, the
-list of the platform is read.
+its message on the platform ends with its id. If its outcome is unknown, after a lost connection or a kill, the
+platform's list is read.
 """
 
 import secrets
@@ -94,7 +94,7 @@ def send_once(competition: CompetitionConfig, row: Submission, send: Send) -> No
         if sent.status == "lost":
             write(ledger, sent.with_changes(message=f"{row.message}: {error}"))
             raise
-        print(f"The platform's list has the submission: it arrived, in spite of an error ({error}).")
+        print(f"The submission arrived despite an error ({error}): the platform lists it.")
     else:
         write(ledger, row.with_changes(status="submitted", ref=ref))
 
@@ -106,7 +106,7 @@ def file_to_send(competition: CompetitionConfig, file: Path) -> tuple[Submission
         SubmissionError: if the file does not match the sample.
     """
     check_submission(file, read_text_table(competition.sample_submission), competition.id, competition.task)
-    print(f"{display_path(file)} fits the sample")
+    print(f"{display_path(file)} matches the sample")
     paths = competition.paths
     file_digest = sha256_of(file)
     copy = paths.submitted(file_digest[:12])
@@ -136,7 +136,7 @@ def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
 def confirm(question: str) -> bool:
     """Return the answer of the user at a terminal; a ConfigError without a terminal."""
     if not sys.stdin.isatty():
-        raise ConfigError("A slot is spent only after a yes, and nobody can answer here. Add --yes.")
+        raise ConfigError("Sending needs a confirmation, and there is no terminal. Add --yes.")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
@@ -152,8 +152,8 @@ def check_slot(competition: CompetitionConfig, row: Submission) -> None:
     slug = str(competition.kaggle)
     n_left = client.submissions_left(slug)
     if n_left == 0:
-        raise ServiceError(f"You have used all submissions that {slug} takes now.")
-    print(f"{slug}: {'an unknown number' if n_left is None else n_left} left now")
+        raise ServiceError(f"No submissions to {slug} are left for now.")
+    print(f"{slug}: {'an unknown number of' if n_left is None else n_left} submissions left")
 
 
 def describe_outcome(row: Submission, metric: Metric) -> str:
@@ -212,12 +212,12 @@ def submit(options: Namespace) -> None:
             )
         expected = format_with_error(row.cross_fitted_score, row.standard_error)
         of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {expected}"
-        row = row.with_changes(message=options.message or (of_run if row.run else "a file of no run"))
+        row = row.with_changes(message=options.message or (of_run if row.run else "a file from no run"))
         print(f"{row.file}: {row.message}")
         if competition.kaggle is None:
             write(paths.ledger, row.with_changes(status="submitted", ref=BY_HAND))
             file = display_path(paths.root / row.file)
-            print("Nothing was sent, since the YAML has no competition.kaggle, its address on Kaggle.")
+            print("Nothing was sent, since the YAML has no competition.kaggle, its slug on Kaggle.")
             print(f"Submit {file} yourself, and add its score to the ledger:")
             print(f"./run.sh ledger {options.competition} --submission {row.submission} --public SCORE")
             return

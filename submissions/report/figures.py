@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.metrics import Metric
 from competition.molecules import is_large
 from core.plots import as_svg, as_text, new_figure
 from core.text import shortened
@@ -21,7 +22,7 @@ BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 COLORS = {"stage": GREEN, "candidate": BLUE, "submission": ORANGE}
 
 
-def score_chart(rows: pd.DataFrame, metric: str, greater_is_better: bool) -> str:
+def score_chart(rows: pd.DataFrame, metric: Metric) -> str:
     """Return a dot plot of scores, one standard error, and test scores: stages, then candidates, the best first.
 
     Args:
@@ -30,7 +31,7 @@ def score_chart(rows: pd.DataFrame, metric: str, greater_is_better: bool) -> str
     """
     numbers = rows.astype({"score": float, "score_standard_error": float, "test_score": float})
     is_candidate = numbers["kind"] != "stage"
-    losses = -numbers["score"] if greater_is_better else numbers["score"]
+    losses = -numbers["score"] if metric.greater_is_better else numbers["score"]
     numbers = numbers.iloc[np.lexsort([losses, is_candidate])].reset_index()
     figure, ((axis,),) = new_figure(width=7.6, height=0.9 + ROW_HEIGHT * len(rows))
     for kind, color in COLORS.items():
@@ -40,8 +41,7 @@ def score_chart(rows: pd.DataFrame, metric: str, greater_is_better: bool) -> str
         axis.plot(part["test_score"], part.index, "D", color=color, markerfacecolor="none")
     axis.set_yticks(numbers.index, [as_text(shortened(name)) for name in numbers["name"]])
     axis.invert_yaxis()
-    direction = "higher is better" if greater_is_better else "lower is better"
-    axis.set_xlabel(f"{as_text(metric)} ({direction})")
+    axis.set_xlabel(f"{as_text(metric.name)} ({metric.direction})")
     figure.legend(loc="outside upper right", ncols=len(COLORS))
     return as_svg(figure)
 

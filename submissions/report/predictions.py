@@ -33,8 +33,8 @@ RESIDUALS = (
     "the labels: wrong labels and unusual inputs are often among them."
 )
 CONFIDENT_ERRORS = (
-    "Training rows with a wrong out-of-fold label, the largest probability of the wrong class first: wrong labels "
-    "and unusual inputs are often among them."
+    "Misclassified training rows (out of fold), sorted by the probability of the wrong class: wrong labels and "
+    "unusual inputs are often among them."
 )
 
 
@@ -50,7 +50,7 @@ def predictions(run: Run) -> Array:
     """
     if not run.task.scores_labels:
         return cross_fitted(run)
-    table = read_table(run.folder / CROSS_FITTED, ["id"]).set_index("id").loc[run.columns.ids]
+    table = read_table(run.folder / CROSS_FITTED).set_index("id").loc[run.columns.ids]
     return table[[f"{PREDICTION}{output}" for output in run.task.outputs]].to_numpy()
 
 
@@ -135,8 +135,8 @@ def _std_coverage(run: Run) -> list[Element]:
     if not rows:
         return []
     return [
-        "Share of held-out labels within one and two standard deviations that a stage predicts for its own "
-        "predictions. Normally distributed errors give .68 and .95.",
+        "Share of held-out labels within one and two of the standard deviations that a stage predicts. Normally "
+        "distributed errors give .68 and .95.",
         make_table(pd.DataFrame(rows), "{:.2f}"),
     ]
 
@@ -188,11 +188,10 @@ def folds_and_shift(run: Run) -> list[Element]:
 
 def _shift(run: Run) -> list[Element]:
     """Return what `./run.sh folds` has found out about test and training rows."""
+    command = f"./run.sh folds {run.name_on_command_line}"
     file = run.paths.shift
     if not file.exists():
-        return [
-            f"./run.sh folds {run.paths.name} compares held-out rows with test rows; it has not been run."
-        ]
+        return [f"{command} compares held-out rows with test rows; it has not been run."]
     shift_report = read_json(file)
     elements: list[Element] = []
     if not shift_report["made_from"].items() <= run.stored["tables"].items():
@@ -201,22 +200,21 @@ def _shift(run: Run) -> list[Element]:
     if recommended:
         elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
     else:
-        elements.append(f"./run.sh folds {run.paths.name} also compares kinds of folds, and recommends one.")
-    elements += run.choice["expected"]["warnings"]
+        elements.append(f"{command} also compares kinds of folds, and recommends one.")
     shift = read_shift(run.paths)
     if shift:
         auc = format_with_error(shift.auc, shift.standard_error)
         elements.append(f"Adversarial validation: AUC {auc}; at 0.5 train and test are indistinguishable.")
         if shift.ratio is not None:
             elements.append(
-                f"The fifth of the training rows that looks most like the test rows, held out together, has "
-                f"{shift.ratio:.2f} times the error of {shift.stage} in ordinary folds."
+                f"On the fifth of the training rows most like the test rows, held out together, {shift.stage} has "
+                f"{shift.ratio:.2f} times its error in ordinary folds."
             )
         if shift.features:
             elements.append(make_table(pd.DataFrame(shift.features)))
-    figure = file.with_name("similarity.png")
+    figure = run.paths.similarity
     if figure.exists():
-        caption = "Similarity to the nearest training row; good folds have the curve of the test rows"
+        caption = "Similarity to the nearest training row; good folds match the test rows' curve"
         elements.append(Figure(caption, figure.read_bytes()))
     return elements
 

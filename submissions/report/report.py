@@ -8,7 +8,6 @@ It reads the report about the tables, those of all jobs, and the folder of the r
 if `competition.answers` is an existing file.
 """
 
-import shlex
 import sys
 import textwrap
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from competition.dataset import REFIT_FOLD
 from competition.prepare import describe as describe_tables
 from core.errors import join_first
 from core.files import read_json, write_atomically
-from core.paths import config_folders, display_path
+from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
@@ -101,7 +100,7 @@ def build_report(run: Run) -> Report:
     if answers.scores:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
         test_score = format_number(answers.score(run.candidates[run.chosen]["file"]))
-        facts[title] = (test_score, "on labels that nothing else has seen")
+        facts[title] = (test_score, "on labels used nowhere else")
     closing = _closing(run)
     task = run.task
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS
@@ -120,10 +119,9 @@ def build_report(run: Run) -> Report:
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
     ]
-    direction = "greater is better" if run.metric.greater_is_better else "lower is better"
     folds = f"{run.plan.n_folds} folds ({run.config.folds.kind})"
     return Report(
-        title=f"{run.paths.name}: {run.metric.name}, {direction}",
+        title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
         subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
         facts=facts,
@@ -146,9 +144,9 @@ def _summary(run: Run) -> str:
     score = describe_expected(run)
     idle = stages_without_weight(run)
     stages = ", ".join(stage for stage in run.config.stages if stage not in idle)
-    n_models = sum(job.predicts_test for job in run.plan.jobs)
-    n_refits = sum(job.predicts_test and job.fold == REFIT_FOLD for job in run.plan.jobs)
-    kinds = "models of folds and seeds" if not n_refits else "models of folds, refits and seeds"
+    folds = [job.fold for job in run.plan.jobs if job.predicts_test and job.stage not in idle]
+    n_refits = folds.count(REFIT_FOLD)
+    kinds = "models (folds and seeds)" if not n_refits else "models (folds, refits and seeds)"
     sentences = [f"Expect {run.metric.name} {score}."]
     shift = run.choice["expected"]["shift"]
     if shift:
@@ -161,9 +159,9 @@ def _summary(run: Run) -> str:
     n_censored = prepared["n_censored"]
     if n_censored:
         sentences.append(
-            f"{n_censored:,} censored training labels have no score, so a leaderboard that scores their values differs."
+            f"{n_censored:,} censored training labels are not scored; a leaderboard that scores them will differ."
         )
-    sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {n_models} {kinds}.")
+    sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {len(folds)} {kinds}.")
     return " ".join(sentences)
 
 
@@ -186,7 +184,7 @@ def _closing(run: Run) -> list[str]:
     else:
         of_run = display_path(run.folder / SUBMISSION_FILE)
         first = f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}"
-    name = _name_on_command_line(run)
+    name = run.name_on_command_line
     lines = [first]
     if run.left_out:
         names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))
@@ -203,22 +201,12 @@ def _closing(run: Run) -> list[str]:
     if not holdout_of:
         steps = [
             f"./run.sh predict {name} --test NEW.csv",
-            f"after a change of the YAML ./run.sh compare {name}",
+            f"after editing the YAML: ./run.sh compare {name}",
         ]
         if run.config.competition.kaggle:
             steps.insert(0, f"./run.sh submit {name}")
-        lines.append(f"Next: {', '.join(steps)}")
+        lines.append(f"Next: {'; '.join(steps)}")
     return lines
-
-
-def _name_on_command_line(run: Run) -> str:
-    """Return the competition as commands take it: its name, or its YAML if that is in another folder."""
-    name = run.paths.name
-    if run.paths.owner.exists():
-        yaml_file = Path(run.paths.owner.read_text(encoding="utf-8").strip())
-        if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
-            name = str(display_path(yaml_file))
-    return shlex.quote(name)
 
 
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
@@ -227,7 +215,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     shift = choice["expected"]["shift"]
     is_range = shift is not None and shift["score"] is not None
     what = (
-        "of held-out rows, and of those like test rows" if is_range else "+- counts the rows of both tables"
+        "between held-out rows and those like test rows" if is_range else "+- accounts for both table sizes"
     )
     facts = {"expected_score": (describe_expected(run), f"on the test table; {what}")}
     best_stage = choice["best_stage"]

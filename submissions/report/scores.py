@@ -26,16 +26,16 @@ from submissions.report.predictions import labels, predictions
 from submissions.run import SUBMISSION_FILE, Run
 
 FLAGS = {
-    "other code": "trained by other code (--reuse)",
+    "other code": "trained by another code version (--reuse)",
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
-    "refit": "predicts test rows by models of all rows (final_fit), which have no score; score: of the folds",
+    "refit": "predicts test rows with unscored models of all rows (final_fit); score: of the fold models",
     "fewer epochs": "trained with fewer epochs than the YAML says, to fit into the budget",
     "class weights": "trained with class weights, which distort its probabilities",
     **FOLD_MARKS,
 }
 THRESHOLDS = {
-    "multiclass": "number that is subtracted from the logarithm of the probability of a class",
-    "ordinal": "mean level from which a row has this level, where the lowest is 0",
+    "multiclass": "number subtracted from the log-probability of a class",
+    "ordinal": "predicted mean from which a row gets this level (lowest: 0)",
 }
 """Problem type -> meaning of the thresholds."""
 
@@ -47,12 +47,13 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the table of scores; one without any cell is left out."""
 LEGEND = (
-    "score: each row is predicted without its fold; of a candidate also weights, scaling and tuning are fitted without "
-    "it (cross_fitted_score). in_sample_score: on the rows that the candidate was fitted on, optimistic. fold_scores: "
-    "mean +- standard deviation over folds. gain, above 0 is better, +- its standard error: of a candidate over the "
-    "default, of a stage that of {default} with it over {default} without it, by the settings that were tuned for all "
-    "stages. weight: in {chosen}, which was chosen; below 0 if the stage's errors correlate with those of others, of "
-    "which it cancels a part."
+    "score: each row is predicted without its fold; for candidates, weights, scaling and tuning are also fitted "
+    "without "
+    "it (cross_fitted_score). in_sample_score: optimistic, on the rows that the candidate was fitted on. fold_scores: "
+    "mean +- standard deviation over folds. gain +- standard error, above 0 is better: of a candidate over the "
+    "default; "
+    "of a stage, of {default} with it over {default} without it, with the settings tuned for all stages. weight: in "
+    "{chosen}, which was chosen; negative if it cancels part of the errors that the stage shares with others."
 )
 
 
@@ -101,14 +102,14 @@ def load_answers(run: Run) -> Answers:
         for record in [*run.choice["stages"].values(), *run.candidates.values()]:
             scores[record["file"]] = scorer.target_scores(submitted_rows(run, record["file"]))
     except ConfigError as error:  # the answers may lack a column that the user's metric reads
-        return Answers({}, [f"The answers have no score: {error}"])
+        return Answers({}, [f"Test labels not scored: {error}"])
     notes = []
     n_without = len({*ids} - {*answers.index})
     if n_without:
-        notes.append(f"{n_without} of {len(ids)} rows have no answer and are in no score.")
+        notes.append(f"{n_without} of {len(ids)} test rows have no label and are not scored.")
     n_unlabelled = np.isnan(y).all(axis=1).sum() - n_without
     if n_unlabelled:
-        notes.append(f"{n_unlabelled} answers are missing or censored and are in no score.")
+        notes.append(f"{n_unlabelled} test labels are missing or censored and not scored.")
     return Answers(scores, notes)
 
 
@@ -148,9 +149,9 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     caption = (
         "Cross-validated scores of stages, with their mean weight in the submission, and cross-fitted scores of "
-        f"candidates, ± one standard error{'; diamonds: on the labels of the test rows' if answers.scores else ''}"
+        f"candidates, ± one standard error{'; diamonds: test scores' if answers.scores else ''}"
     )
-    return [Figure(caption, score_chart(table, run.metric.name, run.metric.greater_is_better))]
+    return [Figure(caption, score_chart(table, run.metric))]
 
 
 def score_section(run: Run, answers: Answers) -> list[Element]:
@@ -165,16 +166,14 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
         default=choice["default"],
     )
     elements: list[Element] = [
-        make_table(table), choice["reason"], *choice["failed"], legend, *answers.notes
+        make_table(table), choice["reason"], *choice["failed"], *choice["expected"]["warnings"], legend, *answers.notes
     ]  # fmt: skip
     if run.plan.n_folds == 2:
-        elements.append(
-            "With two folds the remaining fold cannot be tuned on, so convex replaces tuned blends."
-        )
+        elements.append("With two folds, no fold is left for tuning, so convex replaces tuned blends.")
     n_train_rows = len(without_extra_rows(read_table(run.paths.train)))  # extra rows follow them
     n_without_fold = (run.columns.folds[:n_train_rows] < 0).sum()
     if n_without_fold:
-        elements.append(f"{n_without_fold} training rows are in no held-out fold (fold -1) and in no score.")
+        elements.append(f"{n_without_fold} training rows are never held out (fold -1) and never scored.")
     return [*elements, *_stage_notes(run)]
 
 
@@ -239,7 +238,9 @@ def seconds_of_stage(run: Run, name: str) -> float:
 
 
 def stages_without_weight(run: Run) -> list[str]:
-    """Return the stages whose weight in the submission is 0 for each target."""
+    """Return the stages whose weight in the submission is 0 for each target; a stack reads all."""
+    if run.chosen == LIGHTGBM_STACK:
+        return []
     weights = pd.DataFrame(run.weights)  # a row per stage, a column per output; empty without weights
     is_idle = weights.abs().max(axis=1) < MIN_WEIGHT
     return [str(name) for name in is_idle.index[is_idle]]
@@ -289,7 +290,7 @@ def class_section(run: Run) -> list[Element]:
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
     how = "" if task.scores_labels else ": the most probable class"
-    sentences = [f"Training rows, by labels that were predicted without their fold{how}."]
+    sentences = [f"Out-of-fold labels of the training rows{how}."]
     if task.scores_labels:
         thresholds, explanation = _thresholds(run)
         table["threshold"] = pd.Series(thresholds, table.index[-len(thresholds) :])
@@ -308,10 +309,10 @@ def _thresholds(run: Run) -> tuple[list[float], str]:
     task = run.task
     chosen = run.candidates[run.chosen]
     default_score = run.columns.score(task.default_labels(predictions(run)))
-    meaning = THRESHOLDS.get(task.problem_type, "probability from which a row has the class")
+    meaning = THRESHOLDS.get(task.problem_type, "probability from which a row gets the class")
     return chosen["thresholds"], (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
-        f"and {format_number(chosen['score'])} with thresholds that were tuned without the row's fold."
+        f"and {format_number(chosen['score'])} with thresholds tuned without each row's fold."
     )
 
 

@@ -139,7 +139,7 @@ def test_the_summary_says_on_which_scale_shared_inputs_are_and_that_censored_lab
     more = [*source(-20, 10, shift=4), "CCI,>3"]
     said = describe(with_more(tmp_path, more, extra=AFFINE, censored="bound").report)
     assert (
-        "more.csv: 10 inputs with 'y' are also in the training table, where it is about -0.05 x more.csv +0.2 "
+        "more.csv: 10 inputs with 'y' are also in the training table; training labels are about -0.05 x more.csv +0.2 "
         "(rank correlation -1.00)"
     ) in said
     assert "y 1 with >, 0 with < (those of targets are not used, since calibrate needs" in said
@@ -209,6 +209,12 @@ def test_answers_in_an_extra_table_train_nothing_unless_it_is_allowed_and_other_
     np.testing.assert_array_equal(tables.train[["y", "logD"]].tail(2), [[1, NAN], [3, 7]])
     assert tables.report["answers"][0].startswith(f"{said} trained on (test_molecules: train)")
     assert tables.report["answers"][0] in describe(tables.report)
+
+
+def test_a_label_of_a_salt_of_a_test_molecule_is_an_answer_too(tmp_path):
+    tables = with_more(tmp_path, "SMILES,y CCF,1 CCCC.Cl,3")
+    assert tables.report["answers"][0].startswith("WARNING: more.csv has labels of 1 of 2 test rows")
+    assert tables.train["SMILES"].tolist()[N:] == ["CCF"]
 
 
 def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path):

@@ -92,8 +92,7 @@ def test_classes_that_no_row_has_change_no_score_of_labels(name):
 def test_errors_are_better_if_they_are_lower_and_other_scores_if_they_are_greater():
     lower = [name for name, metric in METRICS.items() if not metric.greater_is_better]
     assert " ".join(lower) == "rmse mse rmsle mae wmae rae median_ae mape max_error log_loss brier"
-    assert METRICS["r2"].better(2.0, 1.0) and METRICS["mae"].better(1.0, 2.0)
-    assert not METRICS["r2"].better(1.0, 1.0)
+    assert (METRICS["r2"].direction, METRICS["mae"].direction) == ("greater is better", "lower is better")
     assert get_metric("pr_auc") is METRICS["average_precision"]  # other usual names
     assert get_metric("qwk") is METRICS["quadratic_kappa"]
 
@@ -140,7 +139,7 @@ def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_
     metric = user_metric(tmp_path, body)
     y_true, y_pred = np.array([[1.0, np.nan], [2.0, 5.0]]), np.array([[1.5, 9.0], [2.0, 2.0]])
     assert metric(y_true, y_pred) == metric(y_true, y_pred) == 3.0
-    assert (metric.better(1.0, 2.0), metric.name) == (True, "mine.py:score")
+    assert (metric.greater_is_better, metric.name) == (False, "mine.py:score")
 
 
 @pytest.mark.parametrize("parameters", ["y, p", "y, p, eps=1", "y, p, *, eps=1", "y, p, rows"])

@@ -71,7 +71,7 @@ def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_fea
 @pytest.mark.parametrize(
     ("result", "words"),
     [
-        ("table['SMILES'].str.len().rank().to_frame()", "other numbers when other rows are missing"),
+        ("table['SMILES'].str.len().rank().to_frame()", "different numbers when other rows are missing"),
         ("table['absent']", "must return a table of numbers .*KeyError"),
         ("{'n': [None] * len(table)}", "returned only missing values"),
         ("{'n': [float('inf')] * len(table)}", "returned only missing values, or infinite ones"),
@@ -102,7 +102,7 @@ def test_a_function_that_writes_a_file_that_it_names_is_warned_of(path, capsys):
     assert "WARNING" not in capsys.readouterr().out
     path.with_name("mine.py").write_text(CODE.replace('os.environ["CALLS"]', 'SCALE.with_name("calls")'))
     calls(path)
-    assert "writes a file next to it that it names" in capsys.readouterr().out
+    assert "writes a file in its own folder" in capsys.readouterr().out
 
 
 def test_other_columns_for_other_rows_are_an_error(path):

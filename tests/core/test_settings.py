@@ -66,6 +66,8 @@ def test_the_embedded_competitions_load(path):
             "unimol_small need layers: 6",
         ),
         ("stages: {a: {kind: gp, gpu: true}}", "a: gpu: no effect on the kind gp; remove it"),
+        ("stages: {a: {kind: bert, weights: rxnfp, layers: 2}}", "a: layers: no effect with weights rxnfp"),
+        ("stages: {a: {kind: unimol, architecture: molecule, width: 64}}", "a: width: no effect with architecture"),
         ("stages: {a: {kind: mine.py}}", r"a: kind must be one of unimol, .*file\.py:Class"),
         ("stages: {a: {kind: 'mine.txt:Mine'}}", r"a: must be file\.py:name"),
         ("stages: {a: {kind: 'mine.py:Mine'}}", r"a: kind: there is no file .*mine\.py"),
@@ -94,6 +96,7 @@ def test_mistakes_of_all_sections_are_reported_at_once(tmp_path):
             "is not valid YAML: key 'id' is repeated.* line 4",
         ),
         ("- a\n- b\n", "needs the sections"),
+        ("competition: {id: {{ id }}}\n", "is not valid YAML: .*unhashable key"),
         ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import ConfigError
 from core.files import write_atomically
-from core.user_code import load_user_code
+from core.user_code import data_files, load_user_code
 
 ANNOTATED = """
 from __future__ import annotations
@@ -58,3 +58,10 @@ def test_a_module_next_to_a_users_file_takes_no_librarys_place(tmp_path):
     (tmp_path / "json.py").write_text("dumps = None\n")
     (tmp_path / "mine.py").write_text("import json\n")
     assert load(tmp_path / "mine.py", "json") is json
+
+
+def test_files_that_a_users_code_names_are_found_among_any_text(tmp_path):
+    write_atomically(tmp_path / "table.csv", "x")
+    code = f'NAMES = ["table.csv", "absent.csv", "\\0", {"长" * 150!r}, {"a/" * 3000!r}]'
+    write_atomically(tmp_path / "mine.py", code)
+    assert data_files(tmp_path / "mine.py") == [tmp_path / "table.csv"]

@@ -132,7 +132,7 @@ def test_the_command_writes_a_picture_and_its_result(tmp_path, capsys):
     output, paths = capsys.readouterr().out, Paths.for_competition(str(path))
     for words in ("mean lumo", "held out, scaffold", "Morgan", "TF-IDF", "AUC", "recommended: folds.kind"):
         assert words in output
-    picture = paths.shift.with_name("similarity.png")
+    picture = paths.similarity
     assert picture.exists()
     assert read_json(paths.shift)["made_from"]["folds.csv"] == sha256_of(paths.folds)
     numbers = {"smiles": [], "text": [], "categorical": []}

@@ -29,8 +29,9 @@ needs_rxnfp = pytest.mark.skipif(
 
 
 def stage(**changes):
-    small = {"layers": 1, "width": 32, "heads": 2, "epochs": 1, "batch_size": 8}
-    return Bert.model_validate({"kind": "bert", "learning_rate": 1e-3, **small, **changes})
+    size = {} if changes.get("weights") else {"layers": 1, "width": 32, "heads": 2}
+    common = {"kind": "bert", "learning_rate": 1e-3, "epochs": 1, "batch_size": 8}
+    return Bert.model_validate({**common, **size, **changes})
 
 
 def context(smiles=None, texts=None, seed=1):

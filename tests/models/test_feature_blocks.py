@@ -8,6 +8,7 @@ from rdkit.Chem import Descriptors
 from models.inputs import feature_blocks
 from models.inputs.fingerprints import FEATURES, molecule_features
 from models.stages.gnn import Gnn
+from models.stages.sklearn import Sklearn
 from models.training import neural
 from tests.models.made import context, rows
 
@@ -54,6 +55,20 @@ def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path)
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])
     assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)
+
+
+def test_an_encoder_of_molecules_reads_the_columns_that_it_names(tmp_path):
+    table = rows(s=["CCO", "CCN"], t=["CCC", "CCC"])
+    stage_context = context(tmp_path, smiles=["s", "t"])
+    blocks = []
+    for columns in (["t"], ["s"], []):
+        stage = Sklearn(
+            kind="sklearn", estimator="sklearn.svm.SVR", features=[{"encoder": "minimol", "columns": columns}]
+        )
+        feature_blocks.fit_encoders(table, stage, stage_context, tmp_path)
+        blocks.append(feature_blocks.molecule_block(table, stage, stage_context, tmp_path))
+    assert np.array_equal(blocks[0][0], blocks[0][1]) and not np.array_equal(blocks[1][0], blocks[1][1])
+    assert np.array_equal(np.hstack([blocks[1], blocks[0]]), blocks[2])
 
 
 def feature(name, smiles, n_bits=512):

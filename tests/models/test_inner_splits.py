@@ -48,6 +48,8 @@ def test_the_latest_rows_are_held_out_with_folds_in_time():
     assert folds == [([1, 5, 7], [2, 3]), ([1, 2, 3, 5, 7], [4]), ([1, 2, 3, 4, 5, 7], [0, 6, 8])]
     part = data.take(np.array([4, 0]))  # rows of a target with missing labels
     assert (part.times.tolist(), part.groups.tolist()) == ([4, 5], [4, 0])
+    late = replace(data, groups=np.where(np.arange(9) == 5, 6, groups))
+    assert inner_split(late, seed=0)[1].tolist() == [0, 5, 6, 8]  # a row without a time goes with its group
     one_time = replace(data, times=np.ones(9))
     assert len(inner_split(one_time, seed=0)[1]) == 2  # by groups
 

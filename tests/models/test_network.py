@@ -142,9 +142,11 @@ def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay()
 def test_an_average_has_the_buffers_of_the_network_and_shares_what_is_frozen():
     net = Network(Deep(), 1, [0.0])
     net.backbone.register_buffer("seen", torch.zeros(2))
+    net.backbone.register_buffer("constant", torch.zeros(2), persistent=False)
     frozen = next(net.backbone.parameters()).requires_grad_(False)
     average = optimizer.MovingAverage(net, decay=0.2)
     assert next(average.module.backbone.parameters()) is frozen
     net.backbone.seen += 3.0
     average.update_parameters(net)
     assert average.module.backbone.seen.tolist() == [3.0, 3.0]
+    assert average.module.backbone.constant.tolist() == [0.0, 0.0]

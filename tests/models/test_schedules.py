@@ -2,7 +2,6 @@
 
 import pytest
 
-from core.errors import ConfigError
 from models.training.schedules import SCHEDULES, with_warmup
 
 TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
@@ -37,6 +36,6 @@ def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name, warmup, to
     assert max(values) == pytest.approx(1.0)
 
 
-def test_a_warm_up_longer_than_the_run_is_refused():
-    with pytest.raises(ConfigError, match="the run has 20"):
-        with_warmup("linear", 20, 20)
+def test_a_warm_up_in_steps_takes_at_most_half_of_a_run_that_a_budget_has_shortened():
+    rate = with_warmup("linear", 100, 20)
+    assert [rate(step) for step in (0, 9, 10, 15)] == pytest.approx([1 / 11, 10 / 11, 1.0, 0.5])

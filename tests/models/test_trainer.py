@@ -275,9 +275,9 @@ def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_o
     with torch.no_grad():  # now the first target is worse than its mean, and the second has hardly an error
         trained.network.head.linear.weight[0] = 0
         trained.network.head.linear.bias[0] = 0.5
-    assert trained.beats_mean_predictor(sample(), labels)
+    assert trained.beats_mean_predictor(trained.network, sample(), labels)
     trained.context = replace(trained.context, task=Task(["y"]))
-    assert not trained.beats_mean_predictor(sample(), labels)
+    assert not trained.beats_mean_predictor(trained.network, sample(), labels)
 
 
 def fit_stage(monkeypatch, folder, outcomes):

@@ -48,7 +48,7 @@ def test_without_time_for_the_stack_the_blend_is_submitted_with_a_report_that_sa
     lines, status = take_latest(finished, True)
     assert status == 0
     assert "Submitted: shrunk_ridge" in lines[0]
-    assert "The LightGBM stack and the blends without each stage are left out" in lines[0]
+    assert "The LightGBM stack and the leave-one-stage-out blends are left out" in lines[0]
     assert latest_run("mixed").name == finished.name
     assert not finished.is_built
 
@@ -62,7 +62,7 @@ def quick_only(run, quick=False):
 
 def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(finished):
     lines, status = take_latest(finished, False)
-    assert "the time of 5 min was over before the last submission was built" in lines[-1]
+    assert "the 5 min budget ran out before the last submission was built" in lines[-1]
     assert lines[-1].endswith("is the candidate convex of fair, good, poor, without a report")
     assert status == 3
     assert set(latest_run("mixed").candidates) == {"mean", "convex", "best_single"}

@@ -166,4 +166,4 @@ def finished(path):
 
 def by_id(file):
     """A table of numbers with its ids as the index."""
-    return read_table(file, ["id"]).set_index("id")
+    return read_table(file).set_index("id")

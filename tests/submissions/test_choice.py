@@ -143,7 +143,7 @@ def test_a_default_that_needs_all_columns_is_submitted_without_its_comparison_wi
     run = opened(tmp_path, submissions={"default": "mine.py:fixed", "margin": 100, "stack": False})
     lines = build_submission(run)
     assert lines[0].startswith(
-        "The default blend without each stage is left out: ConfigError: mine.py:fixed must return weights (2,)"
+        "The leave-one-stage-out blends are left out: ConfigError: mine.py:fixed must return weights (2,)"
     )
     assert (run.chosen, run.choice["ablation"], run.exit_status) == ("mine.py:fixed", {}, 0)
 

@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made):
         assert len(part["thresholds"]) == n_thresholds * task.scores_labels
     assert choice["default"] == ("shrunk_ridge" if task.problem_type == "ordinal" else "shrunk_logits")
     good, poor = (choice["stages"][name]["score"] for name in ("good", "poor"))
-    assert run.metric.better(good, poor)
+    assert run.columns.gain(good) > run.columns.gain(poor)
     assert choice["best_stage"] == "good"
     other_classes = replace(task, classes=task.classes[::-1])
     others = [task, other_classes, replace(task, scores_labels=not task.scores_labels)]
@@ -117,7 +117,7 @@ def test_answers_with_names_of_classes_score_what_the_files_name(made):
     run, report = made
     scores = {name: float(line["test_score"]) for name, line in scores_of(report).items()}
     assert len(scores) == 7
-    assert run.metric.better(scores["good"], scores["poor"])
+    assert run.columns.gain(scores["good"]) > run.columns.gain(scores["poor"])
     if run.task.problem_type == "multilabel":
         return
     files = run.config.competition.answers, run.folder / SUBMISSION_FILE

@@ -62,7 +62,7 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text, tmp_path):
     page, (first, second) = compare_text(), folders()
     assert page.index(f"| {second.name} ") < page.index(f"| {first.name} ")
     assert "reference" in line_of(page, second)
-    assert "Runs that were tried: 2." in page
+    assert "Runs tried: 2." in page
     changes = page.partition("## What changed, from the older run to the newer\n\n")[2]
     assert changes.startswith(f"{first.name} -> {second.name}:\n")
     assert "- stages.good: removed" in changes  # the first run had three stages, the second has two
@@ -81,14 +81,14 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text, tmp_path):
 def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_score(compare_text, tmp_path):
     first, second = folders()
     sign_manifest(second, budget=600.0)
-    table = read_table(first / "cross_fitted.csv", ["id"])
+    table = read_table(first / "cross_fitted.csv")
     write_table(first / "cross_fitted.csv", table.iloc[10:])
     stored = read_json(first / "run.json")
     sign_manifest(first, tables=stored["tables"] | {"folds.csv": "other"})
     page = compare_text()
     assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
-    assert f"{first.name} has other folds, from which part of the difference may come." in page
+    assert f"{first.name} has different folds, which may explain part of the difference." in page
     write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
     sign_manifest(first)
     assert f"{first.name} has other targets, rows or classes, and is not compared." in compare_text()

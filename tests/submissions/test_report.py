@@ -97,7 +97,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     expected, n_models = run.choice["expected"], sum(job.predicts_test for job in run.plan.jobs)
     assert report.summary == (
         f"Expect rmse {expected['score']:#.4g} +- {expected['standard_error']:#.2g}. Submitted: "
-        f"{run.chosen} of good, fair, poor; a test prediction uses {n_models} models of folds and seeds."
+        f"{run.chosen} of good, fair, poor; a test prediction uses {n_models} models (folds and seeds)."
     )
     titles = {each.title for each in report.sections}
     assert {"Tables", "Scores", "Predictions", "Learning curves", "Largest errors"} <= titles
@@ -117,7 +117,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     first, second, *_, last = report.closing
     assert first.startswith(f"Submission: {run.paths.submission}, a copy of ")
     assert second == "Left out, at least in part: gone; the reasons are under Left out"
-    assert last.startswith("Next: ./run.sh predict mixed --test NEW.csv, ")
+    assert last.startswith("Next: ./run.sh predict mixed --test NEW.csv; ")
     assert section(report, "What next") == report.closing[1:]
 
 
@@ -137,6 +137,10 @@ def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     assert re.search(r"Without weight in the submission: poor, which took \S+ s\n", lines)
     assert "Test rows differ: ./run.sh folds mixed recommends" in lines
     assert "Columns of both tables that no setting reads: 'batch'" in lines
+    n_models = sum(job.predicts_test and job.stage != "poor" for job in run.plan.jobs)
+    assert f"a test prediction uses {n_models} models" in report.summary
+    choice["chosen"] = "lightgbm_stack"  # whose trees read every stage
+    assert "Without weight" not in "\n".join(build_report(run).closing)
 
 
 def test_a_section_with_an_error_is_a_note_and_ends_no_report(made, monkeypatch, capsys):

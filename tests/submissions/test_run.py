@@ -197,7 +197,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     sample = sample.rename(columns={"height": "H", "depth": "D"})[["D", "id", "H"]].iloc[::-1]
     write_table(tmp_path / "sample_submission.csv", sample)
     run = finished(path)
-    table = read_table(run.folder / "submission.csv", ["id"])
+    table = read_table(run.folder / "submission.csv")
     assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
     assert list(table["id"]) == list(sample["id"])
     assert table["H"].mean() > 5 > table["D"].mean()

@@ -15,7 +15,7 @@ from pipeline import commands
 from submissions.config import load_config
 from submissions.leaderboard.ledger import page
 from submissions.run import latest_run
-from submissions.shift import error_of, measure_shift, read_shift, shift_file
+from submissions.shift import error_of, measure_shift, read_shift
 from tests.conftest import write_competition
 from tests.submissions.fakes import run_of
 
@@ -72,18 +72,19 @@ def test_a_shift_is_said_first_and_the_range_holds_the_score_of_the_test_rows(mo
     commands.main(["submit", str(moved)])
     assert page(run.config.competition).startswith(shift["sentence"])
     (warning,) = expected["warnings"]
-    assert warning.startswith("WARNING: test predictions have another mean or standard deviation")
+    assert warning.startswith("WARNING: test predictions differ in mean or standard deviation")
+    assert summary.count(warning[:50]) == 1
 
 
 def test_neither_answers_nor_labels_of_the_held_out_rows_have_a_part_in_it(moved, tmp_path):
     paths = latest_run(str(moved)).paths
-    before, submission = shift_file(paths).read_text(), paths.submission.read_bytes()
+    before, submission = paths.held_out.read_text(), paths.submission.read_bytes()
     (tmp_path / "answers.csv").unlink()
     moved.write_text(moved.read_text().replace("answers: answers.csv", "answers: null"))
     shutil.rmtree(tmp_path / "work")
     commands.main(["full", str(moved), "--workers", "1"])
     run = run_of(moved)
-    assert shift_file(run.paths).read_text() == before
+    assert run.paths.held_out.read_text() == before
     assert run.paths.submission.read_bytes() == submission
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -111,10 +112,13 @@ def test_without_a_shift_one_score_is_expected(tmp_path, monkeypatch):
 def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved):
     config = load_config(str(moved))
     plan = make_plan(config.competition, dict(config.stages))
-    shift_file(plan.paths).unlink()
+    plan.paths.held_out.unlink()
     measure_shift(config, plan, seconds=0.0)
     shift = read_shift(plan.paths)
     assert shift is not None and shift.is_clear and (shift.stage, shift.ratio) == ("", None)
+    commands.main(["full", str(moved), "--workers", "1"])  # the jobs are the same, and there is more time
+    assert read_shift(plan.paths).stage == "line"
+    assert latest_run(str(moved)).choice["expected"]["shift"]["factor"] > 1.3
 
 
 def test_errors_of_scores(tmp_path):

@@ -221,7 +221,7 @@ def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(t
         "fast/seed_0/fold_2",
     ]
     assert machine.now == pytest.approx(200 - 18)
-    assert ("fast", 0, "2 of 3 jobs were finished when the time was over") in budget.left_out
+    assert ("fast", 0, "2 of 3 jobs were finished when time ran out") in budget.left_out
     larger = budget.larger_budgets()["fast"]
     assert "fast: 0" in trained(spent(job_plan, machine_of(seconds), larger))
 
@@ -277,7 +277,7 @@ def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(tmp_pat
     budget = spent(job_plan, machine, 156)
     assert machine.now == pytest.approx(156 - 16.24)  # 10 s and 4 %
     assert trained(budget) == "trees: 0"
-    assert budget.left_out == [("trees", 1, "2 of 3 jobs were finished when the time was over")]
+    assert budget.left_out == [("trees", 1, "2 of 3 jobs were finished when time ran out")]
     assert budget_of(job_plan, machine_of(seconds), 156).left_out == budget.left_out
 
 

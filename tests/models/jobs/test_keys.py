@@ -3,13 +3,15 @@
 import ast
 import shutil
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core import code_digest
+from core.errors import ConfigError
 from core.files import PROJECT
-from models.jobs.plan import made_by, modules_of
+from models.jobs.plan import made_by, modules_of, user_files
 from models.registry import KINDS, make_stage
 from tests.models.jobs.common import upgrade
 
@@ -95,3 +97,15 @@ def test_an_edit_of_any_file_that_a_kind_reaches_changes_its_key(kind, tmp_path,
         file.write_text(edited(text))
         assert code_digest.closure(*roots) != before, file
         file.write_text(text)
+
+
+def test_code_that_is_no_python_and_two_files_of_one_name_are_refused(tmp_path):
+    (tmp_path / "mine.py").write_text("def f(:\n")
+    with pytest.raises(ConfigError, match=r"mine\.py cannot be read as Python"):
+        made_by(make_stage({"kind": "gnn", "loss": f"{tmp_path}/mine.py:f"}))
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text("f = None\n")
+    settings = {"kind": f"{tmp_path}/a/mine.py:f", "loss": f"{tmp_path}/b/mine.py:f"}
+    with pytest.raises(ConfigError, match=r"two files that are called 'mine\.py'"):
+        user_files(SimpleNamespace(model_dump=lambda: settings))

@@ -51,7 +51,7 @@ def test_a_share_of_a_card_is_in_no_key_but_the_device_of_trees_is(tmp_path):
 
 
 def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(tmp_path):
-    with pytest.raises(ConfigError, match=r"gpu.*several cards for one job are not supported"):
+    with pytest.raises(ConfigError, match=r"gpu.*several GPUs for one job are not supported"):
         planned(tmp_path, stages={"graph": {**GNN, "gpu": 1.5}})
 
 

@@ -237,7 +237,8 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
     train[["note", "pH", "site"]] = test[["note", "pH", "site"]] = ["same", 7.0, "a"]
     test.loc[0, "SMILES"] = train["SMILES"][4] + ".Cl"
     write_table(tmp_path / "more.csv", train.loc[[4]].assign(SMILES=train["SMILES"][4] + ".Br"))
-    roles = {"extra_train": [{"file": "more.csv", "check_units": False}]}
+    extra = {"file": "more.csv", "check_units": False, "test_molecules": "train"}
+    roles = {"extra_train": [extra]}
     job_plan = made(tmp_path, tables=(train, test), competition=roles)
     for job in job_plan.jobs_of_stage("source"):
         run_job(job, job_plan)

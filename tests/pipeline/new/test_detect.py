@@ -133,7 +133,7 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(tmp_path, tra
 @pytest.mark.parametrize(
     ("train", "test", "sample", "given", "words"),
     [
-        (TWO, TEST, OTHER_NAME, {}, r"2 of its columns with labels are .* \(y, z\).*--target"),
+        (TWO, TEST, OTHER_NAME, {}, r"2 label columns are only in the training table \(y, z\).*--target"),
         (TWO, TEST, OTHER_NAME, {"targets": ["w"]}, "--target: 'w' is not in the training table"),
         (TWO, TEST, OTHER_NAME, {"targets": ["y", "z"]}, "needs a column per target .* has prediction"),
         (TRAIN, TEST, "id e f", {}, "needs a column per target .* has none"),
@@ -194,6 +194,6 @@ def test_numbers_of_rows_without_a_name_are_no_target(tmp_path):
 
 def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):
     train = "id,x,label 0,1,p 1,4,q 2,9,p 3,16,q"
-    message = "has a column for each class of 'label', and other classes .*'other' has no class"
+    message = "has a column for each class of 'label', but they differ .*'other' has no class"
     with pytest.raises(DataError, match=message):
         find(tmp_path, train, "id,x 7,9 8,8", "id,q,p,other 7,0,0,0 8,0,0,0")

@@ -171,7 +171,7 @@ def amplicons(folder):
 
 
 def export_of_chembl(folder):
-    """Three SMILES that cannot be read, and ten labels with a sign in another column, over five powers of ten."""
+    """Three SMILES that cannot be read, and ten labels with a sign in another column, over five orders of magnitude."""
     values = np.exp(np.linspace(np.log(2), np.log(90000), 44)).round(2)
     relation = ["<" if i in (2, 25) else ">" if i % 5 == 0 else "=" for i in range(44)]
     molecules = [*MOLECULES[:41], "c1ccccc", "CC(=O", "CN(C)(C)(C)C(=O)[Xq]", *MOLECULES[41:53]]
@@ -403,9 +403,9 @@ ROWS = [
     (amplicons, ["--group", "patient"], [], 0,
      ["text: .*seq", "left out: sampled: .*2025-05-31"], ["categorical: .*sampled"]),
     (export_of_chembl, [], [], 0,
-     [WARNED + "3 of 44", "WARNING: 10 of 44 rows have a sign", WARNED + "powers of ten"], []),
+     [WARNED + "3 of 44", "WARNING: 10 of 44 rows have a sign", WARNED + "orders of magnitude"], []),
     (labels_written_otherwise, [], [], 0,
-     [WARNED + "case or blanks", WARNED + "3 of them with another label", WARNED + "5 test rows"], []),
+     [WARNED + "case or whitespace", WARNED + "3 of them with another label", WARNED + "5 test rows"], []),
     (one_of_three_smells, [], [], 0, [WARNED + "exactly one of", "left out: panel_date: .*2025-05-31"], []),
     (label_in_the_test_table, [], [], 0,
      ["WARNING: the test table has labels in pKd", "targets: .*pKd", "left out: remark: only in train"], []),
@@ -428,7 +428,7 @@ ROWS = [
       for name in ("price", "purity", "dose", "impurity", "area", "rent")]
      + ["categorical: .*stars", "heat: numbers; WARNING: 10 cells are -999", "labels of pKd: 3 cells are -999"], []),
     (a_few_labels_are_words, [], [], 2, ["row 4 .*n.d.", "row 7 .*~1.2", "Rewrite them like 1234.5"], []),
-    (names_in_another_case, [], [], 2, ["'Sample_ID '", "'sample_id'", "alike"], []),
+    (names_in_another_case, [], [], 2, ["'Sample_ID '", "'sample_id'", "Use one name"], []),
     (smells_with_a_column_each, [], [], 2, ["'smell'", "column of 0 and 1 of each.*fruity, sweet, woody"], ["swapped"]),
     (smells_in_one_cell, [], [], 0, ["WARNING: 3 classes are lists of 3 labels, such as 'fruity sweet'"], []),
     (a_comment_above_the_header, [], [], 2, ["Is its first line the header"], []),

@@ -43,7 +43,7 @@ def test_rows_of_a_group_are_drawn_together():
     rng = np.random.default_rng(0)
     y, errors = (np.repeat(rng.normal(size=(200, 1)), 4, axis=0) for _ in range(2))
     alone, together = (
-        scorer("rmse", y, groups).standard_error(y + errors)
+        scorer("rmse", y, groups).resampled({"a": y + errors})["a"].std()
         for groups in (None, np.repeat(np.arange(200), 4))
     )
     assert together == pytest.approx(2 * alone, rel=0.1)

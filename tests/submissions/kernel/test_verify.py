@@ -46,7 +46,7 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(tmp_path, 
 
 def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work):
     next(work.kernel.bundle.root.rglob("target_0.txt")).unlink()
-    with pytest.raises(DataError, match=r"The notebook fails: .*target_0\.txt.*proof\.log\)$") as caught:
+    with pytest.raises(DataError, match=r"The notebook failed: .*target_0\.txt.*proof\.log\)$") as caught:
         verify.verify_notebook("mixed", 1, 20)
     assert "\n" not in str(caught.value)
 

@@ -38,7 +38,7 @@ def test_a_file_arrives_intact_and_once_though_the_upload_was_cut(server, file):
     [
         ("StartSubmissionUpload", "cut", "could not be reached"),
         ("StartSubmissionUpload", answer(403, "no"), "its rules at https://www.kaggle.com/competitions/tides/rules"),
-        ("StartSubmissionUpload", (404, b"<html>lost</html>"), "is tides the last part of the address"),
+        ("StartSubmissionUpload", (404, b"<html>lost</html>"), "is tides the slug in the competition's URL"),
         ("/upload/", (500, b""), r"has not confirmed the submission \(Could not submit"),
         ("CreateSubmission", answer(400, "The column is missing."), r"column is missing\.$"),
         ("CreateSubmission", (200, {"code": 400, "message": "The column is missing."}), "column is missing"),
@@ -84,7 +84,7 @@ def test_a_missing_client_is_reported_with_how_to_install_it(monkeypatch):
 def test_without_credentials_or_with_old_ones_it_is_explained_how_to_get_them(server, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     monkeypatch.delenv("KAGGLE_KEY")
-    how = r"KAGGLE_API_TOKEN or into the file ~/\.kaggle/access_token"
+    how = r"KAGGLE_API_TOKEN or ~/\.kaggle/access_token"
     for token in ("", "KGAT_old"):
         monkeypatch.setenv("KAGGLE_API_TOKEN", token)
         with pytest.raises(ServiceError, match=how) as raised:

@@ -55,5 +55,5 @@ def test_a_slug_is_read_from_what_a_browser_shows():
     address = "https://www.kaggle.com/competitions/high-tides/data?select=a"
     assert {*map(slug_of, ("high-tides", "c/high-tides#prizes", address))} == {"high-tides"}
     for text in ("Tides", "https://example.com/tides", "../tides"):
-        with pytest.raises(ConfigError, match="takes the end of the address"):
+        with pytest.raises(ConfigError, match="takes a competition's slug"):
             slug_of(text)

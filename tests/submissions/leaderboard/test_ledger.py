@@ -52,9 +52,9 @@ def test_every_submission_is_a_row_and_two_are_to_select(run_ledger, paths):
     assert " ".join(rows[-1][4:]) == "- - failed try: 3 rows too few"
     text = " ".join(output.split())
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
-    assert "Select copy and other: the better of their scores on the drawn rows is" in text
+    assert "Select copy and other: the better of their scores on resampled rows is" in text
     shutil.rmtree(run)
-    assert "so nothing says which two to select. Select by CV." in " ".join(run_ledger().split())
+    assert "so the choice of two cannot be simulated. Select by CV." in " ".join(run_ledger().split())
 
 
 def test_ranks_are_compared_where_three_files_have_both_scores():
@@ -70,7 +70,7 @@ def test_the_pair_whose_better_one_is_best_beats_the_two_best():
     assert text.startswith("Select a and c: ") and "1.500 on average (2.000 of a and 3.000 of c alone" in text
     text = pick_final_two(private[["b", "c"]], R2)
     assert text.startswith("Select b and c: ") and "rows is 3.500 on" in text and "correlation 0.577)" in text
-    assert pick_final_two(private[["b"]], RMSE) == "Select b; the mean score on the drawn rows is 2.100 of b."
+    assert pick_final_two(private[["b"]], RMSE) == "Select b; the mean score on resampled rows is 2.100 of b."
 
 
 def test_copies_of_a_file_count_once_and_what_never_reached_the_platform_not_at_all():
