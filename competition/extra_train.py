@@ -67,15 +67,14 @@ def with_extra_rows(
             if name.removeprefix(LOWER).removeprefix(UPPER) in config.targets
         ]
         labelled = rows[~is_unreadable & rows[of_targets].notna().any(axis=1)]
-        has_answer = _are_among(keys_of_inputs(labelled, config), test_keys).reindex(
-            rows.index, fill_value=False
-        )
-        if has_answer.any():
-            n_answered = _are_among(test_keys, keys_of_inputs(rows[has_answer], config)).sum()
+        keys = keys_of_inputs(labelled, config)
+        is_answer = _are_among(keys, test_keys)
+        if is_answer.any():
+            n_answered = _are_among(test_keys, [key[is_answer] for key in keys]).sum()
             what = f"WARNING: {extra.file.name} has labels of {n_answered} of {len(test)} test rows, which"
             answers.append(f"{what} {ANSWERS[extra.test_molecules]}")
         if extra.test_molecules == "mask":
-            rows.loc[has_answer, of_targets] = np.nan
+            rows.loc[labelled.index[is_answer], of_targets] = np.nan
         is_unusable = is_unreadable | rows[labels.table.columns].isna().all(axis=1)
         rows = rows[~is_unusable]
         rows = rows.assign(**{config.id: [f"extra{i}_{number}" for number in rows.index]})

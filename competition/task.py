@@ -6,7 +6,7 @@ Class labels in tables are 0 and 1, booleans, names, or ordinal levels.
 import io
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,9 +120,19 @@ def raw_rows_for(metric: "Metric", file: Path, id_column: str, ids: list[str]) -
     """
     if not metric.takes_rows:
         return None
+    rows = _raw_rows(file, id_column, file.stat().st_mtime_ns)
+    return rows.reindex(ids).reset_index(drop=True)
+
+
+@lru_cache(maxsize=2)  # a network asks for it after each epoch
+def _raw_rows(file: Path, id_column: str, changed: int) -> pd.DataFrame:
+    """Return the rows of a raw table, indexed by id.
+
+    Args:
+        changed: time of the last change of the file.
+    """
     table = read_text_table(file)
-    rows = pd.read_csv(io.StringIO(as_csv(table)))
-    return rows.set_axis(table[id_column]).reindex(ids).reset_index(drop=True)
+    return pd.read_csv(io.StringIO(as_csv(table))).set_axis(table[id_column])
 
 
 def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:

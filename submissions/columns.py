@@ -18,11 +18,10 @@ from models.jobs.predictions import read_predictions, stage_oof, stage_test, sta
 from submissions.blend.candidates import single_column
 from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer
-from submissions.blend.selection import CrossFit, cross_fit
+from submissions.blend.selection import CrossFit, Fitted, cross_fit
 from submissions.config import Config
 
 if TYPE_CHECKING:
-    from submissions.blend.selection import Fitted
     from submissions.run import Run
 
 STD_FILE = "spread.csv"
@@ -118,7 +117,7 @@ def load_test_predictions(plan: JobPlan, names: list[str], test_key: str, ids: l
     return preds
 
 
-def std_table(run: "Run", model: "Fitted", names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
+def std_table(run: "Run", model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
     """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the
     standard deviations of stages with `predict_std`, named `<output> std of <stage>`.
 

@@ -44,7 +44,7 @@ class MeasuredShift:
         features: those that it uses most, the first ones first (`folds.adversarial.Shift`).
         stage: stage whose error is compared; "" without one.
         ratio: its error on the rows most like the test table over its error in ordinary folds; None without a stage.
-        seconds: without a stage, the time in which a fold of none was trained.
+        seconds: without a stage, the limit that the folds of all of them exceeded.
     """
 
     auc: float

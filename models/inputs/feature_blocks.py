@@ -63,7 +63,7 @@ def feature_caches(
     caches = [(cache, molecules) for cache in stage_features(stage, context)]
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
-            keys = distinct_values(molecule_columns(encoder.columns, context.smiles, stage.kind), tables)
+            keys = distinct_values(encoder.columns or context.smiles, tables)
         else:
             template = read_template(encoder, context)
             texts = set[str]()

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
@@ -113,7 +112,7 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     held_out = rows.held_out.without_labels()
     context = replace(rows.context, progress=ProgressFile(job.folder, job.title))
     if job.fold != REFIT_FOLD:
-        score = partial(_score, plan.competition, rows.held_out, _raw_rows(plan.competition, rows.held_out))
+        score = partial(_score, plan.competition, rows.held_out)
         context = replace(context, held_out=HeldOut(held_out, score))
     stage = plan.stages[job.stage]
     targets.fit(stage, rows.train, job.folder, context)
@@ -125,23 +124,16 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     return y_pred
 
 
-def _raw_rows(competition: CompetitionConfig, held_out: Dataset) -> pd.DataFrame | None:
-    """Return the rows of train.csv that the metric reads, if it does."""
-    return raw_rows_for(competition.scorer, competition.train, competition.id, held_out.ids)
-
-
-def _score(
-    competition: CompetitionConfig, held_out: Dataset, raw_rows: pd.DataFrame | None, y_pred: Array
-) -> float:
+def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> float:
     """Return the metric of the competition; labels are those of `Task.default_labels`, without tuned thresholds.
 
     Args:
         held_out: held-out rows with labels.
-        raw_rows: result of `_raw_rows`.
         y_pred: predictions of a stage for them, (n_rows, n_outputs).
     """
     task, metric = competition.task, competition.scorer
     scored = task.default_labels(y_pred) if task.scores_labels else y_pred
+    raw_rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
     return metric(held_out.y, scored, raw_rows)
 
 
@@ -167,10 +159,7 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
     try:
         log_loss = METRICS["log_loss"]
-        if uses_log_loss:
-            score = log_loss(labels, y_pred)
-        else:
-            score = _score(competition, held_out, _raw_rows(competition, held_out), y_pred)
+        score = log_loss(labels, y_pred) if uses_log_loss else _score(competition, held_out, y_pred)
     except Exception as error:
         return f"{fold}  no valid {name} ({one_line(error)})"
     n_labels = np.isfinite(labels).sum(axis=0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from core.files import write_json
 from models.context import Context
+from models.stage import write_notes
 from models.training.batches import Batches, EncodedDataset, MicroBatch, in_advance
 from models.training.checkpoint import Checkpoint
 from models.training.labels import target_scale
@@ -145,7 +146,11 @@ class Trainer:
         device = self.accelerator.device
         n_steps = len(encoded(0).step_plan(settings, 0, 0, "cpu"))  # the same on all devices
         optimizer = make_optimizer(self.network, settings)
-        schedule = make_schedule(optimizer, settings, n_steps * settings.epochs)
+        n_total = n_steps * settings.epochs
+        schedule = make_schedule(optimizer, settings, n_total)
+        if settings.warmup > max(1, n_total / 2):
+            note = f"the warm-up of {settings.warmup:g} steps is cut to half of the {n_total} steps"
+            write_notes(self.folder, [note])
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
         average = make_average(self.network, settings)
@@ -167,7 +172,7 @@ class Trainer:
                 if average is not None:
                     average.update_parameters(self.network)
                 total_done = epoch * n_steps + n_done
-                self.context.progress(total_done, n_steps * settings.epochs)
+                self.context.progress(total_done, n_total)
                 is_last = n_done == n_steps
                 if is_last or self.log.due():
                     self.log.write(

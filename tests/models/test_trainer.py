@@ -423,3 +423,25 @@ def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(tmp_path, mo
     events = EventAccumulator(str(tmp_path / "trackers/gnn/key/seed_0/fold_1")).Reload()
     logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert logged == [(row.step, np.float32(row.loss)) for row in read_losses(folder)[10:]]
+
+
+def test_a_warm_up_that_is_cut_to_half_of_the_steps_is_a_note(tmp_path):
+    fit(tmp_path / "short", warmup=100, epochs=3)
+    (note,) = read_notes(tmp_path / "short")
+    assert note.startswith("the warm-up of 100 steps is cut to half of the ")
+    fit(tmp_path / "long", warmup=4, epochs=3)
+    assert read_notes(tmp_path / "long") == []
+
+
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_the_weights_that_are_kept_decide_whether_a_fit_is_good(tmp_path, monkeypatch, averaging):
+    judged = []
+
+    def judge(training, trained, *others):
+        judged.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
+        return True
+
+    monkeypatch.setattr(trainer.Trainer, "beats_mean_predictor", judge)
+    fit(tmp_path, weight_averaging=averaging, epochs=3)
+    kept = load_file(tmp_path / prediction.WEIGHTS)
+    assert all(torch.equal(judged[0][name], tensor) for name, tensor in kept.items())
