@@ -157,7 +157,8 @@ def _mapping(parent: dict[str, Any], name: str, key: str, path: Path) -> dict[st
 
 def _require_stage(stages: dict[str, Any], name: str, option: str, path: Path) -> None:
     if name not in stages:
-        raise ConfigError(f"{option}: {path} has no stage {name!r}; it has {', '.join(stages)}.")
+        advice = f"A new one is added by --set 'stages.{name}={{kind: ...}}'."
+        raise ConfigError(f"{option}: {path} has no stage {name!r}; it has {', '.join(stages)}. {advice}")
 
 
 NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")

@@ -12,7 +12,7 @@ from competition.labels import describe_range
 from competition.metrics import take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task, raw_rows_for
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, Mistake
 from core.files import as_json, read_json
 from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
@@ -83,12 +83,13 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         try:
             description = _check_stage(stage, tables, here)
         except (ConfigError, DataError) as error:  # one line per error
-            errors += [f"stages.{name}: {line}" for line in str(error).splitlines()]
+            setting = f"stages.{name}"
+            errors += [Mistake(f"{setting}: {line}", setting) for line in str(error).splitlines()]
             continue
         n_jobs = len(stage.seeds) * (n_folds + (stage.final_fit != "folds"))
         lines.append(f"stage {name}: {description}; {n_jobs} jobs")
     if errors:
-        raise ConfigError("\n".join(errors))
+        raise ConfigError("\n".join(error.message for error in errors), errors)
     return "\n".join(lines)
 
 
@@ -208,6 +209,8 @@ def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
     paths = competition.paths
     tables = make_folds(competition, config.folds, prepare(competition))
     lines = [f"{paths.name}: checked", check(config, tables, here)]
-    if paths.train.exists() and read_json(paths.prepare_report) == tables.report:  # jobs may be finished
+    if (
+        paths.prepare_report.exists() and read_json(paths.prepare_report) == tables.report
+    ):  # jobs may be finished
         lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
     return "\n".join(lines)

@@ -122,7 +122,7 @@ def compare(options: Namespace) -> None:
     from submissions.compare import compare
     from submissions.config import load_config
 
-    page, options.result["runs"] = compare(load_config(options.competition))
+    page, options.result = compare(load_config(options.competition))
     print(page)
 
 

@@ -21,7 +21,7 @@ from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
 from models.jobs.budget import START_SECONDS, Budget
-from models.jobs.budget_stages import Clock, with_more_seeds
+from models.jobs.budget_stages import HAS_ENDED, Clock, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.job_files import resume
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
@@ -108,16 +108,19 @@ def train_and_submit(
     budget = Budget(all_jobs, executor, clock)
     interim = InterimSubmissions(config, budget)
     require_time(budget)
+    has_ended = budget.decisions.has_ended
     results = budget.train(interim.next_task, options.job_timeout)
     jobs = budget.current_plan
     finished = finished_part(jobs)
     previous = name_of_latest(all_jobs.paths)
     left_out = [*left_out_by_budget(budget, config, finished), *left_out_of(jobs, results)]
     advice = describe_larger_budget(budget)
+    options.result["advice"] = [HAS_ENDED, *advice] if has_ended else advice
     with cli.locked(all_jobs.paths, wait=True):
         if not finished.stages and clock.has_limit:
-            say("\n".join([*submit_finished_folds(config, budget.tried_plan, left_out), *advice]))
-            options.result |= {"left_out": list(map(asdict, left_out)), "advice": advice}
+            table, warning = submit_finished_folds(config, budget.tried_plan, left_out)
+            say("\n".join([table, warning, *advice]))
+            options.result |= {"left_out": list(map(asdict, left_out)), "warnings": [warning]}
             options.result["submission"] = all_jobs.paths.submission
             return 3
         run = open_run(config, finished, left_out)
@@ -126,7 +129,6 @@ def train_and_submit(
     say("\n".join([*lines, *advice]))
     if options.json:
         options.result |= describe_run(latest_run(options.competition), config, previous)
-        options.result["advice"] = advice
     return status
 
 

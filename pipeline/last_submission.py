@@ -227,10 +227,11 @@ def report_file(finished: Run) -> Path:
     return finished.paths.report / SUMMARY
 
 
-def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]) -> list[str]:
-    """Submit the mean of the models of the finished folds of one stage, if no stage has all; return what to print.
+def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]) -> tuple[str, str]:
+    """Submit the mean of the models of the finished folds of one stage, if no stage has all.
 
-    It is the stage and seed with the most finished folds. There is no run, and no report.
+    It is the stage and seed with the most finished folds. There is no run, and no report. Returns a table of what
+    is left out, and a warning with the score.
 
     Raises:
         NothingToSubmit: if no fold is finished.
@@ -258,10 +259,10 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
     write_submission(paths.submission, read_table(paths.sample), id_column, task, test_ids, test, means)
     score = format_number(held_out.score(apply_decision(decision, y_pred)))
     folds = ", ".join(str(job.fold) for job in jobs)
-    return [
+    return (
         table,
         f"WARNING: no stage has finished. {display_path(paths.submission)} is the mean of {len(jobs)} of "
         f"{plan.n_folds} models of {jobs[0].stage} (fold {folds}), without a blend and a report. Their "
         f"{labels.metric.name} is {score} on the {held_out.has_fold.sum()} of {len(labels.ids)} training rows that "
         "they held out.",
-    ]
+    )

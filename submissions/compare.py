@@ -28,8 +28,8 @@ from submissions.run import (
 )
 
 SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
-MAX_VALUE_LENGTH = 50
-"""Characters of the value of a setting."""
+N_DIGITS = 7
+"""Characters of a digest."""
 
 
 def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -41,8 +41,7 @@ def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") ->
         elif isinstance(older[key], dict) and isinstance(newer[key], dict):
             yield from differences(older[key], newer[key], f"{where}.")
         elif older[key] != newer[key]:
-            before, after = (json.dumps(value)[:MAX_VALUE_LENGTH] for value in (older[key], newer[key]))
-            yield f"{where}: {before} -> {after}"
+            yield f"{where}: {json.dumps(older[key])} -> {json.dumps(newer[key])}"
 
 
 def records(runs: dict[str, dict[str, Any]], reference: str, config: Config) -> list[dict[str, Any]]:
@@ -98,7 +97,10 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
         stage["name"]: settings["stages"][stage["name"]] | {"jobs": stage["key"]} for stage in run["stages"]
     }
     settings["budget"] = format_duration(run["budget"]) if run["budget"] else "none"
-    return {**settings, **{name: run[name] for name in ("tables", "user_code", "versions")}}
+    digests = {"tables": run["tables"], "user_code": dict(run["user_code"])}
+    for name, files in digests.items():
+        settings[name] = {file: digest[:N_DIGITS] for file, digest in files.items()}
+    return {**settings, "versions": run["versions"]}
 
 
 def _scores(run: dict[str, Any], config: Config) -> dict[str, Any]:
@@ -136,8 +138,8 @@ def read_runs(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
     return runs, left_out
 
 
-def compare(config: Config) -> tuple[str, list[dict[str, Any]]]:
-    """Return a table of all runs of a competition and what differs from the latest run, and their `records`."""
+def compare(config: Config) -> tuple[str, dict[str, Any]]:
+    """Return a table of all runs of a competition and what differs from the latest run, and what `--json` prints."""
     runs, left_out = read_runs(config)
     paths = config.competition.paths
     reference = name_of_latest(paths)
@@ -159,8 +161,8 @@ def compare(config: Config) -> tuple[str, list[dict[str, Any]]]:
     )
     n = len(runs)
     tried = f"Runs tried: {n}."
+    luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
     if n > 2:
-        luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
         best = f"the best of {n} equally good runs looks about {luck:.1f} standard errors better than it is"
         tried += f" By chance, {best}."
     remarks = [remark for record in compared for remark in record["remarks"]]
@@ -169,4 +171,4 @@ def compare(config: Config) -> tuple[str, list[dict[str, Any]]]:
     changes = ["\n".join(record["changes"]) for record in compared if record["changes"]]
     if changes:
         parts += ["## What changed, from the older run to the newer", *changes]
-    return "\n".join(["\n\n".join(parts), *left_out]), compared
+    return "\n".join(["\n\n".join(parts), *left_out]), {"runs": compared, "luck": luck}

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from core.files import PROJECT
+from models.jobs.budget_stages import HAS_ENDED
 from tests.pipeline.made import small, written
 
 FAILS = """
@@ -70,6 +71,27 @@ def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path)
     latest, other = compared["runs"]
     assert [latest["run"], other["run"]] == [second["run"], first["run"]]
     assert other["gain"] == pytest.approx(-difference) and latest["gain"] is None
+    assert compared["luck"] == pytest.approx(0.589, abs=0.001)  # Blom: the quantile of 1.625 / 2.25
+
+
+def test_a_budget_that_has_ended_says_so_when_the_command_is_repeated(tmp_path):
+    path = small(tmp_path)
+    options = ("--budget", "2m", "--workers", "1")
+    first, _ = called("full", path, *options)
+    again, _ = called("full", path, *options)
+    assert HAS_ENDED not in first["advice"] and again["advice"][0] == HAS_ENDED
+
+
+def test_a_mistake_that_a_stage_finds_is_a_record_with_its_stage(tmp_path):
+    path = small(tmp_path)
+    stages = (
+        "--set",
+        "stages.graph={kind: gnn}",
+        "--set",
+        "stages.shape={kind: unimol}",
+    )  # without molecules
+    result, _ = called("check", path, *stages)
+    assert {each["setting"] for each in result["mistakes"]} == {"stages.graph", "stages.shape"}
 
 
 def test_a_stage_that_fails_is_left_out_with_its_error(tmp_path):

@@ -87,6 +87,7 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     sign_manifest(first, tables=stored["tables"] | {"folds.csv": "other"})
     page = compare_text()
     assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
+    assert "- tables.folds.csv: " in page and '"other" -> ' in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has different folds, which may explain part of the difference." in page
     write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
