@@ -65,7 +65,7 @@ def held_out_rows(table: pd.DataFrame, inputs: list[str], split: str, draw: int)
     text = table[inputs[0]]
     if split == "size":
         size = text.map(lambda t: MolFromSmiles(t).GetNumAtoms()) if inputs[0] == MOLECULE else text.str.len()
-        return (size.rank(method="first", pct=True) > 0.8).to_numpy()  # of equal sizes some
+        return (size.rank(method="first", pct=True) > 0.8).to_numpy()  # equal sizes in the order of the rows
     groups = np.arange(len(table))
     if split == "scaffolds":
         groups = pd.factorize(scaffolds(list(text)))[0]

@@ -157,7 +157,7 @@ def _mapping(parent: dict[str, Any], name: str, key: str, path: Path) -> dict[st
 
 def _require_stage(stages: dict[str, Any], name: str, option: str, path: Path) -> None:
     if name not in stages:
-        advice = f"A new one is added by --set 'stages.{name}={{kind: ...}}'."
+        advice = f"--set 'stages.{name}={{kind: ...}}' adds one."
         raise ConfigError(f"{option}: {path} has no stage {name!r}; it has {', '.join(stages)}. {advice}")
 
 

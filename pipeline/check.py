@@ -209,8 +209,7 @@ def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
     paths = competition.paths
     tables = make_folds(competition, config.folds, prepare(competition))
     lines = [f"{paths.name}: checked", check(config, tables, here)]
-    if (
-        paths.prepare_report.exists() and read_json(paths.prepare_report) == tables.report
-    ):  # jobs may be finished
+    report = paths.prepare_report
+    if report.exists() and read_json(report) == tables.report:  # jobs may be finished
         lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
     return "\n".join(lines)

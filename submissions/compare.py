@@ -97,9 +97,8 @@ def _settings(run: dict[str, Any]) -> dict[str, Any]:
         stage["name"]: settings["stages"][stage["name"]] | {"jobs": stage["key"]} for stage in run["stages"]
     }
     settings["budget"] = format_duration(run["budget"]) if run["budget"] else "none"
-    digests = {"tables": run["tables"], "user_code": dict(run["user_code"])}
-    for name, files in digests.items():
-        settings[name] = {file: digest[:N_DIGITS] for file, digest in files.items()}
+    for name in ("tables", "user_code"):
+        settings[name] = {file: digest[:N_DIGITS] for file, digest in dict(run[name]).items()}
     return {**settings, "versions": run["versions"]}
 
 

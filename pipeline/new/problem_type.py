@@ -15,21 +15,19 @@ from pipeline.new.column_roles import describe_damage, is_numeric, without_censo
 from pipeline.new.detect import DetectedTables
 
 POSITIVE = {
-    *[
-        "yes",
-        "y",
-        "true",
-        "t",
-        "positive",
-        "pos",
-        "active",
-        "toxic",
-        "spam",
-        "fraud",
-        "sick",
-        "hit",
-        "present",
-    ]
+    "yes",
+    "y",
+    "true",
+    "t",
+    "positive",
+    "pos",
+    "active",
+    "toxic",
+    "spam",
+    "fraud",
+    "sick",
+    "hit",
+    "present",
 }
 """Names of the positive class in lower case."""
 MAX_LEVELS = 10

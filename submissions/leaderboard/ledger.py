@@ -182,7 +182,7 @@ def page(competition: CompetitionConfig) -> str:
         why = "The runs of these files are missing" if files else none_scored
         lines.append(f"{why}, so the choice of two cannot be simulated. Select by CV.")
     wrapped = [textwrap.fill(line, 110, initial_indent="- ", subsequent_indent="  ") for line in lines]
-    label = f"{metric.name}, {'greater' if metric.greater_is_better else 'lower'} is better"
+    label = f"{metric.name}, {metric.direction}"
     return "\n\n".join([*begin, f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
 
 

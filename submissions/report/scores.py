@@ -48,12 +48,11 @@ COLUMNS = (
 """Columns of the table of scores; one without any cell is left out."""
 LEGEND = (
     "score: each row is predicted without its fold; for candidates, weights, scaling and tuning are also fitted "
-    "without "
-    "it (cross_fitted_score). in_sample_score: optimistic, on the rows that the candidate was fitted on. fold_scores: "
-    "mean +- standard deviation over folds. gain +- standard error, above 0 is better: of a candidate over the "
-    "default; "
-    "of a stage, of {default} with it over {default} without it, with the settings tuned for all stages. weight: in "
-    "{chosen}, which was chosen; negative if it cancels part of the errors that the stage shares with others."
+    "without it (cross_fitted_score). in_sample_score: optimistic, on the rows that the candidate was fitted on. "
+    "fold_scores: mean +- standard deviation over folds. gain +- standard error, above 0 is better: of a candidate "
+    "over the default; of a stage, of {default} with it over {default} without it, with the settings tuned for all "
+    "stages. weight: in {chosen}, which was chosen; negative if it cancels part of the errors that the stage shares "
+    "with others."
 )
 
 

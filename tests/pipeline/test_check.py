@@ -11,6 +11,7 @@ from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError, UserError
 from models.training.hardware import Card
+from pipeline.check import check_competition
 from submissions.config import load_config
 from tests.competition.small import write_small
 from tests.models.encoders import publish, publish_decoder
@@ -30,6 +31,13 @@ def test_a_good_competition_is_described_with_its_jobs(tmp_path):
     output = checked(path)
     assert "60 training rows, 20 test rows" in output
     assert "stage trees: lightgbm; 3 jobs" in output
+
+
+def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
+    config = load_config(str(written(tmp_path)))
+    config.competition.paths.train.parent.mkdir(parents=True)
+    config.competition.paths.train.touch()  # and no report about the tables yet
+    assert "stage trees: lightgbm" in check_competition(config, reuse=False)
 
 
 # Stages
