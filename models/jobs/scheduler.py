@@ -10,6 +10,7 @@ once more with the whole GPU. Every other failure is final until the next run.
 """
 
 import errno
+import functools
 import math
 import os
 import re
@@ -171,19 +172,21 @@ class Queue:
     def next(self, executor: Executor) -> Task | None:
         """Remove and return the first waiting task that can start now; None if no task can.
 
-        A task that runs alone starts when nothing runs and no other task can start.
+        A task that runs alone starts when nothing runs and no other task can start. If a core is idle
+        all the same, more tasks are queued first.
         """
         if any(task.runs_alone for task in self.running):
             return None
+        fits = functools.cache(executor.fits)  # a core that becomes idle meanwhile is not for a later task
         unfinished_groups = {task.group for task in [*self.waiting, *self.running]}
         for task in sorted(self.waiting, key=lambda task: task.runs_alone):
             if task.runs_alone and self.running:
                 break
             has_inputs = all(file.exists() for file in task.wait_for_files)
-            if has_inputs and not task.wait_for_groups & unfinished_groups and executor.fits(task.resources):
+            if has_inputs and not task.wait_for_groups & unfinished_groups and fits(task.resources):
                 self.waiting.remove(task)
                 return task
-        return None
+        return self.next(executor) if fits(Resources()) and self.more() else None
 
     def end(self, task: Task, result: JobResult) -> None:
         """Take the result of a task that ran, or put the task back if it is tried again."""
@@ -249,8 +252,6 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
             while task := queue.next(executor):
                 queue.running[task] = time.monotonic()
                 futures[task] = _submit(task, executor)
-            if executor.fits(Resources()) and queue.more():
-                continue
             if not futures:
                 break
             executor.announce(queue.waiting)

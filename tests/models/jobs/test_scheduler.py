@@ -137,17 +137,34 @@ def test_tasks_start_in_their_order_and_a_blocked_one_holds_no_core():
 
 
 def test_a_task_that_ends_at_the_deadline_counts():
-    """The queue asks for more tasks while it ends, and this takes until the deadline."""
-    executor, queue = FakeProcesses(2), Queue(stage_tasks("a", 1))
+    executor, queue = FakeProcesses(2), Queue(stage_tasks("a", 2))
 
-    def more():
-        executor.announce([])
+    def watch():
         executor.fits(Resources())  # forgets the task that has ended
+        executor.announce([])  # ends the other one
         queue.deadline = -math.inf
-        return True
 
-    queue.more = more
-    assert statuses(run(queue, executor, "tasks")) == {"a/0": ("ok", "")}
+    queue.watch = watch
+    assert statuses(run(queue, executor, "tasks")) == {"a/0": ("ok", ""), "a/1": ("ok", "")}
+
+
+class QuickTasks(FakeProcesses):
+    """The running task ends as soon as the queue has seen that its core is not idle."""
+
+    def fits(self, resources):
+        is_idle = super().fits(resources)
+        for task, placement in self.running.items():
+            placement.future.set_result(JobResult(task.name))
+        return is_idle
+
+    def announce(self, waiting): ...
+
+
+def test_a_core_that_becomes_idle_during_the_search_is_for_the_first_task():
+    queue, asked = Queue(stage_tasks("a", 4)), []
+    queue.more = lambda: asked.append(names(queue.waiting))
+    assert list(run(queue, QuickTasks(1), "tasks")) == ["a/0", "a/1", "a/2", "a/3"]
+    assert asked == [[]]
 
 
 def test_a_default_dtype_that_a_task_sets_does_not_reach_the_next_one():
