@@ -35,7 +35,7 @@ from competition.task import from_submission_columns
 from core.files import PROJECT, read_table, read_text_table
 from core.settings import parse_duration
 from core.types import Array
-from models.inputs.feature_blocks import encoder_block, fit_encoders, molecule_block
+from models.inputs.feature_blocks import encoder_block, fit_encoders, molecule_blocks
 from models.jobs.compute import context_of, read_tables
 from models.registry import make_stage
 from submissions.columns import label_means
@@ -115,7 +115,7 @@ def write_features(run: Run, folder: Path) -> None:
     fit_encoders(train, stage, context, folder)
     pd.DataFrame(train.y, columns=run.task.targets).to_csv(folder / "y.csv", index=False)
     for name, rows in (("train", train), ("test", test)):
-        blocks = [block(rows, stage, context, folder) for block in (molecule_block, encoder_block)]
+        blocks = [*molecule_blocks(rows, stage, context, folder), encoder_block(rows, stage, context, folder)]
         features = pd.DataFrame(np.hstack(blocks)).add_prefix("feature_")
         others = rows.inputs[[*context.text, *context.numeric, *context.categorical]]
         pd.concat([features, others], axis=1).to_csv(folder / f"{name}.csv", index=False)

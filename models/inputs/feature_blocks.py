@@ -91,10 +91,13 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
             yield f"WARNING: {n_unknown / n_tokens:.0%} of the tokens are unknown to {settings.weights}"
 
 
-def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Return the features of all molecule columns, (n_rows, n_features); NaN for an undefined feature.
+def molecule_blocks(
+    rows: Dataset, config: Stage, context: Context, folder: Path
+) -> list[NDArray[np.float32]]:
+    """Return the features of all molecule columns, each (n_rows, n_features); NaN for an undefined feature.
 
-    For each column these are its fingerprints and descriptors, and its features of frozen encoders.
+    For each column these are its fingerprints and descriptors, and its features of frozen encoders. The first
+    block is empty, so that they can be concatenated without molecule columns.
 
     Args:
         folder: folder that `fit_encoders` wrote to.
@@ -106,7 +109,7 @@ def molecule_block(rows: Dataset, config: Stage, context: Context, folder: Path)
         for index, encoder in enumerate(config.encoders):
             if reads_molecules(encoder.weights) and column in (encoder.columns or context.smiles):
                 blocks.append(_encoded(encoder, smiles, context, folder, f"{index} {column}"))
-    return np.hstack(blocks)
+    return blocks
 
 
 def numeric_block(rows: Dataset, context: Context) -> Array:
@@ -156,7 +159,7 @@ def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) 
 def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the pooled features of the frozen text encoders, (n_rows, n_features).
 
-    The features of frozen encoders of molecules are in `molecule_block`.
+    The features of frozen encoders of molecules are in `molecule_blocks`.
 
     Raises:
         ConfigError: the files of an encoder have changed since training.

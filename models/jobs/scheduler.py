@@ -9,6 +9,7 @@ killed, its task is tried once more, last and alone. If a task ran out of memory
 once more with the whole GPU. Every other failure is final until the next run.
 """
 
+import ctypes
 import errno
 import functools
 import math
@@ -337,6 +338,8 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
         torch = sys.modules.get("torch")
         if torch is not None:
             torch.set_default_dtype(torch.float32)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)  # a worker's environment keeps freed memory (local.py)
         if on_card:
             free_gpu_memory()  # for jobs of other workers, while this one is idle
     result = value if isinstance(value, JobResult) else JobResult(name)

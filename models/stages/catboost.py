@@ -86,13 +86,12 @@ class Catboost(Trees):
         topics = counts.toarray()
         if counts.shape[1]:
             topics = from_bytes((folder / TOPICS).read_bytes()).transform(counts)
-        return np.hstack([numbers, topics, codes], dtype=np.float32)
+        return np.hstack([*numbers, topics, codes], dtype=np.float32)
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""
-        x = np.nan_to_num(data.x, nan=-np.inf)
-        is_constant = data.n_classes and np.ptp(data.y) == 0
-        if (x == x[:1]).all() or is_constant:  # CatBoost rejects such rows
+        are_equal = all(len(np.unique(column)) == 1 for column in data.x.T)
+        if are_equal or (data.n_classes and np.ptp(data.y) == 0):  # CatBoost rejects such rows
             return 1, float(np.std(validation.y))
         booster = self._train(data, self.max_trees, context, validation)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])

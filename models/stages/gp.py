@@ -241,7 +241,7 @@ class Gp(Stage):
             (cache,) = molecule_features(["descriptors"], 0, context.cache)
             per_column = [np.concatenate(cache.load(rows.inputs[column])) for column in context.smiles]
             blocks["descriptors"] = np.hstack(per_column, dtype=np.float64)
-        blocks["molecule encoders"] = feature_blocks.molecule_block(rows, self, context, folder)
+        blocks["molecule encoders"] = np.hstack(feature_blocks.molecule_blocks(rows, self, context, folder))
         blocks["text encoders"] = feature_blocks.encoder_block(rows, self, context, folder)
         blocks["columns"] = rows.inputs[[*context.numeric, *context.categorical]]
         return {name: block for name, block in blocks.items() if block.shape[1]}

@@ -67,8 +67,9 @@ class Lightgbm(Trees):
 
         numbers, counts, codes = self.blocks(rows, folder, context)
         if not counts.shape[1]:
-            return np.hstack([numbers, codes])
-        return sparse.hstack([sparse.csr_matrix(numbers), counts, sparse.csr_matrix(codes)], format="csr")
+            return np.hstack([*numbers, codes])
+        dense = map(sparse.csr_matrix, numbers)
+        return sparse.hstack([*dense, counts, sparse.csr_matrix(codes)], format="csr")
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""

@@ -177,7 +177,7 @@ class Sklearn(FeatureStage):
         """Return all columns; their names begin with their block."""
         pooled = feature_blocks.encoder_block(rows, self, context, folder).astype(np.float64)
         parts = {
-            "molecule": pd.DataFrame(feature_blocks.molecule_block(rows, self, context, folder)),
+            "molecule": pd.DataFrame(np.hstack(feature_blocks.molecule_blocks(rows, self, context, folder))),
             "encoder": pd.DataFrame(pooled),
             "number": pd.DataFrame(feature_blocks.numeric_block(rows, context)),
             "text": rows.inputs[context.text].reset_index(drop=True),

@@ -160,7 +160,8 @@ class FeatureStage(Stage):
         for target, rows in enumerate(labelled):
             data = TargetData(x, y[:, target], weights[target], groups=train.groups, times=train.times)
             path = folder / f"target_{target}"
-            models.append(self._fit_record(data.take(rows), target, path, context))
+            labelled_data = data if len(rows) == len(train) else data.take(rows)
+            models.append(self._fit_record(labelled_data, target, path, context))
         write_json(folder / TRAINING, {"mean": mean.tolist(), "scale": scale.tolist(), "models": models})
 
     def _fit_record(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:

