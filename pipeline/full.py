@@ -194,7 +194,7 @@ def describe_larger_budget(budget: Budget) -> list[str]:
     budgets = budget.larger_budgets()
     if not budgets:
         return []
-    stage = min(budgets, key=lambda name: budgets[name])
+    stage = min(budgets, key=budgets.__getitem__)
     clock = budget.clock
     spent = format_duration(time.monotonic() - clock.started)
     return [

@@ -48,11 +48,9 @@ than the rounding noise of a dead neuron."""
 def stage_features(config: Stage, context: Context) -> list[Cache]:
     """Return the caches of the molecule features that a stage reads, without frozen encoders.
 
-    The list is empty if the stage reads none, or the competition has no molecule columns.
+    Networks have no setting `n_bits`.
     """
-    if not context.smiles:
-        return []
-    return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
+    return molecule_features(config.molecule_feature_names, getattr(config, "n_bits", 1024), context.cache)
 
 
 def feature_caches(

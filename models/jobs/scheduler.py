@@ -32,7 +32,7 @@ from models.training.hardware import Card, free_gpu_memory, require_gpu
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
 SECONDS_BETWEEN_LOSSES = 30.0
-"""Seconds between two lines about the loss of a running job."""
+"""Seconds between two lines about what runs."""
 MAX_ERROR_LENGTH = 400
 OVER = "time ran out"
 IN_WORKER = "PIPELINE_WORKER"
@@ -256,15 +256,15 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
             if not futures:
                 break
             executor.announce(queue.waiting)
-            done = wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED).done
+            wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED)
             with bar.external_write_mode():
-                for task in [task for task, future in futures.items() if future in done]:
+                for task in [task for task, future in futures.items() if future.done()]:
                     queue.end(task, result_of(task, futures.pop(task)))
                 for task, result in queue.take_ending().items():
                     executor.cancel(task)
                     del futures[task]
                     queue.end(task, result)
-                if time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
+                if queue.running and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
                     losses_printed = time.monotonic()
                     _print_losses(queue)
                 sys.stdout.flush()
@@ -365,11 +365,11 @@ def one_line(error: BaseException) -> str:
 
 
 def _print_losses(queue: Queue) -> None:
-    """Print the last epoch and loss of each running task that has written one."""
-    for task in queue.running:
-        loss = describe_loss(task.folder) if task.folder is not None else ""
-        if loss:
-            print(f"{task.name}  {loss}")
+    """Print the last epoch and loss of each running task that has written one; if none has, what runs."""
+    losses = {task.name: describe_loss(task.folder) for task in queue.running if task.folder is not None}
+    lines = [f"{name}  {loss}" for name, loss in losses.items() if loss]
+    last_of_group = {task.group: task.name for task in queue.running}
+    print("\n".join(lines or [f"running: {'; '.join(last_of_group.values())}"]))
 
 
 def _show_progress(bar: Any, queue: Queue) -> None:

@@ -105,7 +105,7 @@ def cache_tasks(
             if not part:
                 continue
             task = Task(
-                name=f"{group} of {stage_name} from {start}",
+                name=f"{group} of {stage_name}, from {start} of {len(keys)}",
                 function=fill,
                 arguments=(cache, part),
                 resources=Resources(gpus=1.0 if cache.gpu else 0.0),

@@ -1,7 +1,7 @@
 """Base class of the stages with one model per target, on features of molecules, text, numbers and categories."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +17,8 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array, Integers
 from models.context import CheckTables, Context
-from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.feature_blocks import check_encoders, feature_caches
+from models.inputs.feature_blocks import check_encoders
 from models.stage import Feature, Stage
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
@@ -88,11 +87,6 @@ class FeatureStage(Stage):
         return [feature for feature in self.features if isinstance(feature, str)]
 
     @property
-    def count_bits(self) -> int:
-        """The setting `n_bits`."""
-        return self.n_bits
-
-    @property
     def reweights_classes(self) -> bool:
         """Whether classes are weighted differently, by `class_weights` or by a parameter of the library."""
         return super().reweights_classes or any(self.parameters.get(name) for name in CLASS_WEIGHTS)
@@ -105,10 +99,6 @@ class FeatureStage(Stage):
     def model_name(self, task: Task) -> str:
         """Return the name of the model in messages."""
         return self.kind
-
-    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
-        """Return the caches of the features and of the frozen encoders."""
-        return feature_caches(self, context, tables)
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check the columns and the texts of the frozen encoders as well; see `Stage.check`."""

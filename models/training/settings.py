@@ -5,7 +5,7 @@ does not import torch: its methods do.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
@@ -15,7 +15,6 @@ from competition.dataset import Dataset
 from core.settings import StrictModel, UserCodeRef
 from core.types import Array, ProblemType
 from models.context import CheckTables, Context, molecule_columns
-from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
 from models.stage import Feature, GpuShare, Share, Stage
 from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
@@ -234,12 +233,6 @@ class NeuralStage(Stage):
         """Dropout rates of the backbone and before the last layer."""
         rates = self.head_rates if isinstance(self.head, MultiSampleHead) else self.pooler_dropout
         return f"dropout {self.backbone_dropout} in the backbone, {rates} before the last layer"
-
-    def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
-        """Return the caches of `molecule_features`."""
-        from models.inputs.feature_blocks import feature_caches
-
-        return feature_caches(self, context, tables)
 
     def check_machine(self) -> None:
         """Raise a ConfigError if the hardware does not support `precision`."""

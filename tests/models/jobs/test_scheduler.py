@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from models.jobs import scheduler
 from models.jobs.scheduler import JobResult, Queue, Resources, Task, run, run_task
 from tests.models.jobs.common import FakeProcesses
 
@@ -165,6 +166,12 @@ def test_a_core_that_becomes_idle_during_the_search_is_for_the_first_task():
     queue.more = lambda: asked.append(names(queue.waiting))
     assert list(run(queue, QuickTasks(1), "tasks")) == ["a/0", "a/1", "a/2", "a/3"]
     assert asked == [[]]
+
+
+def test_without_losses_a_line_names_what_runs_one_task_of_each_group(monkeypatch, capsys):
+    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LOSSES", 0)
+    run(Queue([*stage_tasks("a", 3), *stage_tasks("b", 1)]), FakeProcesses(4, seed=1), "tasks")
+    assert capsys.readouterr().out.splitlines()[0] == "running: a/2; b/0"
 
 
 def test_a_default_dtype_that_a_task_sets_does_not_reach_the_next_one():
