@@ -24,8 +24,6 @@ from sklearn.preprocessing import scale
 from benchmarks.budget import parse, parser_of
 from core.files import PROJECT
 
-N_TEST = 10_000
-
 
 def molecules(data: Path) -> pd.DataFrame:
     """Return molecules and four targets."""
@@ -49,9 +47,10 @@ def texts(data: Path) -> pd.DataFrame:
 def write_tables(table: pd.DataFrame, folder: Path) -> list[str]:
     """Write the three tables of a competition; return the options of `new`."""
     folder.mkdir(parents=True, exist_ok=True)
-    table.insert(0, "id", [f"r{i}" for i in range(len(table))])
-    train, test = table[N_TEST:], table[:N_TEST]
-    tables = {"train": train, "test": test.iloc[:, :2], "sample": test.drop(columns=table.columns[1])}
+    table.insert(0, "id", range(len(table)))
+    train, test = table[10_000:], table[:10_000]
+    sample = test.drop(columns=table.columns[1]).assign(**dict.fromkeys(table.columns[2:], 0.0))
+    tables = {"train": train, "test": test.iloc[:, :2], "sample": sample}
     for name, part in tables.items():
         part.to_csv(folder / f"{name}.csv", index=False)
     return [f"--{name}={folder}/{name}.csv" for name in tables]
@@ -76,10 +75,8 @@ def measure(command: str, yaml_file: Path, *options: str) -> None:
         while process.poll() is None:
             most = max(most, memory(process.pid))
             time.sleep(1)
-    seconds = time.monotonic() - started
-    print(
-        f"{yaml_file.stem} {command}: status {process.returncode}, {seconds:.0f} s, {most:.1f} GB", flush=True
-    )
+    seconds = round(time.monotonic() - started)
+    print(f"{yaml_file.stem} {command}: status {process.returncode}, {seconds} s, {most:.1f} GB", flush=True)
 
 
 def main() -> None:

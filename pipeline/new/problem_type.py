@@ -156,7 +156,8 @@ def read_labels(tables: DetectedTables) -> LabelSummary:
     column_per_class = len(tables.submission_columns or []) > len(tables.targets)
     are_numbers = all(is_numeric(cells[name]) for name in tables.targets)
     sample_cells = {class_name(cell) for cell in pd.unique(tables.sample.to_numpy().ravel())}
-    lists = [cell.split() for cell in sample_cells - {*classes} if {*cell.split()} & {*classes}]
+    known = {*classes}
+    lists = [cell.split() for cell in sample_cells - known if not known.isdisjoint(cell.split())]
     _, is_label = to_numbers(pd.Series(sorted(sample_cells)))
     return LabelSummary(
         tables=tables,
