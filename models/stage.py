@@ -241,6 +241,11 @@ class Stage(StrictModel):
         return []
 
     @property
+    def count_bits(self) -> int:
+        """Length of the count vectors among these features."""
+        return 1024
+
+    @property
     def initial_weights(self) -> str | None:
         """Weights that training starts from; None for random initialization, or if it has none."""
         return None
@@ -313,13 +318,11 @@ class Stage(StrictModel):
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
         """Return the caches that the jobs of the stage read, each with the keys of the rows of some tables.
 
-        They are those of molecule features and frozen encoders, to which a kind may add. Keys are molecules or
-        texts, sorted and unique. Caches are filled before the jobs start: parallel jobs would compute the same
+        Those of `molecule_feature_names` and `encoders` are not among them (`feature_caches`). Keys are molecules
+        or texts, sorted and unique. Caches are filled before the jobs start: parallel jobs would compute the same
         arrays several times.
         """
-        from models.inputs.feature_blocks import feature_caches  # here, since it imports this module
-
-        return feature_caches(self, context, tables)
+        return []
 
     def require_inputs(self, competition: "CompetitionConfig") -> None:
         """Raise a ConfigError if the competition has no input column that the stage could read."""

@@ -46,17 +46,14 @@ than the rounding noise of a dead neuron."""
 
 
 def stage_features(config: Stage, context: Context) -> list[Cache]:
-    """Return the caches of the molecule features that a stage reads, without frozen encoders.
-
-    Networks have no setting `n_bits`.
-    """
-    return molecule_features(config.molecule_feature_names, getattr(config, "n_bits", 1024), context.cache)
+    """Return the caches of the molecule features that a stage reads, without frozen encoders."""
+    return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
 
 
 def feature_caches(
     stage: Stage, context: Context, tables: Sequence[Dataset]
 ) -> list[tuple[Cache, list[str]]]:
-    """Return the caches of a stage's molecule features and frozen encoders, each with its keys; see `Stage.caches`."""
+    """Return the caches of a stage's molecule features and frozen encoders, each with its keys as in `Stage.caches`."""
     molecules = distinct_values(context.smiles, tables)
     caches = [(cache, molecules) for cache in stage_features(stage, context)]
     for encoder in stage.encoders:

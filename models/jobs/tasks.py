@@ -11,6 +11,7 @@ from pathlib import Path
 from competition.dataset import Dataset
 from core.paths import display_path
 from models.inputs.cache import Cache
+from models.inputs.feature_blocks import feature_caches
 from models.jobs.compute import context_of, usable_rows
 from models.jobs.job_files import attempt_folder, read_failure, write_failure
 from models.jobs.plan import Job, JobPlan
@@ -94,7 +95,8 @@ def cache_tasks(
     groups = set()
     stage = plan.stages[stage_name]
     tables = [table.take(usable_rows(table, stage)) for table in tables]
-    for cache, keys in stage.caches(context_of(plan, 0), tables):
+    context = context_of(plan, 0)
+    for cache, keys in [*stage.caches(context, tables), *feature_caches(stage, context, tables)]:
         group = f"the {cache.name} ({cache.folder.name[-6:]})"
         groups.add(group)
         missing = {key for key in cache.missing(keys) if (cache.folder, key) not in planned}

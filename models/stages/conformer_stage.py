@@ -70,9 +70,9 @@ class ConformerStage(MoleculeStage):
         return conformer_cache(root, **settings)
 
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
-        """Return the cache of conformers as well; see `Stage.caches`."""
+        """Return the cache of conformers; see `Stage.caches`."""
         molecules = distinct_values(self.columns or context.smiles, tables)
-        return [(self.cache(context.cache), molecules), *super().caches(context, tables)]
+        return [(self.cache(context.cache), molecules)]
 
     @property
     def n_augmentations(self) -> tuple[int, int]:

@@ -103,11 +103,10 @@ class Gp(Stage):
         return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
 
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
-        """Return the caches of the fingerprints and descriptors as well; see `Stage.caches`."""
+        """Return the caches of the fingerprints and descriptors; see `Stage.caches`."""
         names = [kernel for kernel in self.kernels if isinstance(kernel, str)]
         molecules = distinct_values(context.smiles, tables)
-        caches = [(cache, molecules) for cache in molecule_features(names, 0, context.cache)]
-        return [*caches, *super().caches(context, tables)]
+        return [(cache, molecules) for cache in molecule_features(names, 0, context.cache)]
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""

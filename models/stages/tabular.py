@@ -87,6 +87,11 @@ class FeatureStage(Stage):
         return [feature for feature in self.features if isinstance(feature, str)]
 
     @property
+    def count_bits(self) -> int:
+        """The setting `n_bits`."""
+        return self.n_bits
+
+    @property
     def reweights_classes(self) -> bool:
         """Whether classes are weighted differently, by `class_weights` or by a parameter of the library."""
         return super().reweights_classes or any(self.parameters.get(name) for name in CLASS_WEIGHTS)

@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from core.errors import ConfigError, DataError
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
-from models.inputs.feature_blocks import molecule_blocks
+from models.inputs.feature_blocks import feature_caches, molecule_blocks
 from models.registry import make_stage
 from models.stage import read_notes
 from models.stages.sklearn import Sklearn
@@ -104,7 +104,7 @@ def test_an_encoder_is_a_feature_of_every_kind_and_computed_before_the_jobs(
     stage = make_stage({"kind": kind, **settings})
     assert stage.weight_names() == ["minimol"]
     train, test = molecules(120), molecules(20, seed=1)
-    for shared, keys in stage.caches(molecule_context(cache), [train, test]):
+    for shared, keys in feature_caches(stage, molecule_context(cache), [train, test]):
         shared.load(keys)
     monkeypatch.setattr(Cache, "compute_shard", lambda *_: pytest.fail("computed again"))
     y_pred = fitted(stage, molecule_context(cache), train, tmp_path).predict(test, tmp_path)
