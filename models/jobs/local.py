@@ -31,8 +31,8 @@ WORKER_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a card; other sums vary
     # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 %
-    # of a training step of MiniLM on a CPU. Only those above 32 MiB, such as tables of features, are given back.
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    # of a training step of MiniLM on a CPU.
+    "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     # Growth of memory after which loky starts a new worker; importing torch is no leak.
     "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**31),
