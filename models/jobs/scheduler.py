@@ -31,7 +31,7 @@ from models.training.hardware import Card, free_gpu_memory, require_gpu
 
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
-SECONDS_BETWEEN_LOSSES = 30.0
+SECONDS_BETWEEN_LINES = 30.0
 """Seconds between two lines about what runs."""
 MAX_ERROR_LENGTH = 400
 OVER = "time ran out"
@@ -247,7 +247,7 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
         DiskFull: if a worker cannot write. Running tasks are ended.
     """
     futures: dict[Task, Future[JobResult]] = {}  # in the order of their start
-    losses_printed = time.monotonic()
+    last_printed = time.monotonic()
     with tqdm(desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
         while (seconds_left := queue.deadline - time.monotonic()) > 0:
             while task := queue.next(executor):
@@ -264,9 +264,9 @@ def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
                     executor.cancel(task)
                     del futures[task]
                     queue.end(task, result)
-                if queue.running and time.monotonic() - losses_printed >= SECONDS_BETWEEN_LOSSES:
-                    losses_printed = time.monotonic()
-                    _print_losses(queue)
+                if queue.running and time.monotonic() - last_printed >= SECONDS_BETWEEN_LINES:
+                    last_printed = time.monotonic()
+                    _print_running(queue)
                 sys.stdout.flush()
             _show_progress(bar, queue)
     for task, future in futures.items():
@@ -339,7 +339,7 @@ def run_task(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]
         if torch is not None:
             torch.set_default_dtype(torch.float32)
         if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)  # a worker's environment keeps freed memory (local.py)
+            ctypes.CDLL(None).malloc_trim(0)  # WORKER_ENVIRONMENT keeps freed memory
         if on_card:
             free_gpu_memory()  # for jobs of other workers, while this one is idle
     result = value if isinstance(value, JobResult) else JobResult(name)
@@ -364,7 +364,7 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 4] + " ..."
 
 
-def _print_losses(queue: Queue) -> None:
+def _print_running(queue: Queue) -> None:
     """Print the last epoch and loss of each running task that has written one; if none has, what runs."""
     losses = {task.name: describe_loss(task.folder) for task in queue.running if task.folder is not None}
     lines = [f"{name}  {loss}" for name, loss in losses.items() if loss]

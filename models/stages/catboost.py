@@ -90,8 +90,8 @@ class Catboost(Trees):
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""
-        are_equal = all(len(np.unique(column)) == 1 for column in data.x.T)
-        if are_equal or (data.n_classes and np.ptp(data.y) == 0):  # CatBoost rejects such rows
+        has_equal_rows = all(len(np.unique(column)) == 1 for column in data.x.T)
+        if has_equal_rows or (data.n_classes and np.ptp(data.y) == 0):  # CatBoost rejects such rows
             return 1, float(np.std(validation.y))
         booster = self._train(data, self.max_trees, context, validation)
         return booster.get_best_iteration() + 1, float(booster.get_best_score()["validation"].popitem()[1])

@@ -169,7 +169,7 @@ def test_a_core_that_becomes_idle_during_the_search_is_for_the_first_task():
 
 
 def test_without_losses_a_line_names_what_runs_one_task_of_each_group(monkeypatch, capsys):
-    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LOSSES", 0)
+    monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LINES", 0)
     run(Queue([*stage_tasks("a", 3), *stage_tasks("b", 1)]), FakeProcesses(4, seed=1), "tasks")
     assert capsys.readouterr().out.splitlines()[0] == "running: a/2; b/0"
 
