@@ -39,7 +39,7 @@ from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
 SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
 """Share of a stage's epochs -> share of the time left that it may take while others wait; 1 for other shares."""
 SHARE_OF_FIRST = 0.5
-"""Maximum share of the time left that a stage may take while others wait and none is finished."""
+"""Maximum share of the time left that a stage may take while others wait and none is finished or accepted."""
 MAX_CACHE_SHARE = 0.6
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
@@ -334,16 +334,14 @@ class Budget:
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
         is_last = is_last or not self._with_status("waiting", "probing", without=state)
-        is_only = (
-            is_last and not self._has_finished_stage() and not self._with_status("accepted", without=state)
-        )
-        for share in state.all_shares if is_only else state.shares:
+        is_first = not (self._has_finished_stage() or self._with_status("accepted", without=state))
+        for share in state.all_shares if is_first and is_last else state.shares:
             if share > state.share:
                 continue
             allowed = left
             if not is_last:
                 part = SHARES_OF_TIME_LEFT.get(share, 1.0) if share != state.shares[-1] else 1.0
-                if not self._has_finished_stage():
+                if is_first:
                     part = min(part, SHARE_OF_FIRST)
                 allowed = seconds_of_others + part * (left - seconds_of_others)
             if self._seconds_until_end_with(state, pace, share) <= allowed:

@@ -165,6 +165,7 @@ def trained(budget):
         # of three folds each: 30 s of trees, 90 s of networks, and both again, then 30 s of trees
         ({"trees": 10, "net": 3}, {}, "trees: 0 1 2; net: 10 epochs, 0 1", {}),
         ({"net": 8.8, "trees": 10}, {}, "net: 7 epochs, 0; trees: 0 1", {}),
+        ({"trees": 15, "net": 8.5, "last": 30}, {"cores": 2}, "trees: 0 1 2; net: 7 epochs, 0; last: 0 1", {}),
         ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "cards": ["0"]}, "net_a: 7 epochs, 0; net_b: 10 epochs, 0", {}),
         (
             {"net": 100, "trees": 10}, {}, "trees: 0 1 2 3 4",
@@ -178,7 +179,8 @@ def trained(budget):
         ),
     ],
     ids=[
-        "all fits, and so do more seeds", "most of the time only if no other stage waits", "two networks for one card",
+        "all fits, and so do more seeds", "most of the time only if no other stage waits",
+        "more than half of the time, since another stage continues", "two networks for one card",
         "a network that does not fit", "the only network, with one epoch", "a stage that hangs",
     ],
 )  # fmt: skip
