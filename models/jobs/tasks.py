@@ -97,7 +97,7 @@ def cache_tasks(
     tables = [table.take(usable_rows(table, stage)) for table in tables]
     context = context_of(plan, 0)
     for cache, keys in [*stage.caches(context, tables), *feature_caches(stage, context, tables)]:
-        group = f"the {cache.name} ({cache.folder.name[-6:]})"
+        group = f"{cache.name} ({cache.folder.name[-6:]})"
         groups.add(group)
         missing = {key for key in cache.missing(keys) if (cache.folder, key) not in planned}
         planned.update((cache.folder, key) for key in missing)
@@ -107,7 +107,7 @@ def cache_tasks(
             if not part:
                 continue
             task = Task(
-                name=f"{group} of {stage_name}, from {start} of {len(keys)}",
+                name=f"{group} for {stage_name}, from {start} of {len(keys)}",
                 function=fill,
                 arguments=(cache, part),
                 resources=Resources(gpus=1.0 if cache.gpu else 0.0),
