@@ -60,7 +60,7 @@ def run_for_programs(command: Callable[[Namespace], int | None], options: Namesp
         status, message = explain(error)
         print(message, file=sys.stderr)
         mistakes = error.mistakes if isinstance(error, UserError) else [Mistake(message.strip())]
-        result = {"mistakes": [mistake._asdict() for mistake in mistakes]}
+        result = {**options.result, "mistakes": [mistake._asdict() for mistake in mistakes]}
     seconds = round(time.monotonic() - started, 1)
     print(json.dumps(plain({"status": status, "seconds": seconds, **result})), file=stdout, flush=True)
     return status

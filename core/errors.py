@@ -49,9 +49,12 @@ class SubmissionError(UserError):
 
 
 class NothingToSubmit(UserError):
-    """No stage is finished, so there is no submission."""
+    """No stage is finished, so there is no submission; the message ends with a table of why."""
 
     status = 1
+
+    def __init__(self, left_out: str) -> None:
+        super().__init__(f"no stage has finished.\n{left_out}", [Mistake("no stage has finished")])
 
 
 class ServiceError(UserError):

@@ -115,13 +115,15 @@ def train_and_submit(
     previous = name_of_latest(all_jobs.paths)
     left_out = [*left_out_by_budget(budget, config, finished), *left_out_of(jobs, results)]
     advice = describe_larger_budget(budget)
-    options.result["advice"] = [HAS_ENDED, *advice] if has_ended else advice
+    options.result |= {
+        "advice": [HAS_ENDED, *advice] if has_ended else advice,
+        "left_out": list(map(asdict, left_out)),
+    }
     with cli.locked(all_jobs.paths, wait=True):
         if not finished.stages and clock.has_limit:
             table, warning = submit_finished_folds(config, budget.tried_plan, left_out)
             say("\n".join([table, warning, *advice]))
-            options.result |= {"left_out": list(map(asdict, left_out)), "warnings": [warning]}
-            options.result["submission"] = all_jobs.paths.submission
+            options.result |= {"warnings": [warning], "submission": all_jobs.paths.submission}
             return 3
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
@@ -159,7 +161,6 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         "gain": gain,
         "chosen": run.chosen,
         "stages": {name: record["score"] for name, record in choice["stages"].items()},
-        "left_out": run.stored["left_out"],
         "warnings": [*choice["failed"], *expected["warnings"]],
         "submission": run.paths.submission,
         "report": run.paths.report / PAGE if has_report else None,
@@ -199,7 +200,7 @@ def describe_larger_budget(budget: Budget) -> list[str]:
     spent = format_duration(time.monotonic() - clock.started)
     return [
         f"The training ended after {spent} of {format_duration(clock.seconds)}; "
-        f"--budget {budget_option(budgets[stage])} trains {stage}."
+        f"--budget {budget_option(budgets[stage])} would train {stage}."
     ]
 
 

@@ -40,6 +40,7 @@ from submissions.run import (
     Run,
     describe_left_out,
     finished_part,
+    name_of_latest,
     open_run,
     read_manifest,
 )
@@ -152,6 +153,8 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     Args:
         has_interim: whether there is an interim submission.
     """
+    if name_of_latest(finished.paths) != finished.name:
+        shutil.rmtree(finished.paths.report, ignore_errors=True)  # of another run
     queue = Queue([Task("submission", _submit, (finished, has_interim))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
@@ -165,7 +168,6 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
 def _submit(finished: Run, has_interim: bool) -> JobResult:
     """Build the files and the report of a run, and before them those that take its place if the time is over."""
     if finished.budget is not None and not finished.is_built:
-        report_file(finished).unlink(missing_ok=True)  # of another run
         if not has_interim:
             build_mean(finished)
         if finished.config.submissions.stack:
@@ -242,9 +244,10 @@ def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]
             jobs_of_seed.setdefault(job.folder.parent, []).append(job)
     table = describe_left_out(left_out)
     if not jobs_of_seed:
-        raise NothingToSubmit(f"no stage has finished.\n{table}")
+        raise NothingToSubmit(table)
     jobs = max(jobs_of_seed.values(), key=len)
     paths, id_column = plan.paths, config.competition.id
+    shutil.rmtree(paths.report, ignore_errors=True)  # of an earlier run
     labels = training_labels(config.competition, paths)
     task = labels.task
     y_pred = np.full((len(labels.ids), len(task.outputs)), np.nan)

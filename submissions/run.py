@@ -207,7 +207,7 @@ class Run:
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
     """Return the run of a configuration with the stages of a plan, whose jobs are finished. It reads no predictions."""
     if not plan.stages:
-        raise NothingToSubmit(f"no stage has finished.\n{describe_left_out(left_out)}")
+        raise NothingToSubmit(describe_left_out(left_out))
     config = config.model_copy(update={"stages": plan.stages})
     # The name does not depend on file paths or the answers: tables, jobs and user code enter by their content.
     settings = config.model_dump(

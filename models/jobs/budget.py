@@ -38,8 +38,6 @@ from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
 
 SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
 """Share of a stage's epochs -> share of the time left that it may take while others wait; 1 for other shares."""
-SHARE_OF_FIRST = 0.5
-"""Maximum share of the time left that a stage may take while others wait and none is finished or accepted."""
 MAX_CACHE_SHARE = 0.6
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
@@ -212,7 +210,7 @@ class Budget:
 
     def _probe_next_stage(self) -> bool:
         for state in self._with_status("waiting"):
-            needed = MIN_SHARE_LEFT * self.clock.seconds if self._has_finished_stage() else 0.0
+            needed = MIN_SHARE_LEFT * self.clock.seconds if self._with_status("accepted") else 0.0
             if self._seconds_left() > needed and self.executor.fits(state.resources(self.executor)):
                 state.start("probing")
                 probes = [job for job in state.left(state.share) if job.fold == state.largest_fold.fold]
@@ -225,7 +223,9 @@ class Budget:
     def _add_fold_to_probe(self) -> bool:
         """Start another fold of a stage that is not a network: its pace is unknown until a job ends."""
         for state in self._with_status("probing"):
-            is_running = any(task.group == state.name for task in self.queue.running)
+            is_running = self.paces.ended[state.name] or any(
+                task.group == state.name for task in self.queue.running
+            )
             jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
             if is_running and jobs and not state.settings.reports_progress:
                 return self._enqueue(state, jobs[:1])
@@ -312,18 +312,27 @@ class Budget:
         share = self._fitting_share(state, pace)
         if share is not None:
             return self._accept(state, pace, share)
+        if self._may_have_started_slowly(state, pace):
+            return False
         smallest = state.shares[-1]
         seconds_of_job = format_duration(self.paces.scaled(state.name, pace, state.scale(smallest)))
-        jobs = f"its {len(state.left(smallest))} jobs of about {seconds_of_job}"
-        if self._fitting_share(state, pace, is_last=True) is not None:
-            half = f"take more than half of the {self._time_left()}, before any stage was finished"
-            self._give_up(state, f"{jobs} {half}", pace)
-        else:
-            missing = self._seconds_until_end_with(state, pace, smallest) - self._seconds_left()
-            others = " and the other stages" if self._tasks(without=state.name) else ""
-            more = format_duration(float(f"{max(1.0, missing):.2g}"))
-            self._give_up(state, f"{jobs}{others} need about {more} more than the {self._time_left()}", pace)
+        missing = self._seconds_until_end_with(state, pace, smallest) - self._seconds_left()
+        others = " and the other stages" if self._tasks(without=state.name) else ""
+        more = format_duration(float(f"{max(1.0, missing):.2g}"))
+        needed = (
+            f"its {len(state.left(smallest))} jobs of about {seconds_of_job}{others} need about {more} more"
+        )
+        self._give_up(state, f"{needed} than the {self._time_left()}", pace)
         return False
+
+    def _may_have_started_slowly(self, state: StageState, pace: float) -> bool:
+        """Return whether a stage would fit if its jobs so far, the first of each core, had imported no libraries."""
+        return (
+            not state.settings.reports_progress
+            and len(self.paces.ended[state.name]) <= self.executor.capacity().cpus
+            and self._has_alternative(state)
+            and self._fitting_share(state, pace - START_SECONDS) is not None
+        )
 
     def _fitting_share(self, state: StageState, pace: float, is_last: bool = False) -> float | None:
         """Return the largest share of its epochs that a stage has time for; None if it has time for none.
@@ -334,15 +343,13 @@ class Budget:
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
         is_last = is_last or not self._with_status("waiting", "probing", without=state)
-        is_first = not (self._has_finished_stage() or self._with_status("accepted", without=state))
-        for share in state.all_shares if is_first and is_last else state.shares:
+        is_only = is_last and not self._with_status("accepted", without=state)
+        for share in state.all_shares if is_only else state.shares:
             if share > state.share:
                 continue
             allowed = left
             if not is_last:
                 part = SHARES_OF_TIME_LEFT.get(share, 1.0) if share != state.shares[-1] else 1.0
-                if is_first:
-                    part = min(part, SHARE_OF_FIRST)
                 allowed = seconds_of_others + part * (left - seconds_of_others)
             if self._seconds_until_end_with(state, pace, share) <= allowed:
                 return share
@@ -376,9 +383,6 @@ class Budget:
 
     def _with_status(self, *statuses: str, without: StageState | None = None) -> list[StageState]:
         return [state for state in self.states.values() if state.status in statuses and state is not without]
-
-    def _has_finished_stage(self) -> bool:
-        return any(state.has_finished_seed for state in self.states.values())
 
     def _enqueue(self, state: StageState, jobs: list[Job]) -> bool:
         """Queue jobs of a stage; return whether there are some.

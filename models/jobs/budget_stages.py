@@ -196,11 +196,6 @@ class StageState:
         """Return the jobs of the first seed that are not finished, with a share of the epochs."""
         return replace(self, share=share).unfinished(self.settings.seeds[0])
 
-    @property
-    def has_finished_seed(self) -> bool:
-        """Whether all jobs of a seed that has started are finished."""
-        return any(not self.unfinished(seed) for seed in self.seeds)
-
     def resources(self, executor: Executor) -> Resources:
         """Return what each of its jobs takes."""
         return resources_of(self.settings, self.plan.n_folds, executor)

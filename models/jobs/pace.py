@@ -1,15 +1,16 @@
 """Estimates how long the jobs of a stage take and when all jobs will have ended.
 
 The pace of a stage is the time of its job with the most training rows, refits excepted: the mean of such jobs
-that have ended, or an extrapolation from the progress of a running network. The progress of other stages
-counts targets, which differ in rows, so it is not extrapolated. Other jobs take a time in proportion to their
-rows.
+that have ended, if possible without the first, or an extrapolation from the progress of a running network. The
+progress of other stages counts targets, which differ in rows, so it is not extrapolated. Other jobs take a time
+in proportion to their rows.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from core.text import format_duration
 from models.jobs.plan import Job
@@ -77,8 +78,8 @@ class Paces:
         running = {
             task: self.share_of_rows(group, task.n_rows) for task in self.running if task.group == group
         }
-        if self.ended[group]:
-            pace = sum(self.ended[group]) / len(self.ended[group])
+        if ended := self.ended[group]:
+            pace = fmean(ended[1:] or ended)  # the first also imports libraries
         elif group in self.expected:
             pace = self.expected[group]
         else:

@@ -200,8 +200,8 @@ def _closing(run: Run) -> list[str]:
         lines.append(f"Columns of both tables that no setting reads: {join_first(unused)}")
     if not holdout_of:
         steps = [
-            f"./run.sh predict {name} --test NEW.csv",
-            f"after editing the YAML: ./run.sh compare {name}",
+            f"edit the YAML, then ./run.sh full {name} and ./run.sh compare {name}",
+            f"for new rows ./run.sh predict {name} --test NEW.csv",
         ]
         if run.config.competition.kaggle:
             steps.insert(0, f"./run.sh submit {name}")
@@ -221,7 +221,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     best_stage = choice["best_stage"]
     compared = choice["stages"][best_stage]
     improvement = gain(run, 0.0, compared["difference"])
-    if improvement is not None:
+    if improvement is not None and len(choice["stages"]) > 1:
         facts[f"gain over the best single stage, {best_stage}"] = (
             format_with_error(improvement, compared["standard_error"]),
             "paired; above 0 is better",

@@ -102,3 +102,13 @@ def test_a_stage_that_fails_is_left_out_with_its_error(tmp_path):
     assert result["status"] == 3
     assert [each["stage"] for each in result["left_out"]] == ["fails"]
     assert "on purpose" in result["left_out"][0]["error"]
+
+
+def test_without_a_finished_stage_the_reasons_are_records(tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    path = small(tmp_path)
+    path.write_text(path.read_text().split("stages:")[0] + "stages: {fails: {kind: fails.py:Fails}}\n")
+    result, _ = called("full", path, "--workers", "1")
+    assert result["status"] == 1
+    assert [each["message"] for each in result["mistakes"]] == ["no stage has finished"]
+    assert "on purpose" in result["left_out"][0]["error"]

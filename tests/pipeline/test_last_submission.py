@@ -10,9 +10,10 @@ import pytest
 
 from core.errors import NothingToSubmit
 from models.jobs.budget_stages import Clock
+from models.jobs.scheduler import JobResult
 from pipeline import full as full_step
 from pipeline import last_submission
-from pipeline.last_submission import build_so_far, submit_finished_folds, take_latest
+from pipeline.last_submission import build_so_far, submit_finished_folds, submit_until, take_latest
 from submissions.build import build_submission
 from submissions.run import latest_run
 from tests.submissions.fakes import TARGETS, by_id, opened
@@ -39,6 +40,18 @@ def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages
     lines, status = take_latest(finished, False)
     assert "the report was written" in lines[-1]
     assert status == 3
+
+
+def test_the_report_of_another_run_is_removed_even_if_no_other_is_written_in_time(finished, monkeypatch):
+    finished.paths.report.mkdir()
+    for name in ("report.md", "index.html"):
+        (finished.paths.report / name).touch()
+    over: Any = {"submission": JobResult("submission", "skipped", "time")}
+    monkeypatch.setattr(last_submission, "run", lambda *_: over)
+    executor: Any = None
+    _, status = submit_until(Clock(0.0, 300.0), finished, executor, False)
+    assert status == 3
+    assert not finished.paths.report.exists()
 
 
 def test_without_time_for_the_stack_the_blend_is_submitted_with_a_report_that_says_so(finished, monkeypatch):
@@ -94,7 +107,7 @@ def test_the_last_line_names_the_budget_that_trains_one_more_stage(monkeypatch):
     monkeypatch.setattr(full_step.time, "monotonic", lambda: 1120.0)
     larger = {"minilm": 330.0, "unimol": 4000.0}
     budget: Any = SimpleNamespace(clock=Clock(1000.0, 300.0), larger_budgets=lambda: larger)
-    expected = "The training ended after 2 min of 5 min; --budget 6m trains minilm."
+    expected = "The training ended after 2 min of 5 min; --budget 6m would train minilm."
     assert full_step.describe_larger_budget(budget) == [expected]
     larger.clear()
     assert full_step.describe_larger_budget(budget) == []
