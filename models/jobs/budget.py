@@ -3,9 +3,9 @@
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
 pace (seconds of a job, see pace.py) is measured, the stage
 
-- continues, if all of its folds fit into 60 % of the time that is left;
+- continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
 - restarts with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
-- is given up otherwise.
+- is given up otherwise, and tried again if time is left in the end.
 
 When every stage is decided, more seeds follow, each if it fits. The decisions are stored in
 budget_<seconds>.json, so that the same command continues with the same epochs and seeds after a kill.
