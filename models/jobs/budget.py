@@ -2,7 +2,6 @@
 
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
 pace (seconds of a job, see pace.py) is measured, the stage
-
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
 - restarts with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
 - is given up otherwise, and tried again if time is left in the end.
@@ -222,12 +221,11 @@ class Budget:
 
     def _add_fold_to_probe(self) -> bool:
         """Start another fold of a stage that is not a network: its pace is unknown until a job ends."""
+        running = {task.group for task in self.queue.running}
         for state in self._with_status("probing"):
-            is_running = self.paces.ended[state.name] or any(
-                task.group == state.name for task in self.queue.running
-            )
+            has_started = state.name in running or self.paces.ended[state.name]
             jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
-            if is_running and jobs and not state.settings.reports_progress:
+            if has_started and jobs and not state.settings.reports_progress:
                 return self._enqueue(state, jobs[:1])
         return False
 

@@ -117,7 +117,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     first, second, *_, last = report.closing
     assert first.startswith(f"Submission: {run.paths.submission}, a copy of ")
     assert second == "Left out, at least in part: gone; the reasons are under Left out"
-    assert last.startswith("Next: ./run.sh predict mixed --test NEW.csv; ")
+    assert last.startswith("Next: edit the YAML, then ./run.sh full mixed and ./run.sh compare mixed; ")
     assert section(report, "What next") == report.closing[1:]
 
 
