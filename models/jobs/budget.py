@@ -2,6 +2,7 @@
 
 Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
 pace (seconds of a job, see pace.py) is measured, the stage
+
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
 - restarts with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
 - is given up otherwise, and tried again if time is left in the end.
@@ -317,10 +318,8 @@ class Budget:
         missing = self._seconds_until_end_with(state, pace, smallest) - self._seconds_left()
         others = " and the other stages" if self._tasks(without=state.name) else ""
         more = format_duration(float(f"{max(1.0, missing):.2g}"))
-        needed = (
-            f"its {len(state.left(smallest))} jobs of about {seconds_of_job}{others} need about {more} more"
-        )
-        self._give_up(state, f"{needed} than the {self._time_left()}", pace)
+        jobs = f"its {len(state.left(smallest))} jobs of about {seconds_of_job}{others}"
+        self._give_up(state, f"{jobs} need about {more} more than the {self._time_left()}", pace)
         return False
 
     def _may_have_started_slowly(self, state: StageState, pace: float) -> bool:
