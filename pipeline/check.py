@@ -17,6 +17,7 @@ from core.files import as_json, read_json
 from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
+from folds.training_rows import trains_fold
 from models.context import CheckTables
 from models.inputs.weights import describe_labels, digest_of_weights
 from models.jobs.plan import code_files, describe_retraining, make_plan
@@ -69,7 +70,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     n_folds = int(folds.max()) + 1
     if any(stage.is_trained for stage in config.stages.values()):
         for fold in range(n_folds):
-            is_train_row = folds < fold if tables.in_time_order else folds != fold
+            is_train_row = trains_fold(folds, fold, tables.in_time_order)
             labelled_rows(labels[is_train_row].to_numpy(), competition.targets)
     rare = missing_class_warnings(labels, competition.classes, folds, tables.in_time_order)
     lines = [describe(prepared.report), *rare]

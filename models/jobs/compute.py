@@ -16,6 +16,7 @@ from competition.dataset import EXTRA, FEATURE, INPUT_KEY, REFIT_FOLD, Dataset, 
 from competition.task import Task
 from core.files import derive_seed, read_table
 from core.types import Array, Integers
+from folds.training_rows import training_rows
 from models import targets
 from models.context import Context
 from models.jobs.predictions import mean_test
@@ -148,32 +149,6 @@ def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
         return ~rows.extra
     has_label = rows.has_any_label if stage.learns_auxiliary_targets else rows.is_labelled
     return np.asarray(~rows.extra | has_label)
-
-
-def training_rows(rows: Dataset, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
-    """Return the mask (n_rows,) of the rows that are trained on when a fold is held out.
-
-    These are the rows of the other folds, and the extra rows that share neither inputs nor a group (scaffold,
-    cluster) with the held-out fold and are not later than the training rows of a fold that is a block in
-    time.
-
-    Args:
-        in_time_order: whether folds are blocks in time, so that later folds are left out.
-    """
-    folds = rows.folds
-    assert folds is not None
-    in_time = in_time_order and fold != REFIT_FOLD
-    trains = folds < fold if in_time else folds != fold
-    if rows.extra is None:
-        return trains
-    held_out = folds == fold
-    tied: NDArray[np.bool_] = rows.inputs[INPUT_KEY].isin(rows.inputs[INPUT_KEY][held_out]).to_numpy()
-    if rows.groups is not None:
-        tied = tied | np.isin(rows.groups, rows.groups[held_out])
-        tied = tied | (rows.groups < 0)
-    if in_time and rows.times is not None:
-        tied = tied | (rows.times > rows.times[trains & ~rows.extra].max())
-    return trains & ~(rows.extra & tied)
 
 
 def calibrated(

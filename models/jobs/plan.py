@@ -26,6 +26,7 @@ from core.files import PROJECT, content_digest, digest, read_json, read_table, s
 from core.paths import Paths
 from core.text import format_duration
 from core.user_code import data_files, short_ref, user_code, with_helpers
+from folds.training_rows import trains_fold
 from models.inputs.weights import digest_of_weights
 from models.jobs import compute
 from models.jobs.compute import job_seed
@@ -151,9 +152,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
 
     def n_rows(fold: int) -> int:
-        if fold == REFIT_FOLD:
-            return len(folds)
-        return int((folds < fold if in_time_order else folds != fold).sum())
+        return int(trains_fold(folds, fold, in_time_order).sum())
 
     common = {
         "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),

@@ -11,7 +11,7 @@ from core.errors import DataError, UserError
 from core.files import write_table
 from folds.kinds import FoldsConfig
 from folds.make import make_folds
-from models.jobs.compute import training_rows
+from folds.training_rows import training_rows
 from tests.competition.small import prepared, write_small
 
 NAN = np.nan

@@ -13,7 +13,7 @@ from core.files import read_table, write_table
 from folds import make
 from folds.kinds import FOLD_KINDS, FoldKind
 from folds.make import labels_or_indicators, missing_class_warnings
-from models.jobs.compute import training_rows
+from folds.training_rows import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
