@@ -36,7 +36,6 @@ from core.files import PROJECT, read_table, read_text_table
 from core.settings import parse_duration
 from core.types import Array
 from models.inputs.feature_blocks import encoder_block, fit_encoders, molecule_blocks
-from models.jobs.compute import context_of, read_tables
 from models.registry import make_stage
 from submissions.columns import label_means
 from submissions.report.scores import read_answers
@@ -107,11 +106,11 @@ def answers_and_predictions(competition: CompetitionConfig, file: Path) -> tuple
 
 def write_features(run: Run, folder: Path) -> None:
     """Write MapLight's features and those of the frozen encoders of all rows as CSV, and the labels."""
-    context = context_of(run.plan, 0)
+    context = run.plan.tables.context()
     of_molecules = ["maplight", {"encoder": "minimol"}, {"encoder": "admet"}] if context.smiles else []
     of_texts = [{"encoder": "minilm"}] if context.text else []
     stage = make_stage({"kind": "lightgbm", "features": [*of_molecules, *of_texts]})
-    train, test = read_tables(run.plan)
+    train, test = run.plan.tables.read()
     fit_encoders(train, stage, context, folder)
     pd.DataFrame(train.y, columns=run.task.targets).to_csv(folder / "y.csv", index=False)
     for name, rows in (("train", train), ("test", test)):

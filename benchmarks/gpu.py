@@ -46,8 +46,8 @@ from competition.task import Task
 from core.files import PROJECT, read_json
 from models import targets
 from models.context import Context
+from models.job_folder import read_notes
 from models.registry import make_stage
-from models.stage import read_notes
 from models.training import checkpoint, neural
 from models.training.hardware import free_gpu_memory, peak_gpu_gib, visible_cards
 

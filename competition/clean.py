@@ -1,22 +1,27 @@
-"""Checks and canonical forms of the cells of raw tables, and user-defined features of the clean rows.
-
-Errors name the row and its id.
-"""
+"""Canonical forms of the cells of raw tables, keys of equal inputs, and user-defined features of the clean rows."""
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from competition.cells import describe_rows, parse_numbers, raise_if_any, to_numbers
+from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
-from competition.molecules import canonical_smiles, desalted, normalised_text, parent, standardise_molecules
-from competition.task import MISSING
+from competition.molecules import (
+    canonical_smiles,
+    desalted,
+    normalised_text,
+    parent,
+    standard_form,
+    standardise_molecules,
+)
 from core.code_digest import code_digest_of
-from core.errors import ConfigError, DataError, Mistake, join_first
-from core.files import digest, read_table, read_text_table, sha256_of, work_root, write_table
+from core.errors import ConfigError, DataError, join_first
+from core.files import digest, read_table, sha256_of, work_root, write_table
 from core.user_code import (
     data_files,
     imported_versions,
@@ -26,11 +31,6 @@ from core.user_code import (
     with_helpers,
 )
 
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
-
-MAX_NUMBER = 1e100
-"""Largest absolute number that is accepted; the squares of larger ones overflow."""
 FIRST_ROWS = 32
 """Number of rows in the first call of a user's function; the next calls get as many as fit into SECONDS_PER_CALL."""
 SECONDS_PER_CALL = 30.0
@@ -39,99 +39,7 @@ CHECKED_ROWS = 3
 """Number of rows whose user-defined features are computed again, to see that they do not depend on other rows."""
 
 
-def describe_rows(table: pd.DataFrame, mask: Any, id_column: str, name: str | None = None) -> str:
-    """Return the first rows of a mask by number and id, with their cells of a column."""
-    rows = table[np.asarray(mask)]
-    ids = rows[id_column]
-    cells = rows[name or id_column]
-    return join_first(rows.index, lambda n: f"row {n} (id {ids[n]!r})" + (f": {cells[n]!r}" if name else ""))
-
-
-def raise_if_any(
-    table: pd.DataFrame,
-    is_invalid: Any,
-    name: str,
-    id_column: str,
-    where: object,
-    what: str,
-    advice: str = "Correct them.",
-) -> None:
-    """Raise a DataError if a column of a raw table has invalid cells.
-
-    Args:
-        is_invalid: (n_rows,) bool.
-        where: file of the table.
-        what: what the invalid cells are.
-    """
-    if np.any(is_invalid):
-        rows = describe_rows(table, is_invalid, id_column, name)
-        invalid = table[np.asarray(is_invalid)]
-        mistakes = [
-            Mistake(what, None, str(where), row, row_id, name, value, advice)
-            for row, row_id, value in zip(invalid.index, invalid[id_column], invalid[name], strict=True)
-        ]
-        raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}", mistakes)
-
-
-def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
-    """Raise a DataError if a table lacks one of these columns."""
-    missing = ", ".join(name for name in names if name not in table.columns)
-    if missing:
-        available = ", ".join(table.columns)
-        raise DataError(
-            f"{where}: missing columns: {missing}; available: {available}. Correct the file, or the YAML."
-        )
-
-
-def check_ids(ids: pd.Series, where: object) -> None:
-    """Raise a DataError if an id is empty or not unique."""
-    empty = ids.index[ids.str.strip() == ""]
-    if len(empty):
-        raise DataError(f"{where}: row {empty[0]} has no id. Give every row a unique id.")
-    duplicates = ids[ids.duplicated()].unique()
-    if len(duplicates):
-        raise DataError(f"{where}: duplicate ids: {join_first(duplicates)}. Remove the extra rows.")
-
-
-def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:
-    """Return a raw CSV as text.
-
-    Args:
-        columns: columns that it must have, first that of the ids, which must be unique.
-    """
-    table = read_text_table(file)
-    require_columns(table, columns, file)
-    check_ids(table[columns[0]], file)
-    return table
-
-
-def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Return cells as floats, and a mask of those that are not finite numbers.
-
-    Invalid cells and empty ones, NA, NaN, null and None are NaN.
-    """
-    text = cells.str.strip()
-    is_missing = text.str.lower().isin(MISSING)
-    numbers = pd.to_numeric(text.where(~is_missing, "nan"), errors="coerce").astype(float)
-    is_invalid = (numbers.isna() & ~is_missing) | (numbers.abs() > MAX_NUMBER)
-    return numbers.mask(is_invalid), is_invalid
-
-
-def parse_numbers(
-    table: pd.DataFrame,
-    name: str,
-    id_column: str,
-    where: object,
-    advice: str = "Rewrite them like 1234.5, or empty them.",
-) -> pd.Series:
-    """Return a column as finite floats; an empty cell, NA, NaN, null or None is NaN."""
-    numbers, is_invalid = to_numbers(table[name])
-    what = "cells that are not finite numbers"
-    raise_if_any(table, is_invalid, name, id_column, where, what, advice)
-    return numbers
-
-
-def describe_invalid_numbers(table: pd.DataFrame, config: "CompetitionConfig", where: str) -> Iterator[str]:
+def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
     """Yield a line per numeric column of a raw table with cells that `unparsable: drop` reads as missing."""
     for name in config.numeric:
         _, is_invalid = to_numbers(table[name])
@@ -142,30 +50,8 @@ def describe_invalid_numbers(table: pd.DataFrame, config: "CompetitionConfig", w
             )
 
 
-def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
-    """Return a column of numbers or ISO 8601 dates as numbers that increase with time."""
-    text = table[name].str.strip()
-    numbers = pd.to_numeric(text, errors="coerce")
-    dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
-    if numbers.notna().sum() < dates.notna().sum():
-        epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
-        numbers = (dates - epoch).dt.total_seconds()
-    what = "times that are neither numbers nor dates such as 2025-05-31 (one kind per column)"
-    raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
-    return numbers.astype(float)
-
-
-def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
-    """Return a column of integers from -1, none missing."""
-    text = table[name].str.strip()
-    is_invalid = ~text.str.fullmatch(r"-1|\d{1,4}")
-    what = "folds that are neither a whole number from 0 up nor -1"
-    raise_if_any(table, is_invalid, name, id_column, where, what)
-    return text.astype(int)
-
-
 def clean_inputs(
-    table: pd.DataFrame, config: "CompetitionConfig", where: object, in_train: bool
+    table: pd.DataFrame, config: CompetitionConfig, where: object, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return ids, canonical inputs and the key of all inputs; and a mask (n_rows,) of rows without usable inputs.
 
@@ -211,7 +97,7 @@ def clean_inputs(
     return clean, dropped
 
 
-def input_keys(clean: pd.DataFrame, config: "CompetitionConfig") -> list[str]:
+def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
     """Return a key per clean row of all its inputs: canonical molecules, normalised texts, numbers, categories."""
     keys = clean[config.inputs].copy()
     for name in config.text:
@@ -225,7 +111,7 @@ N_INPUT_KEYS = 3
 """Number of keys of the inputs of a row."""
 
 
-def keys_of_inputs(rows: pd.DataFrame, competition: "CompetitionConfig") -> list[pd.Series]:
+def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[pd.Series]:
     """Return `N_INPUT_KEYS` keys of the inputs of prepared rows, (n_rows,) text each: of the inputs as they
     are, and with desalted and with neutral molecules.
     """
@@ -241,7 +127,7 @@ def keys_of_inputs(rows: pd.DataFrame, competition: "CompetitionConfig") -> list
     return keys
 
 
-def with_user_features(table: pd.DataFrame, config: "CompetitionConfig") -> pd.DataFrame:
+def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
     """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
 
     It is called once for each distinct row of inputs, and again for a few rows of each table. The numbers are
@@ -343,3 +229,32 @@ def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
             f"row, in columns of different names; it returned {features.shape} for {len(inputs)} rows."
         )
     return features
+
+
+def describe_changes(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+    """Yield lines about the molecules of a raw table that standardisation changes, and about those without a
+    standard form.
+    """
+    if config.standardise == "none":
+        return
+    n_molecules = 0
+    changed = []
+    without_form = []
+    for name in config.smiles:
+        for row_id, cell in zip(table[config.id], table[name], strict=True):
+            before = canonical_smiles(cell.strip())
+            if before is None:
+                continue
+            n_molecules += 1
+            after = standard_form(before, config.standardise)
+            if after is None:
+                without_form.append(f"id {row_id}: {before}")
+            elif after != before:
+                changed.append(f"id {row_id}: {before} -> {after}")
+    example = f", for example {changed[0]}" if changed else ""
+    yield f"{config.standardise} changed {len(changed)} of {n_molecules} molecules of {where}{example}"
+    if without_form:
+        yield (
+            f"{len(without_form)} molecules of {where} have no {config.standardise} that RDKit can read and stay "
+            f"unchanged, for example {without_form[0]}"
+        )

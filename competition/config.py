@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
 from competition.task import Task, class_name, class_names, match_columns
 from core.errors import ConfigError, Mistake
@@ -227,12 +228,13 @@ class CompetitionConfig(StrictModel):
     @property
     def inputs(self) -> list[str]:
         """All input columns, molecules first; empty if every stage is of kind file."""
-        return [*self.smiles, *self.text, *self.numeric, *self.categorical]
+        return self.columns.inputs
 
     @property
-    def label_columns(self) -> list[str]:
-        """All columns of labels, auxiliary targets last."""
-        return [*self.targets, *self.auxiliary_targets]
+    def columns(self) -> TableColumns:
+        """Columns of the prepared tables."""
+        inputs = self.smiles, self.text, self.numeric, self.categorical
+        return TableColumns(self.id, self.targets, self.auxiliary_targets, *inputs)
 
     @property
     def columns_in_sample(self) -> list[str]:
@@ -276,7 +278,7 @@ class CompetitionConfig(StrictModel):
         return self
 
     def _column_errors(self) -> Iterator[str]:
-        labels = self.label_columns
+        labels = self.columns.labels
         columns = [self.id, *labels, *self.inputs, *filter(None, (self.weight, self.fold_column))]
         for name in dict.fromkeys(columns):
             if columns.count(name) > 1:

@@ -1,8 +1,9 @@
 """The prepared tables as later steps see them: rows with ids, inputs and targets."""
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,6 @@ from numpy.typing import NDArray
 
 from core.files import read_table
 from core.types import Array, Integers
-
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
 
 INPUT_KEY = "__input"
 """Column of a prepared table: equal for rows with equal inputs (canonical molecules, normalised text)."""
@@ -34,6 +32,33 @@ REFIT_FOLD = -2
 """Fold of a refit on all rows: no row has it, so none is held out."""
 GROUP = "__group"
 """Column of prepared tables with groups: equal for rows that share a fold by construction; -1 if tied to several."""
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """Names of the columns of the prepared tables by their role, as the section `competition` has them.
+
+    Attributes:
+        auxiliary: targets that are trained on and not submitted.
+    """
+
+    id: str
+    targets: list[str]
+    auxiliary: list[str]
+    smiles: list[str]
+    text: list[str]
+    numeric: list[str]
+    categorical: list[str]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns that stages read, molecules first."""
+        return [*self.smiles, *self.text, *self.numeric, *self.categorical]
+
+    @property
+    def labels(self) -> list[str]:
+        """All columns of labels, auxiliary targets last."""
+        return [*self.targets, *self.auxiliary]
 
 
 @dataclass(frozen=True)
@@ -101,28 +126,38 @@ class Dataset:
         return Dataset(self.ids, self.inputs, None)
 
 
-def read_rows(path: Path, config: "CompetitionConfig", labelled: bool) -> Dataset:
+def read_rows(path: Path, columns: TableColumns, labelled: bool) -> Dataset:
     """Return the rows of a prepared table (`competition.prepare`), in the order of the file."""
-    table = read_table(path)
+    table = read_prepared(path)
     features = [name for name in table.columns if name.startswith(FEATURE)]
-    ids = list(table[config.id])
-    inputs = table[[*config.inputs, *features, INPUT_KEY]]
+    ids = list(table[columns.id])
+    inputs = table[[*columns.inputs, *features, INPUT_KEY]]
     groups = table[GROUP].to_numpy(dtype=np.int64) if GROUP in table else None
     if not labelled:
         return Dataset(ids, inputs, None, groups=groups)
-    auxiliary = table[config.auxiliary_targets].to_numpy(dtype=np.float64)
+    auxiliary = table[columns.auxiliary].to_numpy(dtype=np.float64)
     return Dataset(
         ids=ids,
         inputs=inputs,
-        y=table[config.targets].to_numpy(dtype=np.float64),
+        y=table[columns.targets].to_numpy(dtype=np.float64),
         weights=table[WEIGHT].to_numpy(dtype=np.float64) if WEIGHT in table else None,
-        auxiliary=auxiliary if config.auxiliary_targets else None,
+        auxiliary=auxiliary if columns.auxiliary else None,
         extra=table[EXTRA].to_numpy(dtype=bool) if EXTRA in table else None,
         folds=table[FOLD].to_numpy(dtype=np.int64) if FOLD in table else None,
         groups=groups,
         times=table[TIME].to_numpy(dtype=np.float64) if TIME in table else None,
-        bounds=_read_bounds(table, config.label_columns),
+        bounds=_read_bounds(table, columns.labels),
     )
+
+
+def read_prepared(path: Path) -> pd.DataFrame:
+    """Return a prepared table. A process reads it once, as long as the file stays the same."""
+    return _read(path, path.stat().st_mtime_ns).copy(deep=False)
+
+
+@lru_cache(maxsize=2)  # the training and the test table
+def _read(path: Path, changed: int) -> pd.DataFrame:
+    return read_table(path)
 
 
 def _read_bounds(table: pd.DataFrame, labels: list[str]) -> Array | None:

@@ -7,17 +7,11 @@ import numpy as np
 import pandas as pd
 
 from competition.calibration import MIN_CALIBRATION_INPUTS, rank_correlation, shared_labels
-from competition.clean import (
-    clean_inputs,
-    describe_invalid_numbers,
-    keys_of_inputs,
-    parse_times,
-    require_columns,
-)
+from competition.cells import parse_times, require_columns
+from competition.clean import clean_inputs, describe_changes, describe_invalid_numbers, keys_of_inputs
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.labels import describe_censored, parse_labels
-from competition.molecules import describe_changes
 from core.errors import DataError
 from core.files import read_text_table
 
@@ -59,7 +53,7 @@ def with_extra_rows(
     test_keys = keys_of_inputs(test, config)
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
-        labels = parse_labels(table, config.label_columns, config, extra.file)
+        labels = parse_labels(table, config.columns.labels, config, extra.file)
         rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train)
         of_targets = [
             name
@@ -132,14 +126,14 @@ def _missing_group_notes(table: pd.DataFrame, config: CompetitionConfig, file: P
 def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
     """Return an extra table with the competition's column names; labels that it does not have are empty."""
     raw = read_text_table(extra.file)
-    names = [*config.inputs, *config.label_columns]
+    names = [*config.inputs, *config.columns.labels]
     names += [name for name in (config.group, config.time) if name]
     columns = {name: extra.columns.get(name, name) for name in names}
     required = [columns[name] for name in columns if name in config.inputs or name in extra.columns]
     require_columns(raw, required, f"extra_train {extra.file}")
-    if not any(columns[name] in raw for name in config.label_columns):
+    if not any(columns[name] in raw for name in config.columns.labels):
         raise DataError(
-            f"extra_train {extra.file} has none of the targets {', '.join(config.label_columns)}; it has "
+            f"extra_train {extra.file} has none of the targets {', '.join(config.columns.labels)}; it has "
             f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in columns.items()}, index=raw.index)
@@ -156,7 +150,7 @@ def _compare_labels(
     """
     lines = []
     n_shared = []
-    for name in config.label_columns:
+    for name in config.columns.labels:
         shared = shared_labels(rows[INPUT_KEY], rows[name], train[INPUT_KEY], train[name])
         correlation = rank_correlation(shared["extra"].to_numpy(), shared["train"].to_numpy())
         is_target = name in config.targets

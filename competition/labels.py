@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from competition.clean import parse_numbers, raise_if_any
+from competition.cells import parse_numbers, raise_if_any
 from competition.config import CompetitionConfig
 from competition.dataset import LOWER, UPPER
 from competition.task import class_numbers

@@ -7,10 +7,11 @@ Sources: scikit-learn's user guide, "Regression metrics"; SciPy's `stats` for th
 """
 
 import inspect
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from competition import class_metrics
 from core.errors import ConfigError
+from core.files import as_csv, read_text_table
 from core.types import Array, ProblemType
 from core.user_code import load_user_code, user_code_errors
 
@@ -282,3 +284,26 @@ def _takes_rows(function: Callable[..., float]) -> bool:
 def take_rows(rows: pd.DataFrame | None, which: NDArray[np.bool_] | NDArray[np.intp]) -> pd.DataFrame | None:
     """Return the rows of a mask, or of positions; None if there are none, as for most metrics."""
     return None if rows is None else rows.iloc[which]
+
+
+def raw_rows_for(metric: Metric, file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
+    """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
+
+    The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN.
+    None if the metric reads no rows.
+    """
+    if not metric.takes_rows:
+        return None
+    rows = _raw_rows(file, id_column, file.stat().st_mtime_ns)
+    return rows.reindex(ids).reset_index(drop=True)
+
+
+@lru_cache(maxsize=2)  # a network asks for it after each epoch
+def _raw_rows(file: Path, id_column: str, changed: int) -> pd.DataFrame:
+    """Return the rows of a raw table, indexed by id.
+
+    Args:
+        changed: time of the last change of the file.
+    """
+    table = read_text_table(file)
+    return pd.read_csv(io.StringIO(as_csv(table))).set_axis(table[id_column])

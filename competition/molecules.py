@@ -1,20 +1,15 @@
 """Canonical and standardised forms of molecules (`competition.standardise`), and of texts."""
 
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
-import pandas as pd
 from rdkit import Chem, RDLogger
 from rdkit.Chem.MolStandardize import rdMolStandardize
 from rdkit.Chem.SaltRemover import SaltRemover
 from tqdm import tqdm
 
 from core.types import Standardise
-
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
 
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
 
@@ -112,32 +107,3 @@ def standardise_molecules(smiles: Sequence[str], standardise: Standardise) -> li
     # A bar is shown in a terminal only.
     progress = tqdm(smiles, desc=f"standardise: {standardise}", leave=False, disable=None)
     return [(text and standard_form(text, standardise)) or text for text in progress]
-
-
-def describe_changes(table: pd.DataFrame, config: "CompetitionConfig", where: str) -> Iterator[str]:
-    """Yield lines about the molecules of a raw table that standardisation changes, and about those without a
-    standard form.
-    """
-    if config.standardise == "none":
-        return
-    n_molecules = 0
-    changed = []
-    without_form = []
-    for name in config.smiles:
-        for row_id, cell in zip(table[config.id], table[name], strict=True):
-            before = canonical_smiles(cell.strip())
-            if before is None:
-                continue
-            n_molecules += 1
-            after = standard_form(before, config.standardise)
-            if after is None:
-                without_form.append(f"id {row_id}: {before}")
-            elif after != before:
-                changed.append(f"id {row_id}: {before} -> {after}")
-    example = f", for example {changed[0]}" if changed else ""
-    yield f"{config.standardise} changed {len(changed)} of {n_molecules} molecules of {where}{example}"
-    if without_form:
-        yield (
-            f"{len(without_form)} molecules of {where} have no {config.standardise} that RDKit can read and stay "
-            f"unchanged, for example {without_form[0]}"
-        )

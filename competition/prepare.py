@@ -13,8 +13,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition import clean
-from competition.clean import check_ids, parse_numbers, raise_if_any, with_user_features
+from competition.cells import (
+    check_ids,
+    describe_rows,
+    parse_folds,
+    parse_numbers,
+    parse_times,
+    raise_if_any,
+    read_table_with_ids,
+)
+from competition.clean import (
+    clean_inputs,
+    describe_changes,
+    describe_invalid_numbers,
+    with_user_features,
+)
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
@@ -23,7 +36,6 @@ from competition.metrics import top_k_of
 from competition.molecules import (
     MAX_ATOMS,
     canonical_smiles,
-    describe_changes,
     is_large,
     normalised_text,
     standardise_molecules,
@@ -58,7 +70,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, raw_test)
 
-    labels = parse_labels(raw, config.label_columns, config, config.train)
+    labels = parse_labels(raw, config.columns.labels, config, config.train)
     train, dropped_train = _clean_train(raw, labels.table, config)
     summary = [
         *_summarize(train, test, config),
@@ -74,7 +86,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         train, extra_summary, answers = with_extra_rows(train, test, config)
         summary += [*answers, *extra_summary]
     _require_auxiliary_labels(train, config)
-    read_columns = {config.id, *config.inputs, *config.label_columns, *_other_columns(config)}
+    read_columns = {config.id, *config.inputs, *config.columns.labels, *_other_columns(config)}
     # "said" is the key of the summary in existing files.
     report = {
         "said": summary,
@@ -98,9 +110,9 @@ def _other_columns(config: CompetitionConfig) -> list[str]:
 
 def _read_train(config: CompetitionConfig) -> pd.DataFrame:
     """Return the raw training table; auxiliary targets that only extra tables have are empty."""
-    required = config.targets if config.extra_train else config.label_columns
+    required = config.targets if config.extra_train else config.columns.labels
     columns = [config.id, *config.inputs, *required, *_other_columns(config)]
-    raw = clean.read_table_with_ids(config.train, columns)
+    raw = read_table_with_ids(config.train, columns)
     only_in_extra = [name for name in config.auxiliary_targets if name not in raw]
     return raw.assign(**dict.fromkeys(only_in_extra, ""))
 
@@ -109,7 +121,7 @@ def _clean_train(
     raw: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the clean training rows with their labels, and the ids of rows that cannot be read."""
-    train, dropped = clean.clean_inputs(raw, config, config.train, in_train=True)
+    train, dropped = clean_inputs(raw, config, config.train, in_train=True)
     if config.group and config.group not in train:
         train[config.group] = raw[config.group].str.strip()
     train = pd.concat([train, labels, _training_columns(raw, labels, config)], axis=1)
@@ -135,7 +147,7 @@ def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list
 def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
     """Yield lines about the cells of a raw table that are changed or not read."""
     yield from describe_changes(table, config, where)
-    yield from clean.describe_invalid_numbers(table, config, where)
+    yield from describe_invalid_numbers(table, config, where)
 
 
 def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:
@@ -172,8 +184,8 @@ def _require_auxiliary_labels(train: pd.DataFrame, config: CompetitionConfig) ->
 
 def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Return a clean test table, the raw table with all rows, and the ids of dropped rows."""
-    raw = clean.read_table_with_ids(file, [config.id, *config.inputs])
-    test, dropped = clean.clean_inputs(raw, config, file, in_train=False)
+    raw = read_table_with_ids(file, [config.id, *config.inputs])
+    test, dropped = clean_inputs(raw, config, file, in_train=False)
     test = test[~dropped].reset_index(drop=True)
     return with_user_features(test, config), raw, list(raw[config.id][dropped])
 
@@ -195,9 +207,9 @@ def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: Competi
         is_invalid = ~(numbers[WEIGHT] > 0)
         raise_if_any(train, is_invalid, config.weight, config.id, where, "weights that are not above 0")
     if config.time:
-        numbers[TIME] = clean.parse_times(train, config.time, config.id, where)
+        numbers[TIME] = parse_times(train, config.time, config.id, where)
     if config.fold_column:
-        numbers[FOLD] = clean.parse_folds(train, config.fold_column, config.id, where)
+        numbers[FOLD] = parse_folds(train, config.fold_column, config.id, where)
     return pd.DataFrame(numbers, index=train.index)
 
 
@@ -232,7 +244,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
         )
         raise SubmissionError(
             f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; only "
-            f"in the second: {clean.describe_rows(test, is_extra, config.id)}. {advice}"
+            f"in the second: {describe_rows(test, is_extra, config.id)}. {advice}"
         )
 
 

@@ -3,22 +3,15 @@
 Class labels in tables are 0 and 1, booleans, names, or ordinal levels.
 """
 
-import io
 import re
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from os.path import commonprefix
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from core.files import as_csv, read_text_table
 from core.types import Array, ProblemType
-
-if TYPE_CHECKING:
-    from competition.metrics import Metric
 
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 """Cells without a number or label, in lower case. If other classes are names, None and NA may be classes."""
@@ -110,29 +103,6 @@ class Task:
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
         return np.clip(np.floor(y_pred + 0.5), 0, len(self.classes) - 1)
-
-
-def raw_rows_for(metric: "Metric", file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
-    """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
-
-    The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN.
-    None if the metric reads no rows.
-    """
-    if not metric.takes_rows:
-        return None
-    rows = _raw_rows(file, id_column, file.stat().st_mtime_ns)
-    return rows.reindex(ids).reset_index(drop=True)
-
-
-@lru_cache(maxsize=2)  # a network asks for it after each epoch
-def _raw_rows(file: Path, id_column: str, changed: int) -> pd.DataFrame:
-    """Return the rows of a raw table, indexed by id.
-
-    Args:
-        changed: time of the last change of the file.
-    """
-    table = read_text_table(file)
-    return pd.read_csv(io.StringIO(as_csv(table))).set_axis(table[id_column])
 
 
 def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:

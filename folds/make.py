@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.clean import N_INPUT_KEYS, keys_of_inputs, parse_folds, read_table_with_ids
+from competition.cells import parse_folds, read_table_with_ids
+from competition.clean import N_INPUT_KEYS, keys_of_inputs
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared

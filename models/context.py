@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -11,9 +10,6 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
 from core.types import Array, Integers
-
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
 
 
 @dataclass(frozen=True)
@@ -68,27 +64,37 @@ class Context:
     """For a refit on all rows: the folders of the fold models of this seed. The refit reads from
     them what the folds selected, such as the number of trees. Empty for the model of a fold."""
 
+    @property
+    def inputs(self) -> list[str]:
+        """All columns of the inputs, user-defined features included."""
+        return [*self.smiles, *self.text, *self.numeric, *self.categorical]
+
 
 @dataclass(frozen=True)
 class CheckTables:
     """What `check` knows before anything is trained.
 
     Attributes:
+        context: columns and task of the competition.
         task: what the stage learns.
         train: prepared training table; its last rows are those of extra_train.
         test: prepared test table.
         folds: (n_rows without extra_train,), -1 for rows that train in every fold.
         groups: (n_rows without extra_train,), equal for rows that share a fold.
         in_time_order: whether the rows of a fold are later than its training rows.
+        has_weights: whether the rows of the training table have weights.
+        has_extra_weights: whether rows of an extra table count more or less than others.
     """
 
-    competition: "CompetitionConfig"
+    context: Context
     task: Task
     train: pd.DataFrame
     test: pd.DataFrame
     folds: Integers
     groups: Integers
     in_time_order: bool
+    has_weights: bool = False
+    has_extra_weights: bool = False
 
     @property
     def y(self) -> Array:

@@ -20,7 +20,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from pydantic import AfterValidator, Field, model_validator
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
-from core.files import read_json, write_json
 from core.settings import StrictModel, UniqueList
 from core.types import Array, Integers, ProblemType
 from core.user_code import load_user_code
@@ -45,10 +44,6 @@ from models.inputs.weights import (
 )
 from models.training.labels import require_log1p
 
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
-
-NOTES = "notes.json"
 WHY_OPTIMISTIC = (
     "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
     "cross_fitted_score of a blend with it, may be optimistic"
@@ -225,6 +220,15 @@ class Stage(StrictModel):
         return ".py:" in self.kind
 
     @property
+    def n_epochs(self) -> int:
+        """Number of passes over the training rows; 1 for a stage that is not trained in epochs."""
+        return 1
+
+    def with_share_of_epochs(self, share: float) -> Self:
+        """Return the stage with a share of its epochs; the same stage if it is not trained in epochs."""
+        return self
+
+    @property
     def learns_auxiliary_targets(self) -> bool:
         """Whether the stage has outputs for competition.auxiliary_targets."""
         return False
@@ -324,9 +328,9 @@ class Stage(StrictModel):
         """
         return []
 
-    def require_inputs(self, competition: "CompetitionConfig") -> None:
+    def require_inputs(self, inputs: list[str]) -> None:
         """Raise a ConfigError if the competition has no input column that the stage could read."""
-        if self.is_trained and not competition.inputs:
+        if self.is_trained and not inputs:
             raise ConfigError(
                 "the section competition must name at least one input column under smiles, text, numeric or "
                 "categorical, unless all stages are of kind file; got none. Name a column, or remove this stage."
@@ -392,17 +396,3 @@ def as_probabilities(task: Task, y_pred: Array) -> Array:
     if task.has_probabilities:
         y_pred = np.clip(y_pred, 0.0, 1.0)
     return y_pred / y_pred.sum(axis=1, keepdims=True) if task.problem_type == "multiclass" else y_pred
-
-
-def write_notes(folder: Path, notes: list[str]) -> None:
-    """Add messages for the user to a job's folder, which are printed and reported once per stage.
-
-    A stage calls it in `fit`. Messages that the file already contains, for example from an
-    interrupted fit, are not repeated.
-    """
-    write_json(folder / NOTES, list(dict.fromkeys([*read_notes(folder), *notes])))
-
-
-def read_notes(folder: Path) -> list[str]:
-    """Return the messages of a job; empty if it wrote none."""
-    return list(read_json(folder / NOTES)) if (folder / NOTES).exists() else []

@@ -7,11 +7,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, without_extra_rows
 from competition.labels import describe_range
-from competition.metrics import take_rows
+from competition.metrics import raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
-from competition.task import Task, raw_rows_for
+from competition.task import Task
 from core.errors import ConfigError, DataError, Mistake
 from core.files import as_json, read_json
 from core.types import Array
@@ -20,7 +21,7 @@ from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
 from models.context import CheckTables
 from models.inputs.weights import describe_labels, digest_of_weights
-from models.jobs.plan import code_files, describe_retraining, make_plan
+from models.jobs.plan import code_files, describe_retraining, make_plan, tables_of
 from models.stage import Stage
 from models.training.hardware import why_no_gpu
 from models.training.labels import labelled_rows
@@ -56,15 +57,17 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     train_rows = without_extra_rows(prepared.train)
     folds = prepared.train[FOLD].to_numpy(dtype=np.int64)
     tables = CheckTables(
-        competition,
+        tables_of(competition, "", config.folds.is_ordered_in_time).context(inputs=prepared.train.columns),
         competition.task,
         train=prepared.train,
         test=prepared.test,
         folds=folds[: len(train_rows)],  # rows of extra_train are the last
         groups=train_rows[GROUP].to_numpy(dtype=np.int64),
         in_time_order=config.folds.is_ordered_in_time,
+        has_weights=competition.weight is not None,
+        has_extra_weights=any(extra.weight != 1 for extra in competition.extra_train),
     )
-    _check_metric(tables)
+    _check_metric(tables, competition)
     _try_user_blending(config, tables.y)
     labels = prepared.train[competition.targets]
     n_folds = int(folds.max()) + 1
@@ -82,7 +85,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     errors = []
     for name, stage in config.stages.items():
         try:
-            description = _check_stage(stage, tables, here)
+            description = _check_stage(stage, tables, competition, here)
         except (ConfigError, DataError) as error:  # one line per error
             setting = f"stages.{name}"
             errors += [Mistake(f"{setting}: {line}", setting) for line in str(error).splitlines()]
@@ -115,11 +118,11 @@ def require_visible_gpu(config: Config, budget: float | None) -> None:
         )
 
 
-def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
+def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConfig, here: bool) -> str:
     """Check one stage; return its description: its kind and weights, and warnings."""
     if here:
         stage.check_machine()
-    stage.require_inputs(tables.competition)
+    stage.require_inputs(tables.context.inputs)
     tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
@@ -131,7 +134,7 @@ def _check_stage(stage: Stage, tables: CheckTables, here: bool) -> str:
         description += f" from {weights}"
         labels = describe_labels(weights)
         description += f" ({labels})" if labels else ""
-    metric = tables.competition.scorer
+    metric = competition.scorer
     if stage.reweights_classes and metric.row_losses:
         warnings.append(f"class weights distort the probabilities that {metric.name} scores")
     return "; ".join([description, *warnings])
@@ -164,13 +167,13 @@ def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
 
 
-def _check_metric(tables: CheckTables) -> None:
+def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> None:
     """Raise a ConfigError if the metric has no finite value for predictions near the labels.
 
     It is tried wherever a run uses it: on all rows, on the rows of each fold, and on bootstrap resamples, in
     which a rare class may be missing.
     """
-    competition, task, y = tables.competition, tables.task, tables.y
+    task, y = tables.task, tables.y
     metric = competition.scorer
     ids = list(tables.train[competition.id][: len(y)])
     raw_rows = raw_rows_for(metric, competition.train, competition.id, ids)

@@ -21,10 +21,11 @@ from core.files import read_json, read_table, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number
 from folds import diagnose
+from models.job_folder import REPORT
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
-from models.jobs.plan import REPORT, Job, JobPlan
-from models.jobs.predictions import mean_test, read_predictions
+from models.jobs.job import Job, mean_test, read_predictions
+from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from submissions.blend.decision_rules import apply_decision
 from submissions.blend.selection import MEAN, decision_of

@@ -31,10 +31,9 @@ from models.context import Context, HeldOut
 from models.inputs.cache import Cache
 from models.inputs.conformers import is_flat, select
 from models.inputs.fingerprints import molecule_features
+from models.job_folder import LOSSES, WEIGHTS
 from models.jobs.tasks import fill
 from models.stages.unimol import Unimol
-from models.training.loss_log import LOSSES
-from models.training.prediction import WEIGHTS
 
 SEED = 0
 HELD_OUT = 100

@@ -21,11 +21,10 @@ import pandas as pd
 from pydantic import Field, model_validator
 from scipy import optimize, stats
 
-from competition.clean import read_table_with_ids
+from competition.cells import read_table_with_ids
 from competition.config import CompetitionConfig, read_yaml, validate
-from competition.dataset import read_rows
-from competition.metrics import METRICS
-from competition.task import Task, raw_rows_for
+from competition.metrics import METRICS, raw_rows_for
+from competition.task import Task
 from core import cli
 from core.errors import ConfigError, DataError
 from core.files import PROJECT, read_json, read_text_table, write_atomically, write_table
@@ -34,9 +33,9 @@ from core.settings import StrictModel, UniqueList
 from core.text import format_table
 from core.types import Array
 from core.yaml_files import dump_yaml, load_yaml
+from models.jobs.job import Job, read_predictions
 from models.jobs.job_files import verify_job
-from models.jobs.plan import Job, JobPlan, make_plan
-from models.jobs.predictions import read_predictions
+from models.jobs.plan import JobPlan, make_plan
 from pipeline.check import check_all
 from submissions.blend.logits import logits, probabilities
 from submissions.config import load_config
@@ -271,7 +270,7 @@ def measure_job(job: Job, plan: JobPlan, study: Study, data: str) -> dict[str, f
     """
     competition = plan.competition
     task = competition.task
-    labelled = read_rows(plan.paths.train, competition, labelled=True)
+    labelled, _ = plan.tables.read()
     held_out = labelled.take(np.asarray(labelled.folds == job.fold))
     y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
     scored = task.default_labels(y_pred) if task.scores_labels else y_pred

@@ -9,12 +9,13 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, REFIT_FOLD, without_extra_rows
-from competition.task import Task, raw_rows_for
+from competition.metrics import raw_rows_for
+from competition.task import Task
 from core.files import read_table
 from core.paths import Paths
 from core.types import Array
-from models.jobs.plan import Job, JobPlan
-from models.jobs.predictions import read_predictions, stage_oof, stage_test, stage_test_std
+from models.jobs.job import Job, read_predictions, stage_oof, stage_test, stage_test_std
+from models.jobs.plan import JobPlan
 from submissions.blend.candidates import single_column
 from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer

@@ -35,8 +35,10 @@ from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_
 from core.paths import Paths, config_folders, display_path
 from core.text import format_table
 from core.user_code import user_code_files
+from models.job_folder import REPORT
+from models.jobs.job import Job
 from models.jobs.job_files import recorded_failure
-from models.jobs.plan import REPORT, Job, JobPlan, jobs_of
+from models.jobs.plan import JobPlan, jobs_of
 from models.jobs.scheduler import JobResult
 from submissions.blend.candidates import complexity
 from submissions.columns import Columns, load_columns

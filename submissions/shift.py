@@ -21,7 +21,8 @@ from core.types import Array
 from folds.adversarial import adversarial_validation, most_like_test
 from folds.diagnose import MIN_SHIFT_AUC, made_from
 from models.inputs.fingerprints import molecule_features
-from models.jobs.plan import REPORT, JobPlan
+from models.job_folder import REPORT
+from models.jobs.plan import JobPlan
 from models.jobs.run_job import predict_rows
 from submissions.blend.decision_rules import apply_decision
 from submissions.blend.selection import decision_of

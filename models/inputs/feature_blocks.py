@@ -25,7 +25,8 @@ from models.inputs.fingerprints import molecule_features
 from models.inputs.frozen_encoders import N_COUNTS, encoder_cache
 from models.inputs.texts import SEPARATOR, count_tokens, read_template
 from models.inputs.weights import digest_of_weights, reads_molecules
-from models.stage import Stage, write_notes
+from models.job_folder import write_notes
+from models.stage import Stage
 
 ENCODERS = "encoders.json"
 REDUCTIONS = "encoders.npz"
@@ -71,14 +72,13 @@ def feature_caches(
 
 def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
     """Check how the encoders of a stage read text and molecules; yield warnings of texts that they do not read."""
-    competition = tables.competition
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
-            molecule_columns(encoder.columns, competition.smiles, stage.kind)
+            molecule_columns(encoder.columns, tables.context.smiles, stage.kind)
     for settings in stage.text_settings:
-        read_template(settings, competition)
+        read_template(settings, tables.context)
         require_pooling(settings)
-        counts = [count_tokens(settings, competition, table) for table in (tables.train, tables.test)]
+        counts = [count_tokens(settings, tables.context, table) for table in (tables.train, tables.test)]
         n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
         if n_cut:
             yield f"WARNING: {n_cut} texts have more than {settings.max_length} tokens (max_length) and will be cut"

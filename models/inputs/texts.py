@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import tokenizers
@@ -29,9 +29,6 @@ from core.files import derive_seed
 from models.context import Context
 from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHT_SETS, find_weights
-
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
 
 RANDOM_SMILES_TOKENS = "()/\\123456789%10%11%12"
 """Branches, bond directions and ring closures: tokens that a randomized SMILES may need and the
@@ -128,7 +125,7 @@ class Template:
         return [f"{n_cut} of {n_texts} training texts have more than {longest} tokens and were cut."]
 
 
-def read_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> Template:
+def read_template(stage: TextStage, inputs: Context) -> Template:
     """Return the template of a stage.
 
     Without the setting `template`, "." joins neighbouring molecule columns and [SEP] all others.
@@ -168,7 +165,7 @@ def read_template(stage: TextStage, inputs: "CompetitionConfig | Context") -> Te
     return Template(columns, literals, molecules)
 
 
-def count_tokens(stage: TextStage, inputs: "CompetitionConfig", rows: pd.DataFrame) -> tuple[int, int, int]:
+def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int]:
     """Return the number of texts with more than `max_length` tokens, of all tokens, and of the unknown ones.
 
     It is 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.

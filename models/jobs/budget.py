@@ -29,10 +29,10 @@ from models.jobs.budget_stages import (
     plan_of,
     states_of,
 )
-from models.jobs.compute import read_tables
+from models.jobs.job import Job
 from models.jobs.job_files import read_failure
 from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace, makespan
-from models.jobs.plan import Job, JobPlan
+from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
 
@@ -83,7 +83,7 @@ class Budget:
     @cached_property
     def tables(self) -> list[Dataset]:
         """The training table and the test table."""
-        return list(read_tables(self.plan))
+        return list(self.plan.tables.read())
 
     @property
     def training_deadline(self) -> float:

@@ -4,14 +4,16 @@ import math
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from competition.dataset import REFIT_FOLD
 from core.files import read_json, write_json
+from models.jobs.job import Job
 from models.jobs.job_files import read_failure, verify_job
-from models.jobs.plan import Job, JobPlan, make_plan
+from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, Resources
 from models.jobs.tasks import resources_of
+from models.stage import Stage
 
 EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.06, 0.04, 0.02)
 """Allowed shares of the epochs of a network."""
@@ -37,7 +39,7 @@ HAS_ENDED = (
 NOT_STARTED = "time ran out before it started"
 
 
-def with_more_seeds(stages: dict[str, Any]) -> dict[str, Any]:
+def with_more_seeds(stages: dict[str, Stage]) -> dict[str, Stage]:
     """Return the stages with at least MAX_SEEDS seeds, which are trained if there is time.
 
     A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left
@@ -54,7 +56,7 @@ def with_more_seeds(stages: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def epoch_shares(stage: Any, n_rows: float) -> list[float]:
+def epoch_shares(stage: Stage, n_rows: float) -> list[float]:
     """Return the allowed shares of the epochs of a stage, largest first; 1 for a stage without epochs.
 
     Args:
@@ -62,13 +64,8 @@ def epoch_shares(stage: Any, n_rows: float) -> list[float]:
     """
     if not stage.reports_progress:
         return [1.0]
-    smallest = min(MIN_EPOCH_SHARE, MIN_ROWS_SEEN / max(1.0, n_rows * stage.epochs))
+    smallest = min(MIN_EPOCH_SHARE, MIN_ROWS_SEEN / max(1.0, n_rows * stage.n_epochs))
     return [share for share in EPOCH_SHARES if share >= smallest]
-
-
-def with_epochs(stage: Any, share: float) -> Any:
-    """Return a network with a share of its epochs."""
-    return stage.model_copy(update={"epochs": max(1, round(share * stage.epochs))})
 
 
 @dataclass(frozen=True)
@@ -138,8 +135,8 @@ class StageState:
         """Return its jobs with a share of its epochs."""
         if share not in self.plans:
             full = self.plans[1.0]
-            stage = with_epochs(full.stages[self.name], share)
-            self.plans[share] = make_plan(full.competition, {self.name: stage}, full.reuse)
+            stage = full.stages[self.name].with_share_of_epochs(share)
+            self.plans[share] = full.with_settings(self.name, stage)
         return self.plans[share]
 
     @property
@@ -148,7 +145,7 @@ class StageState:
         return self.plan_with(self.share)
 
     @property
-    def settings(self) -> Any:
+    def settings(self) -> Stage:
         """Its settings, with its current epochs and all seeds that it may get."""
         return self.plan.stages[self.name]
 
@@ -157,14 +154,12 @@ class StageState:
         """The epochs of a network, such as `15 of 30 epochs`; "" for other stages."""
         if not self.settings.reports_progress:
             return ""
-        return f"{self.settings.epochs} of {self.plans[1.0].stages[self.name].epochs} epochs"
+        return f"{self.settings.n_epochs} of {self.plans[1.0].stages[self.name].n_epochs} epochs"
 
     def scale(self, share: float) -> float:
         """Return the number of epochs with a share of them, relative to that with its current share."""
         full = self.plans[1.0].stages[self.name]
-        if not full.reports_progress:
-            return 1.0
-        return float(with_epochs(full, share).epochs / with_epochs(full, self.share).epochs)
+        return full.with_share_of_epochs(share).n_epochs / self.settings.n_epochs
 
     @property
     def all_shares(self) -> list[float]:
@@ -172,7 +167,7 @@ class StageState:
         stage = self.plans[1.0].stages[self.name]
         if not stage.reports_progress:
             return [1.0]
-        return [*(share for share in EPOCH_SHARES if share * stage.epochs > 1), 1 / stage.epochs]
+        return [*(share for share in EPOCH_SHARES if share * stage.n_epochs > 1), 1 / stage.n_epochs]
 
     @property
     def largest_fold(self) -> Job:

@@ -3,33 +3,103 @@
 The code of this file and of all that it imports is in the key of every job.
 """
 
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from competition.calibration import can_calibrate, fit_calibration, shared_labels
-from competition.dataset import EXTRA, FEATURE, INPUT_KEY, REFIT_FOLD, Dataset, read_rows
+from competition.dataset import (
+    EXTRA,
+    FEATURE,
+    INPUT_KEY,
+    REFIT_FOLD,
+    Dataset,
+    TableColumns,
+    read_prepared,
+    read_rows,
+)
 from competition.task import Task
-from core.files import derive_seed, read_table
+from core.files import derive_seed
 from core.types import Array, Integers
 from folds.training_rows import training_rows
 from models import targets
 from models.context import Context
-from models.jobs.predictions import mean_test
+from models.jobs.job import Job, mean_test
 from models.stage import Stage
-
-if TYPE_CHECKING:
-    from competition.config import CompetitionConfig
-    from models.jobs.plan import Job, JobPlan
 
 PIECE = 10_000
 """Number of rows that are predicted at a time, which limits the memory for features and batches."""
 UNUSED_LABELS = "unused_labels"
 """Key of `JobRows.unused_labels` in the report of a job."""
+
+
+@dataclass(frozen=True)
+class JobTables:
+    """The prepared tables of a competition, and what all of its jobs know about them.
+
+    Attributes:
+        train: file of the training table.
+        test: file of the test table.
+        columns: names of the columns of both.
+        task: what the competition predicts.
+        seed: seed of the competition.
+        cache: folder of all caches.
+        in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
+        test_key: digest of the test table.
+        calibrations: name and setting `calibrate` of each extra table.
+    """
+
+    train: Path
+    test: Path
+    columns: TableColumns
+    task: Task
+    seed: int
+    cache: Path
+    in_time_order: bool
+    test_key: str
+    calibrations: list[tuple[str, Literal["none", "affine", "isotonic"]]] = field(default_factory=list)
+
+    def read(self) -> tuple[Dataset, Dataset]:
+        """Return the training table, with times only if folds are blocks in time, and the test table."""
+        rows = read_rows(self.train, self.columns, labelled=True)
+        return rows if self.in_time_order else replace(rows, times=None), self.read_test()
+
+    def read_test(self) -> Dataset:
+        """Return the test table."""
+        return read_rows(self.test, self.columns, labelled=False)
+
+    def context(self, seed: int = 0, inputs: Iterable[Hashable] = ()) -> Context:
+        """Return the context of a stage.
+
+        Args:
+            inputs: columns of a prepared table, some of which may be user-defined features.
+        """
+        columns = self.columns
+        features = [name for name in map(str, inputs) if name.startswith(FEATURE)]
+        return Context(
+            smiles=columns.smiles,
+            text=columns.text,
+            numeric=[*columns.numeric, *features],
+            categorical=columns.categorical,
+            task=self.task,
+            seed=seed,
+            cache=self.cache,
+            auxiliary=columns.auxiliary,
+            id=columns.id,
+        )
+
+    def job_seed(self, seed: int, fold: int) -> int:
+        """Return the seed of a job.
+
+        It does not depend on the name of the stage: stages that differ in one setting start from the same weights
+        and see the same batches, so that their scores can be compared pairwise.
+        """
+        return derive_seed(self.seed, seed, fold)
 
 
 @dataclass(frozen=True)
@@ -52,7 +122,11 @@ class JobRows:
 
 
 def rows_of_job(
-    job: "Job", plan: "JobPlan", threads: int = 1, is_held_out: NDArray[np.bool_] | None = None
+    job: Job,
+    stage: Stage,
+    tables: JobTables,
+    threads: int = 1,
+    is_held_out: NDArray[np.bool_] | None = None,
 ) -> JobRows:
     """Return the rows and the context of one job.
 
@@ -60,23 +134,19 @@ def rows_of_job(
         threads: cores that training may use, if the result of the stage does not depend on it.
         is_held_out: (n_rows,), rows that are its fold, instead of those of the table; None for these.
     """
-    stage = plan.stages[job.stage]
-    rows, test = read_tables(plan)
+    rows, test = tables.read()
     if is_held_out is not None:
         assert rows.folds is not None
         rows = replace(rows, folds=np.where(is_held_out, job.fold, rows.folds))
-    is_train_row = training_rows(rows, job.fold, plan.in_time_order)
+    is_train_row = training_rows(rows, job.fold, tables.in_time_order)
     unused_labels: list[str] = []
-    if stage.extra_rows != "ignore" and any(
-        extra.calibrate != "none" for extra in plan.competition.extra_train
-    ):
-        sources = read_table(plan.paths.train)[EXTRA].to_numpy(dtype=np.int64)
-        rows, unused_labels = calibrated(rows, sources, is_train_row, plan.competition)
+    if stage.extra_rows != "ignore" and any(kind != "none" for _, kind in tables.calibrations):
+        rows, unused_labels = calibrated(rows, is_train_row, tables)
     is_train_row &= usable_rows(rows, stage)
     train = rows.take(is_train_row)
-    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows)
+    context = tables.context(tables.job_seed(job.seed, job.fold), rows.inputs)
     if stage.pseudo_labels is not None:
-        labels = pseudo_labels(job, plan.test_key, test.ids, context.task)
+        labels = pseudo_labels(job, tables.test_key, test.ids, context.task)
         train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
     context = replace(
         context,
@@ -87,15 +157,6 @@ def rows_of_job(
     )
     held_out = rows.take(np.asarray(rows.folds == job.fold))
     return JobRows(train, held_out, test, context, unused_labels)
-
-
-def job_seed(competition: "CompetitionConfig", seed: int, fold: int) -> int:
-    """Return the seed of a job.
-
-    It does not depend on the name of the stage: stages that differ in one setting start from the same weights
-    and see the same batches, so that their scores can be compared pairwise.
-    """
-    return derive_seed(competition.seed, seed, fold)
 
 
 def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> tuple[Array, Array | None]:
@@ -109,31 +170,6 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> tupl
     std = [targets.predict_std(stage, piece, folder, context) for piece in pieces]
     known = [values for values in std if values is not None]
     return np.concatenate(y_pred), np.concatenate(known) if known else None
-
-
-def context_of(plan: "JobPlan", seed: int, rows: Dataset | None = None) -> Context:
-    """Return the context of a stage; `rows` name the columns of user-defined features, if there are any."""
-    competition = plan.competition
-    features = [] if rows is None else [str(name) for name in rows.inputs if str(name).startswith(FEATURE)]
-    return Context(
-        smiles=competition.smiles,
-        text=competition.text,
-        numeric=[*competition.numeric, *features],
-        categorical=competition.categorical,
-        task=competition.task,
-        seed=seed,
-        cache=plan.paths.cache,
-        auxiliary=competition.auxiliary_targets,
-        id=competition.id,
-    )
-
-
-def read_tables(plan: "JobPlan") -> tuple[Dataset, Dataset]:
-    """Return the training table, with times only if folds are blocks in time, and the test table."""
-    rows = read_rows(plan.paths.train, plan.competition, labelled=True)
-    if not plan.in_time_order:
-        rows = replace(rows, times=None)
-    return rows, read_rows(plan.paths.test, plan.competition, labelled=False)
 
 
 def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
@@ -151,9 +187,7 @@ def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
     return np.asarray(~rows.extra | has_label)
 
 
-def calibrated(
-    rows: Dataset, sources: Integers, trains: NDArray[np.bool_], competition: "CompetitionConfig"
-) -> tuple[Dataset, list[str]]:
+def calibrated(rows: Dataset, trains: NDArray[np.bool_], tables: JobTables) -> tuple[Dataset, list[str]]:
     """Return all rows with calibrated labels of the extra tables with `calibrate`, and messages about those without.
 
     A table is calibrated on the inputs that it shares with the job's training rows of the competition, so
@@ -161,34 +195,35 @@ def calibrated(
     missing. Bounds of its censored labels are removed, since they are in the units of the former labels.
 
     Args:
-        sources: (n_rows,) number of the extra table of each row, from 1; 0 for the training table.
         trains: (n_rows,) whether the job may train on a row.
     """
+    sources = read_prepared(tables.train)[EXTRA].to_numpy(dtype=np.int64)
+    targets_of_task = tables.columns.targets
     y = rows.y.copy()
     bounds = None if rows.bounds is None else rows.bounds.copy()
     keys = rows.inputs[INPUT_KEY].to_numpy()
     is_main = trains & (sources == 0)
     unused_labels = []
-    for number, extra in enumerate(competition.extra_train, start=1):
-        if extra.calibrate == "none":
+    for number, (file, kind) in enumerate(tables.calibrations, start=1):
+        if kind == "none":
             continue
         is_extra = trains & (sources == number)
-        for t, target in enumerate(competition.targets):
+        for t, target in enumerate(targets_of_task):
             labels = y[is_extra, t]
             shared = shared_labels(keys[is_extra], labels, keys[is_main], y[is_main, t])
             pairs = shared["extra"].to_numpy(), shared["train"].to_numpy()
             if can_calibrate(*pairs):
-                fitted = fit_calibration(extra.calibrate, *pairs)
+                fitted = fit_calibration(kind, *pairs)
                 # In single precision, since the last digits of a fit depend on the machine and may decide a split.
                 y[is_extra, t] = fitted(labels).astype(np.float32)
             else:
                 y[is_extra, t] = np.nan
                 unused_labels.append(
-                    f"the labels of {target} in {extra.file.name} are not used: the {len(shared)} that are shared with "
+                    f"the labels of {target} in {file} are not used: the {len(shared)} that are shared with "
                     "the training rows are too few or mostly constant"
                 )
         if bounds is not None:
-            bounds[is_extra, : len(competition.targets)] = np.nan
+            bounds[is_extra, : len(targets_of_task)] = np.nan
     return replace(rows, y=y, bounds=bounds), unused_labels
 
 
@@ -206,7 +241,7 @@ def fold_of_groups(train: Dataset) -> Integers:
     return np.where(folds < 0, of_group, folds)
 
 
-def pseudo_labels(job: "Job", test_key: str, ids: list[str], task: Task) -> Array:
+def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
     """Return labels (n_rows, n_targets) of the test rows: the mean over the source stages, each over its
     jobs.
 

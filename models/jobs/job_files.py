@@ -17,13 +17,10 @@ from tqdm import tqdm
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of, write_atomically, write_json
 from core.paths import Bundle, Paths, display_path
-from models.jobs.plan import REPORT, Job
-from models.jobs.progress import PROGRESS
+from models.job_folder import CHECKPOINTS, FAILURE, PROGRESS, REPORT, TEST_FOLDER, TRACEBACK
+from models.jobs.job import Job
 from models.jobs.scheduler import JobResult
 from models.training.hardware import machine
-
-CHECKPOINTS = "checkpoint*.pt"
-FAILURE, TRACEBACK = "failed.json", "traceback.txt"
 
 
 def attempt_folder(folder: Path) -> Path:
@@ -118,7 +115,7 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
     files = {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name[0] != "." and "test" not in path.relative_to(folder).parts[:1]
+        if path.is_file() and path.name[0] != "." and TEST_FOLDER not in path.relative_to(folder).parts[:1]
     }
     write_json(folder / REPORT, {**report, "files": files})
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from core.text import format_duration
-from models.jobs.plan import Job
+from models.jobs.job import Job
 from models.jobs.progress import read_progress
 from models.jobs.scheduler import JobResult, Resources, Task
 

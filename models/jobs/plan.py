@@ -12,27 +12,29 @@ has another folder, and overwrites nothing.
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, REFIT_FOLD
+from competition.dataset import FOLD, GROUP, REFIT_FOLD, read_prepared
+from competition.task import Task
 from core.code_digest import closure
 from core.errors import ConfigError, join_first
-from core.files import PROJECT, content_digest, digest, read_json, read_table, sha256_of, table_digest
+from core.files import PROJECT, content_digest, digest, read_json, sha256_of, table_digest
 from core.paths import Paths
 from core.text import format_duration
 from core.user_code import data_files, short_ref, user_code, with_helpers
 from folds.training_rows import trains_fold
 from models.inputs.weights import digest_of_weights
+from models.job_folder import REPORT
 from models.jobs import compute
-from models.jobs.compute import job_seed
+from models.jobs.compute import JobTables
+from models.jobs.job import Job
 from models.stage import Stage
 
-REPORT = "report.json"
 COMPETITION_SETTINGS = {
     "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
     "weight", "seed",
@@ -40,49 +42,6 @@ COMPETITION_SETTINGS = {
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One fold of one seed of one stage, or a refit of that seed on all rows.
-
-    Attributes:
-        dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
-            the folds of its seed.
-        predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
-        n_rows: number of rows of the training table that it trains on, as a measure of its time.
-    """
-
-    stage: str
-    seed: int
-    fold: int
-    folder: Path
-    dependencies: "tuple[Job, ...]" = ()
-    predicts_test: bool = True
-    n_rows: int = 1
-
-    @property
-    def oof_file(self) -> Path:
-        """File of the predictions for the rows of its fold."""
-        return self.folder / "oof.parquet"
-
-    @property
-    def title(self) -> str:
-        """Name of the job in messages: `gnn/seed_0/fold_3`."""
-        return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"  # .fold_3 while it is trained
-
-    def test_file(self, test_key: str) -> Path:
-        """Return the file of its predictions for a test table."""
-        return self.folder / "test" / f"{test_key}.parquet"
-
-    @property
-    def finished(self) -> bool:
-        """Whether report.json is there, which is written last."""
-        return (self.folder / REPORT).exists()
-
-    def has_predicted(self, test_key: str) -> bool:
-        """Whether it is finished, and its predictions for a test table are there."""
-        return self.finished and self.test_file(test_key).exists()
 
 
 @dataclass(frozen=True)
@@ -100,19 +59,26 @@ class JobPlan:
             only.
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
         reuse: whether finished jobs of other code are accepted.
+        key_of_tables: what of the keys does not depend on the stage.
     """
 
     jobs: list[Job]
     keys: dict[str, str]
     n_folds: int
     test_key: str
-    stages: dict[str, Any]
+    stages: dict[str, Stage]
     competition: CompetitionConfig
     paths: Paths
     shard: tuple[int, int] = (1, 1)
     in_time_order: bool = False
     made_by: dict[str, dict[str, str]] = field(default_factory=dict)
     reuse: bool = False
+    key_of_tables: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> JobTables:
+        """The prepared tables, as the jobs read them."""
+        return tables_of(self.competition, self.test_key, self.in_time_order)
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
@@ -121,6 +87,20 @@ class JobPlan:
     def is_from_other_code(self, stage: str) -> bool:
         """Return whether the jobs of a stage are of another version of the code, and accepted with --reuse."""
         return self.reuse and not self.keys[stage].endswith(digest(self.made_by[stage], 12))
+
+    def with_settings(self, name: str, stage: Stage) -> "JobPlan":
+        """Return the jobs of one stage, which has no pseudo-labels, with other settings and the same code."""
+        settings = {
+            **self.key_of_tables,
+            **key_of_settings(stage, self.competition.task),
+            "pseudo_labels": None,
+            "sources": [],
+        }
+        key = f"{digest(settings, 12)}-{digest(self.made_by[name], 12)}"
+        key = (self.reuse and key_of_other_code(self.paths, name, key)) or key
+        n_rows = {job.fold: job.n_rows for job in self.jobs_of_stage(name)}
+        jobs = jobs_of(name, stage, key, self.n_folds, self.paths, n_rows=n_rows)
+        return replace(self, jobs=jobs, keys={name: key}, stages={name: stage})
 
     def select(
         self, stages: Sequence[str] = (), fold: int | None = None, shard: tuple[int, int] = (1, 1)
@@ -139,7 +119,7 @@ class JobPlan:
         return replace(self, jobs=jobs, shard=shard)
 
 
-def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: bool = False) -> JobPlan:
+def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: bool = False) -> JobPlan:
     """Return the jobs of all stages in the order of the YAML, stages with pseudo-labels last.
 
     Args:
@@ -147,33 +127,31 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
     """
     paths = competition.paths
     test_key = key_of_test_table(paths)
-    folds = read_table(paths.train)[FOLD].to_numpy()
+    folds = read_prepared(paths.train)[FOLD].to_numpy()
     n_folds = int(folds.max()) + 1
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
-
-    def n_rows(fold: int) -> int:
-        return int(trains_fold(folds, fold, in_time_order).sum())
-
-    common = {
+    tables = tables_of(competition, test_key, in_time_order)
+    n_rows = {
+        fold: int(trains_fold(folds, fold, in_time_order).sum()) for fold in (*range(n_folds), REFIT_FOLD)
+    }
+    key_of_tables = {
         "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
         "train": table_digest(paths.train),
-        "seed": job_seed(competition, 0, 0),  # keys change if `job_seed` derives seeds in another way
+        "seed": tables.job_seed(0, 0),  # keys change if seeds are derived in another way
         "time_ordered": in_time_order,
-        "calibrate": [extra.calibrate for extra in competition.extra_train],
+        "calibrate": [kind for _, kind in tables.calibrations],
     }
     task = competition.task
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     trained_by: dict[str, dict[str, str]] = {}
     for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
-        stage.require_inputs(competition)
+        stage.require_inputs(competition.inputs)
         pseudo_labels = stage.pseudo_labels
         sources = sorted(set(pseudo_labels.stages)) if pseudo_labels else []
         settings = {
-            **common,
-            "stage": settings_in_key(stage),
-            "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
-            **stage.key_settings(task),
+            **key_of_tables,
+            **key_of_settings(stage, task),
             "pseudo_labels": [test_key, pseudo_labels.weight] if pseudo_labels else None,
             "sources": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
         }
@@ -193,29 +171,56 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Any], reuse: boo
         in_time_order=in_time_order,
         made_by=trained_by,
         reuse=reuse,
+        key_of_tables=key_of_tables,
     )
+
+
+def tables_of(competition: CompetitionConfig, test_key: str, in_time_order: bool) -> JobTables:
+    """Return the prepared tables of a competition, as the jobs read them."""
+    paths = competition.paths
+    return JobTables(
+        train=paths.train,
+        test=paths.test,
+        columns=competition.columns,
+        task=competition.task,
+        seed=competition.seed,
+        cache=paths.cache,
+        in_time_order=in_time_order,
+        test_key=test_key,
+        calibrations=[(extra.file.name, extra.calibrate) for extra in competition.extra_train],
+    )
+
+
+def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
+    """Return what of the keys depends on the settings of a stage, apart from its pseudo-labels."""
+    return {
+        "stage": settings_in_key(stage),
+        "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
+        **stage.key_settings(task),
+    }
 
 
 def key_of_test_table(paths: Paths) -> str:
     """Return the digest of the inputs of the test table; groups are only in that of the competition."""
-    return content_digest(read_table(paths.test).drop(columns=GROUP, errors="ignore"))[:16]
+    return content_digest(read_prepared(paths.test).drop(columns=GROUP, errors="ignore"))[:16]
 
 
 def jobs_of(
     name: str,
-    stage: Any,
+    stage: Stage,
     key: str,
     n_folds: int,
     paths: Paths,
     pseudo_label_jobs: Sequence[Job] = (),
-    n_rows: Callable[[int], int] = lambda fold: 1,
+    n_rows: Mapping[int, int] | None = None,
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
         pseudo_label_jobs: jobs that predict its pseudo-labels.
-        n_rows: maps a fold to the number of its training rows.
+        n_rows: fold -> number of its training rows; None if they are unknown.
     """
+    n_rows = n_rows or {}
     jobs = []
     for seed in sorted(set(stage.seeds)):
         folds = []
@@ -223,34 +228,33 @@ def jobs_of(
             needs = tuple(job for job in pseudo_label_jobs if job.fold == fold)
             folder = paths.job(name, key, seed, fold)
             predicts_test = stage.final_fit != "refit"
-            rows = n_rows(fold)
-            folds.append(Job(name, seed, fold, folder, needs, predicts_test, rows))
+            folds.append(Job(name, seed, fold, folder, needs, predicts_test, n_rows.get(fold, 1)))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
             needs = (*folds, *pseudo_label_jobs)
-            jobs.append(Job(name, seed, REFIT_FOLD, folder, needs, n_rows=n_rows(REFIT_FOLD)))
+            jobs.append(Job(name, seed, REFIT_FOLD, folder, needs, n_rows=n_rows.get(REFIT_FOLD, 1)))
     return jobs
 
 
-def settings_in_key(stage: Any) -> dict[str, Any]:
+def settings_in_key(stage: Stage) -> dict[str, Any]:
     """Return the settings of a stage that are part of the keys of its jobs."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
     return stage.model_dump(mode="json", exclude=excluded)
 
 
-def library_versions(stage: Any) -> dict[str, str]:
+def library_versions(stage: Stage) -> dict[str, str]:
     """Return the versions of Python and of the libraries that train a stage, without the build (`+cpu`)."""
     versions = {name: metadata.version(name).partition("+")[0] for name in sorted(stage.libraries())}
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
-def made_by(stage: Any) -> dict[str, str]:
+def made_by(stage: Stage) -> dict[str, str]:
     """Return what trains a stage, besides its settings: library -> version, and source file -> digest of its code."""
     return library_versions(stage) | code_files(stage)
 
 
-def code_files(stage: Any) -> dict[str, str]:
+def code_files(stage: Stage) -> dict[str, str]:
     """Return source file -> digest of its code, for all code that the result of a stage depends on.
 
     A class or function that the settings name, `file.py:name`, has an entry, too, and so has a file next to it that
@@ -266,7 +270,7 @@ def code_files(stage: Any) -> dict[str, str]:
     return {names.get(path) or source_name(path): value for path, value in code.items()} | references
 
 
-def user_files(stage: Any) -> dict[Path, str]:
+def user_files(stage: Stage) -> dict[Path, str]:
     """Return file -> name, relative to the code, of all user code that a stage names in its settings, with helpers."""
     names: dict[Path, str] = {}
     for _, code_ref in user_code(stage.model_dump()):

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 from core.files import read_json, write_json
+from models.job_folder import PROGRESS
 from models.training.loss_log import read_losses
 
-PROGRESS = "progress.json"
 SECONDS_BETWEEN = 1.0
 """Minimum time between two writes."""
 

@@ -8,21 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
-from competition.dataset import REFIT_FOLD, Dataset, read_rows
-from competition.metrics import METRICS
-from competition.task import raw_rows_for
+from competition.dataset import REFIT_FOLD, Dataset
+from competition.metrics import METRICS, raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.errors import ConfigError, join_first
 from core.types import Array
 from models import targets
 from models.context import HeldOut
-from models.jobs.compute import UNUSED_LABELS, JobRows, context_of, job_seed, predict, rows_of_job
+from models.job_folder import read_notes
+from models.jobs.compute import UNUSED_LABELS, JobRows, predict, rows_of_job
+from models.jobs.job import Job, write_predictions
 from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
-from models.jobs.plan import Job, JobPlan, code_files, user_files
-from models.jobs.predictions import write_predictions
+from models.jobs.plan import JobPlan, code_files, user_files
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
-from models.stage import read_notes
 from models.training.hardware import is_out_of_memory, machine, peak_gpu_gib
 
 PROBE_BYTES = 2**16
@@ -40,7 +39,7 @@ def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
         if not job.finished:
             return _train(job, plan, threads)
         if not job.has_predicted(plan.test_key):
-            predict_test(job, plan, read_rows(plan.paths.test, plan.competition, labelled=False))
+            predict_test(job, plan, plan.tables.read_test())
         return JobResult(job.title, seconds=time.monotonic() - started)
     except BaseException as error:  # also sys.exit in user-defined code
         if is_ctrl_c(error):
@@ -53,13 +52,13 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     _require_same_code(job, plan)
     folder = start_attempt(job.folder)
     attempt = replace(job, folder=folder)
-    rows = rows_of_job(job, plan, threads)
+    stage = plan.stages[job.stage]
+    rows = rows_of_job(job, stage, plan.tables, threads)
     started = time.monotonic() - seconds_before(folder)  # includes the time before the checkpoint
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started
     predict_test(attempt, plan, rows.test)
     clear_attempt(folder)
-    stage = plan.stages[job.stage]
     report = {
         "seconds": seconds,
         "machine": machine(),
@@ -86,7 +85,8 @@ def predict_rows(job: Job, plan: JobPlan, is_held_out: NDArray[np.bool_]) -> Arr
         job: with a fold that no row has.
         is_held_out: (n_rows,).
     """
-    y_pred = _fit_and_predict(job, plan, rows_of_job(job, plan, is_held_out=is_held_out))
+    rows = rows_of_job(job, plan.stages[job.stage], plan.tables, is_held_out=is_held_out)
+    y_pred = _fit_and_predict(job, plan, rows)
     assert y_pred is not None
     return y_pred
 
@@ -139,7 +139,8 @@ def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> 
 
 def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
     """Predict test rows with the weights of a job."""
-    context = context_of(plan, job_seed(plan.competition, job.seed, job.fold), rows=test)
+    tables = plan.tables
+    context = tables.context(tables.job_seed(job.seed, job.fold), test.inputs)
     y_pred, std = predict(plan.stages[job.stage], test, job.folder, context)
     outputs = context.task.outputs
     write_predictions(job.test_file(plan.test_key), test.ids, outputs, y_pred, std)

@@ -12,9 +12,10 @@ from competition.dataset import Dataset
 from core.paths import display_path
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import feature_caches
-from models.jobs.compute import context_of, usable_rows
+from models.jobs.compute import usable_rows
+from models.jobs.job import Job
 from models.jobs.job_files import attempt_folder, read_failure, write_failure
-from models.jobs.plan import Job, JobPlan
+from models.jobs.plan import JobPlan
 from models.jobs.progress import describe_loss
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Resources, Task
@@ -95,7 +96,7 @@ def cache_tasks(
     groups = set()
     stage = plan.stages[stage_name]
     tables = [table.take(usable_rows(table, stage)) for table in tables]
-    context = context_of(plan, 0)
+    context = plan.tables.context()
     for cache, keys in [*stage.caches(context, tables), *feature_caches(stage, context, tables)]:
         group = f"{cache.name} ({cache.folder.name[-6:]})"
         groups.add(group)

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-from competition.dataset import read_rows
 from core.errors import DataError
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
@@ -64,8 +63,7 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
             "their test.csv."
         )
     if waiting:
-        rows = read_rows(plan.paths.test, plan.competition, labelled=False)
-        tasks = job_tasks(plan, waiting, [rows], executor)
+        tasks = job_tasks(plan, waiting, [plan.tables.read_test()], executor)
         results = run(Queue(tasks), executor, "predictions")
         for name in [task.name for task in tasks if task.skips_group]:  # a part of a cache may fail
             if results[name].status == "failed":

@@ -34,7 +34,7 @@ from models.inputs.texts import (
     require_molecules,
     shorten_columns,
 )
-from models.stage import write_notes
+from models.job_folder import write_notes
 from models.training.settings import NeuralStage
 
 MAX_WORD_PIECES = 4000
@@ -171,7 +171,7 @@ class Bert(TextStage, NeuralStage):
         require_quantization(self.quantization)
         if self.lora and self.weights and self.lora.layers != "all_linear":
             require_layers(self.weights, self.lora.layers)
-        template = read_template(self, tables.competition)
+        template = read_template(self, tables.context)
         require_molecules(template, self.enumerate_smiles)
         in_order = self.enumerate_smiles == "order"
         if in_order and not any("." in text for text in template.texts(tables.train, " ")):

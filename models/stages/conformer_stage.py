@@ -13,7 +13,7 @@ from models.context import Context, molecule_columns
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
 from models.inputs.weights import WEIGHT_SETS, find_weights
-from models.stage import write_notes
+from models.job_folder import write_notes
 from models.training.settings import MoleculeStage
 
 if TYPE_CHECKING:

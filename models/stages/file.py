@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from competition.clean import describe_rows, parse_numbers, read_table_with_ids, require_columns
+from competition.cells import describe_rows, parse_numbers, read_table_with_ids, require_columns
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError, join_first
@@ -19,7 +19,8 @@ from core.files import read_text_table, sha256_of
 from core.settings import UserPath
 from core.types import Array, Integers
 from models.context import CheckTables, Context
-from models.stage import FOLD_MARKS, Stage, as_probabilities, invalid_probability_rows, write_notes
+from models.job_folder import write_notes
+from models.stage import FOLD_MARKS, Stage, as_probabilities, invalid_probability_rows
 
 OOF = "oof.csv"
 TEST = "test.csv"
@@ -68,14 +69,14 @@ class File(Stage):
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check both files against the tables, and warn of other folds."""
         yield from super().check(tables)
-        competition = tables.competition
-        task = competition.task
-        ids = list(tables.train[competition.id])[: len(tables.folds)]
+        context = tables.context
+        task = context.task
+        ids = list(tables.train[context.id])[: len(tables.folds)]
         oof, test = self.files()
         held_out_ids = [row_id for row_id, fold in zip(ids, tables.folds, strict=True) if fold >= 0]
-        read_external(oof, competition.id, task, held_out_ids)
-        read_external(test, competition.id, task, list(tables.test[competition.id]))
-        mark = fold_mark(oof, competition.id, ids, tables.folds)
+        read_external(oof, context.id, task, held_out_ids)
+        read_external(test, context.id, task, list(tables.test[context.id]))
+        mark = fold_mark(oof, context.id, ids, tables.folds)
         if mark:
             yield f"{mark}: {FOLD_MARKS[mark]}"
 

@@ -112,9 +112,9 @@ class Gp(Stage):
         """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""
         yield from super().check(tables)
         yield from feature_blocks.check_encoders(self, tables)
-        competition = tables.competition
-        has_numbers = bool(competition.numeric or competition.categorical or competition.features)
-        self._require_columns(bool(competition.smiles), has_numbers)
+        context = tables.context
+        has_numbers = bool(context.numeric or context.categorical)
+        self._require_columns(bool(context.smiles), has_numbers)
         n_labelled = int(tables.train[tables.task.targets].notna().any(axis=1).sum())
         if n_labelled > MANY_ROWS:
             yield (

@@ -106,10 +106,9 @@ class Sklearn(FeatureStage):
         """
         yield from super().check(tables)
         name = self.estimator_name(tables.task.problem_type)
-        extra_tables = tables.competition.extra_train if self.extra_rows != "ignore" else []
         has_weights = (
-            bool(tables.competition.weight)
-            or any(table.weight != 1 for table in extra_tables)
+            tables.has_weights
+            or (tables.has_extra_weights and self.extra_rows != "ignore")
             or self.pseudo_labels is not None
             or self.class_weights == "balanced"
         )

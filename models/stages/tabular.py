@@ -19,10 +19,10 @@ from core.types import Array, Integers
 from models.context import CheckTables, Context
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.feature_blocks import check_encoders
+from models.job_folder import TRAINING
 from models.stage import Feature, Stage
 from models.training.labels import balanced_weights, labelled_rows, target_scale
 
-TRAINING = "training.json"
 CLASS_WEIGHTS = (
     "is_unbalance",
     "unbalance",
@@ -108,8 +108,8 @@ class FeatureStage(Stage):
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check the columns and the texts of the frozen encoders as well; see `Stage.check`."""
         yield from super().check(tables)
-        competition = tables.competition
-        columns = [*competition.numeric, *competition.categorical, *competition.text, competition.features]
+        context = tables.context
+        columns = [*context.numeric, *context.categorical, *context.text]
         if not self.features and not any(columns):
             raise ConfigError("features is empty, and all input columns are molecules; name a feature")
         yield from check_encoders(self, tables)

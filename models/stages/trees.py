@@ -31,8 +31,8 @@ from core.types import Integers, ProblemType
 from folds.splitters import balanced_group_folds, blocks_in_time
 from models.context import Context
 from models.inputs import feature_blocks
-from models.stage import write_notes
-from models.stages.tabular import TRAINING, FeatureStage, TargetData, library_seed
+from models.job_folder import TRAINING, write_notes
+from models.stages.tabular import FeatureStage, TargetData, library_seed
 
 BLOCKS = "blocks.json"
 MIN_ROWS = 20

@@ -18,8 +18,8 @@ import pandas as pd
 from core.errors import DataError
 from core.files import write_table
 from core.settings import TRACKER_VARIABLE
+from models.job_folder import LOSSES
 
-LOSSES = "losses.csv"
 SECONDS_BETWEEN_ROWS = 10.0
 
 

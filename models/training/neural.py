@@ -29,7 +29,7 @@ from models.inputs.feature_blocks import (
     molecule_blocks,
     numeric_block,
 )
-from models.stage import write_notes
+from models.job_folder import write_notes
 from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.hardware import free_gpu_memory, is_out_of_memory

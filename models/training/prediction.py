@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from competition.task import Task
 from core.files import read_json
 from core.types import Array
+from models.job_folder import TRAINING, WEIGHTS
 from models.training.batches import Batches
 from models.training.hardware import cpu_has_bf16, require_precision
 from models.training.losses import LINKS, exclude_absent_classes
 from models.training.network import Network
 from models.training.settings import NeuralStage
 
-WEIGHTS = "weights.safetensors"
-TRAINING = "training.json"
 ROWS_ON_GPU = 8
 """Rows of a prediction on a GPU for each row of a batch in training, which also has gradients."""
 Encoded = Callable[[int], Batches]

@@ -219,6 +219,15 @@ class NeuralStage(Stage):
             yield "label_smoothing requires a built-in classification loss; remove it"
 
     @property
+    def n_epochs(self) -> int:
+        """The setting `epochs`."""
+        return self.epochs
+
+    def with_share_of_epochs(self, share: float) -> Self:
+        """Return the stage with a share of its epochs."""
+        return self.model_copy(update={"epochs": max(1, round(share * self.epochs))})
+
+    @property
     def molecule_feature_names(self) -> list[str]:
         """Names that `molecule_features` contains."""
         return [feature for feature in self.molecule_features if isinstance(feature, str)]
@@ -249,7 +258,7 @@ class NeuralStage(Stage):
         yield from super().check(tables)
         yield from check_encoders(self, tables)
         if self.learns_auxiliary_targets:
-            names = tables.competition.auxiliary_targets
+            names = tables.context.auxiliary
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
 
 
@@ -275,7 +284,7 @@ class MoleculeStage(NeuralStage):
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check `columns` as well; see `Stage.check`."""
-        molecule_columns(self.columns, tables.competition.smiles, self.kind)
+        molecule_columns(self.columns, tables.context.smiles, self.kind)
         yield from super().check(tables)
 
     def encode_molecules(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core.files import write_json
 from models.context import Context
-from models.stage import write_notes
+from models.job_folder import TRAINING, WEIGHTS, write_notes
 from models.training.batches import Batches, EncodedDataset, MicroBatch, in_advance
 from models.training.checkpoint import Checkpoint
 from models.training.labels import target_scale
@@ -25,14 +25,7 @@ from models.training.loss_log import LossLog, start_tracker, track, tracker_argu
 from models.training.losses import LabelBatch, load_loss
 from models.training.network import Network, audit, halve_frozen, rates, set_rates
 from models.training.optimizer import make_average, make_optimizer, make_schedule, recompute_layers
-from models.training.prediction import (
-    TRAINING,
-    WEIGHTS,
-    Encoded,
-    as_predictions,
-    forward,
-    make_accelerator,
-)
+from models.training.prediction import Encoded, as_predictions, forward, make_accelerator
 from models.training.settings import NeuralStage
 
 CLIP_NORM = 1.0

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.clean import to_numbers
+from competition.cells import to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles

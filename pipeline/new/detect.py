@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from competition.clean import check_ids, describe_rows
+from competition.cells import check_ids, describe_rows
 from competition.molecules import canonical_smiles, normalised_text
 from competition.task import class_names, match_columns
 from core.errors import DataError, join_first

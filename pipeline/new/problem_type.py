@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.clean import to_numbers
+from competition.cells import to_numbers
 from competition.labels import describe_range, parse_bounded
 from competition.metrics import get_metric
 from competition.task import MISSING, class_name, class_names

@@ -23,8 +23,8 @@ from core.paths import PACKAGES, Bundle, Kernel, Paths, kaggle_files, kaggle_mou
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
+from models.job_folder import REPORT
 from models.jobs.job_files import verify_job
-from models.jobs.plan import REPORT
 from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK

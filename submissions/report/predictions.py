@@ -11,7 +11,7 @@ from core.files import read_json, read_table
 from core.text import format_with_error, shortened
 from core.types import Array
 from folds.make import missing_class_warnings
-from models.jobs.predictions import stage_oof_std
+from models.jobs.job import stage_oof_std
 from models.training.loss_log import read_losses
 from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table

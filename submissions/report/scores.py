@@ -5,19 +5,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from competition.clean import read_table_with_ids, require_columns
+from competition.cells import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
 from competition.dataset import without_extra_rows
 from competition.labels import parse_labels
-from competition.task import class_name, class_numbers, from_submission_columns, raw_rows_for
+from competition.metrics import raw_rows_for
+from competition.task import class_name, class_numbers, from_submission_columns
 from core.errors import ConfigError
 from core.files import read_json, read_table, read_text_table
 from core.text import format_number, format_with_error, mean_and_std
 from core.types import Array
 from models.inputs.weights import describe_labels
+from models.job_folder import REPORT, read_notes
 from models.jobs.compute import UNUSED_LABELS
-from models.jobs.plan import REPORT
-from models.stage import FOLD_MARKS, read_notes
+from models.stage import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.scoring import Scorer
 from submissions.report.elements import Element, Figure, make_table

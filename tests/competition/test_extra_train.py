@@ -47,7 +47,7 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path):
     assert len(without_extra_rows(tables.train)) == N
     config = load_competition(str(tmp_path / "small.yaml"))
     write_table(tmp_path / "train.parquet", make_folds(config, FoldsConfig(n_folds=3), tables).train)
-    rows = read_rows(tmp_path / "train.parquet", config, labelled=True)
+    rows = read_rows(tmp_path / "train.parquet", config.columns, labelled=True)
     assert rows.folds[rows.extra].tolist() == [-1, -1]
     assert rows.folds[~rows.extra].min() == 0
     assert rows.weights.tolist() == [1.0] * N + [0.25] * 2
@@ -169,7 +169,7 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path):
     train = "id,SMILES,y,trust,logP a,CCO,1,0.5, b,CCC,2,1,7"
     config = load_competition(str(write_small(tmp_path, train, weight="trust", auxiliary_targets=["logP"])))
     write_prepared(prepare(config), config)
-    rows = read_rows(config.paths.train, config, labelled=True)
+    rows = read_rows(config.paths.train, config.columns, labelled=True)
     np.testing.assert_array_equal(rows.auxiliary, [[NAN], [7]])
     assert (rows.weights.tolist(), "logP" in rows.inputs) == ([0.5, 1], False)
 

@@ -33,7 +33,7 @@ def prepared(folder, train=TRAIN, **settings):
     config = load_competition(str(write_small(folder, train, **settings)))
     tables = prepare(config)
     write_table(config.paths.train, tables.train)
-    return tables, read_rows(config.paths.train, config, labelled=True)
+    return tables, read_rows(config.paths.train, config.columns, labelled=True)
 
 
 def test_censored_labels_are_missing_by_default_and_counted(tmp_path):

@@ -137,9 +137,9 @@ def test_what_is_written_reads_back_as_rows(tmp_path):
     write_prepared(tables, config)
     lines = ["2 training rows, 2 test rows", "missing labels: y 1", "columns with only one value: y"]
     assert describe(tables.report).splitlines() == lines
-    rows = read_rows(config.paths.train, config, labelled=True)
+    rows = read_rows(config.paths.train, config.columns, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])
     np.testing.assert_array_equal(rows.y, [[0.1], [np.nan]])
     assert rows.take(np.array([False, True])).ids == ["x"]
-    assert read_rows(config.paths.test, config, labelled=False).y is None
+    assert read_rows(config.paths.test, config.columns, labelled=False).y is None
     assert read_table(config.paths.sample)["id"].tolist() == ["t1", "t2"]

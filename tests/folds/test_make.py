@@ -139,7 +139,7 @@ def test_a_job_of_time_ordered_folds_trains_on_earlier_blocks_alone(tmp_path, fo
     path = user_folds(tmp_path, "time", DATES, n_folds=2)
     _, paths, folds = divided(path)
     assert folds == [0, -1, 1, 0, -1, 1]
-    rows = read_rows(paths.train, load_competition(str(path)), labelled=True)
+    rows = read_rows(paths.train, load_competition(str(path)).columns, labelled=True)
     assert "".join(rows.take(training_rows(rows, fold, in_time_order=True)).ids) == trained
 
 

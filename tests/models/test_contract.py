@@ -15,7 +15,8 @@ from core.files import read_table, write_table
 from core.paths import Paths
 from folds.make import read_folds
 from models.context import Context
-from models.jobs.plan import Job, JobPlan, made_by
+from models.jobs.job import Job
+from models.jobs.plan import JobPlan, made_by
 from models.jobs.run_job import run_job
 from models.registry import KINDS, make_stage
 from models.stages.trees import Trees
@@ -129,7 +130,9 @@ def fitted(request, home, tmp_path_factory):
     """
     config = load_competition(str(home / "mixed.yaml"))
     work = home / "work" / "mixed" / "prepared"
-    train, test = (read_rows(work / f"{name}.parquet", config, name == "train") for name in ("train", "test"))
+    train, test = (
+        read_rows(work / f"{name}.parquet", config.columns, name == "train") for name in ("train", "test")
+    )
     train = replace(train, y=labels(train.y, request.param[1]))
     here = tmp_path_factory.mktemp("here")
     inputs, y = train.inputs.copy(), train.y.copy()

@@ -9,7 +9,7 @@ import pytest
 
 from competition.task import Task
 from core.errors import DataError
-from models.stage import read_notes
+from models.job_folder import read_notes
 from models.stages.file import File, fold_mark
 from tests.conftest import mixed_tables
 from tests.models.external_predictions import write_external_predictions

@@ -17,8 +17,8 @@ from core.errors import ConfigError, DataError
 from models.inputs import frozen_encoders
 from models.inputs.cache import Cache
 from models.inputs.feature_blocks import feature_caches, molecule_blocks
+from models.job_folder import read_notes
 from models.registry import make_stage
-from models.stage import read_notes
 from models.stages.sklearn import Sklearn
 from tests.models import encoders, made
 from tests.models.encoders import SMILES, table

@@ -15,7 +15,7 @@ from chemprop.nn import BondMessagePassing
 from competition.task import Task
 from core.errors import ConfigError
 from core.files import read_json
-from models.stage import read_notes
+from models.job_folder import read_notes
 from models.stages.gnn import Gnn
 from models.training.labels import require_auxiliary
 from tests.models import made

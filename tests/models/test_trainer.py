@@ -19,7 +19,7 @@ from competition.task import Task
 from core.errors import DataError
 from core.files import read_json, sha256_of
 from models.context import HeldOut
-from models.stage import read_notes
+from models.job_folder import read_notes
 from models.stages.gnn import Gnn
 from models.training import neural, prediction, trainer
 from models.training.batches import Batches, EncodedDataset, in_advance

@@ -16,7 +16,7 @@ import torch
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
-from models.stage import read_notes
+from models.job_folder import read_notes
 from models.stages.catboost import Catboost
 from models.stages.lightgbm import Lightgbm
 from models.stages.sklearn import Sklearn

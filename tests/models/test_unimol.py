@@ -13,11 +13,11 @@ from unimol_tools.data.conformer import mol2unimolv2
 from core.errors import ConfigError
 from models.inputs import conformers
 from models.inputs.conformers import build_molecule, embed_conformers
+from models.job_folder import read_notes
 from models.networks import unimol
 from models.networks.unimol import UnimolBackbone, encode, read_vocabulary
 from models.networks.unimol2 import UNKNOWN, Unimol2Backbone, featurise
 from models.networks.unimol_common import collate, load_checkpoint
-from models.stage import read_notes
 from models.stages.unimol import Unimol
 from models.stages.unimol2 import Unimol2
 from models.training.network import audit, rates, set_rates

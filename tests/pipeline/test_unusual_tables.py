@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from rdkit import Chem
 
-from competition.clean import parse_times
+from competition.cells import parse_times
 from competition.descriptors import descriptors
 from competition.molecules import MAX_ATOMS
 from competition.prepare import prepare

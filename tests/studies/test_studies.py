@@ -15,7 +15,7 @@ from competition.metrics import METRICS
 from core.errors import ConfigError, DataError
 from core.files import PROJECT
 from core.paths import CONFIGS
-from models.jobs.predictions import read_predictions
+from models.jobs.job import read_predictions
 from studies.run import STUDIES, cells_of, corrected_interval, load_study, run_study
 from tests.competition.small import write_small
 

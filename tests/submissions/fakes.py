@@ -14,10 +14,10 @@ from competition.dataset import FOLD
 from competition.metrics import METRICS
 from core.files import read_table, write_table
 from folds.make import run as make_folds
+from models.jobs.job import write_predictions
 from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import make_plan
-from models.jobs.predictions import write_predictions
 from models.jobs.train import train
 from submissions.build import build_submission
 from submissions.config import load_config

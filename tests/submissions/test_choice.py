@@ -5,7 +5,7 @@ import pytest
 
 from core.errors import DataError
 from core.files import write_json
-from models.jobs.predictions import read_predictions, std_file
+from models.jobs.job import read_predictions, std_file
 from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK

@@ -11,9 +11,9 @@ from markupsafe import escape
 
 from competition.metrics import METRICS
 from core.files import read_json, read_text_table, write_table
+from models.job_folder import LOSSES
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
-from models.training.loss_log import LOSSES
 from submissions.report import figures
 from submissions.report import report as report_module
 from submissions.report.predictions import cross_fitted

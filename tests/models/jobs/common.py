@@ -18,6 +18,7 @@ from core.files import PROJECT, sha256_of
 from core.paths import Paths
 from core.settings import NO_OVERRIDES, Overrides
 from folds.make import run as make_folds
+from models.jobs.compute import rows_of_job
 from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult, Task
@@ -90,6 +91,11 @@ def planned(folder, seed=None, reuse=False, **sections):
     competition, config = load_competition(path, overrides), load_config(path)
     make_folds(competition, config.folds)
     return make_plan(competition, config.stages, reuse)
+
+
+def rows_of(job, plan):
+    """The rows and the context of a job."""
+    return rows_of_job(job, plan.stages[job.stage], plan.tables)
 
 
 def upgrade(monkeypatch, library, version):

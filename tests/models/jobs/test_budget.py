@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.files import write_json
+from models.job_folder import PROGRESS
 from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
 from models.jobs import scheduler
@@ -17,13 +18,11 @@ from models.jobs.budget_stages import (
     HAS_ENDED,
     Clock,
     epoch_shares,
-    with_epochs,
     with_more_seeds,
 )
 from models.jobs.job_files import write_failure
 from models.jobs.pace import Paces, makespan
 from models.jobs.plan import Job, make_plan
-from models.jobs.progress import PROGRESS
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.stages.gnn import Gnn
 from models.stages.lightgbm import Lightgbm
@@ -359,7 +358,7 @@ def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows():
     net = Gnn(kind="gnn", epochs=50)
     assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
     assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
-    assert [with_epochs(net, 0.35).epochs, with_epochs(net, 0.001).epochs] == [18, 1]
+    assert [net.with_share_of_epochs(share).epochs for share in (0.35, 0.001)] == [18, 1]
 
 
 def test_seeds_are_added_to_what_depends_on_them_and_labels_of_test_rows_are_left_out():

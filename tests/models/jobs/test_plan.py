@@ -8,7 +8,6 @@ import pytest
 from core import code_digest
 from core.errors import ConfigError
 from models.jobs import plan as plan_module
-from models.jobs.compute import job_seed
 from models.jobs.job_files import write_report
 from models.jobs.plan import describe_retraining
 from models.jobs.run_job import run_job
@@ -184,10 +183,10 @@ def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp
 
 
 def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_path):
-    configs = [planned(tmp_path, seed).competition for seed in (None, 1)]
-    seeds = {job_seed(config, seed, fold) for config in configs for seed in (0, 1) for fold in (-2, 0, 1)}
+    tables = [planned(tmp_path, seed).tables for seed in (None, 1)]
+    seeds = {each.job_seed(seed, fold) for each in tables for seed in (0, 1) for fold in (-2, 0, 1)}
     assert len(seeds) == 12
-    assert job_seed(configs[0], 0, 0) == 1904144577
+    assert tables[0].job_seed(0, 0) == 1904144577
 
 
 def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path):

@@ -15,14 +15,15 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, write_table
 from folds.make import read_folds
-from models.jobs.compute import UNUSED_LABELS, pseudo_labels, rows_of_job
-from models.jobs.plan import REPORT, Job, make_plan
-from models.jobs.predictions import write_predictions
+from models.job_folder import REPORT
+from models.jobs.compute import UNUSED_LABELS, pseudo_labels
+from models.jobs.job import Job, write_predictions
+from models.jobs.plan import make_plan
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from submissions.config import load_config
 from tests.conftest import SMOKE, mixed_tables, write_competition
-from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned
+from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned, rows_of
 
 TRAIN, TEST = (table.assign(SMILES=table["SMILES"].map(canonical_smiles)) for table in mixed_tables())
 NEW = ["C" * n + "Br" for n in range(5, 15)]
@@ -67,7 +68,7 @@ def test_rows_of_held_out_molecules_leave_and_other_assays_reach_only_stages_wit
     stages = {"heads": HEADS, "headless": {**GNN, "auxiliary_weight": 0}, "trees": FEATURES}
     plan = plan_with_assay(tmp_path, LABELS, **stages, ignoring={**GNN, "extra_rows": "ignore"})
     for job in plan.jobs:
-        train = rows_of_job(job, plan).train
+        train = rows_of(job, plan).train
         held_out = set(TRAIN["SMILES"][is_held_out(plan, job.fold)])
         salts = {f"{text}.Cl" for text in held_out}
         assert not {*train.inputs["SMILES"]} & {*held_out, *salts}
@@ -77,7 +78,7 @@ def test_rows_of_held_out_molecules_leave_and_other_assays_reach_only_stages_wit
         n_heads = 2 * n_own + len(TEST) + len(NEW) if job.stage == "heads" else 0
         assert (len(train), np.isfinite(train.auxiliary).sum()) == (n_own + n_heads, n_heads)
     refit = Job("heads", 0, REFIT_FOLD, tmp_path)
-    assert len(rows_of_job(refit, plan).train) == 3 * len(TRAIN) + len(TEST) + len(NEW)
+    assert len(rows_of(refit, plan).train) == 3 * len(TRAIN) + len(TEST) + len(NEW)
 
 
 def test_the_label_of_a_held_out_molecule_changes_no_prediction_of_its_fold(tmp_path):
@@ -89,7 +90,7 @@ def test_the_label_of_a_held_out_molecule_changes_no_prediction_of_its_fold(tmp_
             assert run_job(job, plan).status == "ok"
         first, second, _ = plan.jobs
         mean = read_json(first.folder / "training.json")["mean"]
-        assert mean[1] == pytest.approx(np.nanmean(rows_of_job(first, plan).train.auxiliary))
+        assert mean[1] == pytest.approx(np.nanmean(rows_of(first, plan).train.auxiliary))
         files = first.oof_file, first.test_file(plan.test_key), second.oof_file
         return [read_table(file) for file in files]
 
@@ -124,7 +125,7 @@ def plan_with_source(folder, more=None, stage=BOTH, *others, **settings):
 
 def extra_rows(plan, fold):
     """The extra rows that a job trains on."""
-    train = next(rows_of_job(job, plan).train for job in plan.jobs if job.fold == fold)
+    train = next(rows_of(job, plan).train for job in plan.jobs if job.fold == fold)
     return train.take(train.extra)
 
 
@@ -191,9 +192,9 @@ def test_a_job_whose_shared_labels_are_too_few_does_not_use_the_source_and_says_
         result = run_job(job, plan)
         assert result.lines[0].endswith(f"; {message}") == bool(n_held_out)
         assert read_json(job.folder / REPORT)[UNUSED_LABELS] == expected
-        assert rows_of_job(job, plan).train.extra.any() == (not n_held_out)
+        assert rows_of(job, plan).train.extra.any() == (not n_held_out)
     ignoring = plan_with_source(tmp_path, few, {**TREES, "extra_rows": "ignore"})
-    assert [rows_of_job(job, ignoring).unused_labels for job in ignoring.jobs] == [[], [], []]
+    assert [rows_of(job, ignoring).unused_labels for job in ignoring.jobs] == [[], [], []]
 
 
 SOURCE = {**TREES, "max_trees": 20}
@@ -244,7 +245,7 @@ def test_rows_that_only_train_are_in_the_groups_and_folds_of_the_training_rows(t
         run_job(job, job_plan)
     held_out = read_folds(job_plan.paths.folds, [*train["id"], "extra0_2"])[4]
     for job in job_plan.jobs_of_stage("learner"):
-        rows = rows_of_job(job, job_plan)
+        rows = rows_of(job, job_plan)
         ids = rows.train.ids
         if job.fold == held_out:
             assert not {train["id"][4], "extra0_2"} & set(ids)
@@ -266,7 +267,7 @@ def test_labels_of_the_held_out_fold_reach_no_pseudo_label_of_its_job(tmp_path):
         now = make_plan(plan.competition, plan.stages)
         for job in now.jobs_of_stage("source"):
             run_job(job, now)
-        told = {job.fold: rows_of_job(job, now).train for job in now.jobs_of_stage("learner")}
+        told = {job.fold: rows_of(job, now).train for job in now.jobs_of_stage("learner")}
         return {fold: train.y[train.weights == 0.3, 0].tolist() for fold, train in told.items()}
 
     before = labels()
@@ -290,7 +291,7 @@ def test_a_fold_needs_that_fold_of_every_source_and_a_refit_all_of_them(tmp_path
 def test_a_refit_gets_the_folders_of_its_folds(tmp_path):
     plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     *folds, refit = plan.jobs
-    assert rows_of_job(refit, plan).context.fold_model_dirs == [job.folder for job in folds]
+    assert rows_of(refit, plan).context.fold_model_dirs == [job.folder for job in folds]
 
 
 def test_the_key_follows_the_source_its_seeds_the_weight_and_the_test_table(tmp_path):

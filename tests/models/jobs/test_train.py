@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from core.files import read_json
-from models.jobs.compute import read_tables
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, share_done
@@ -32,7 +31,7 @@ def many_molecules():
 def tasks_of(folder, cores=1, shard=(1, 1), **sections):
     """The tasks of a small competition on a machine of so many cores."""
     plan = planned(folder, **sections).select(shard=shard)
-    tables = list(read_tables(plan))
+    tables = list(plan.tables.read())
     return job_tasks(plan, plan.jobs, tables, InlineExecutor(cores))
 
 

@@ -13,17 +13,16 @@ from core.errors import DataError
 from core.files import read_table, sha256_of, write_json
 from folds.make import read_folds
 from models.jobs import compute
-from models.jobs.compute import rows_of_job
+from models.jobs.job import read_predictions, stage_oof, stage_test, write_predictions
 from models.jobs.job_files import start_attempt, verify_job, write_report
 from models.jobs.plan import Job
-from models.jobs.predictions import read_predictions, stage_oof, stage_test, write_predictions
 from models.jobs.progress import ProgressFile
 from models.jobs.run_job import run_job
 from models.stages import trees
 from models.training import checkpoint
 from models.training.loss_log import read_losses
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, STAGES, TREES, planned
+from tests.models.jobs.common import GNN, STAGES, TREES, planned, rows_of
 
 
 def run_all(folder, stage, **sections):
@@ -31,7 +30,7 @@ def run_all(folder, stage, **sections):
     plan = planned(folder, stages={"one": stage}, **sections)
     for job in reversed(plan.jobs):
         assert run_job(job, plan).status == "ok"
-    rows = read_rows(plan.paths.train, plan.competition, True)
+    rows = read_rows(plan.paths.train, plan.competition.columns, True)
     oof = stage_oof(plan.jobs, rows.ids, rows.folds, ["lumo", "mu"])
     test_ids = list(read_table(plan.paths.test)["id"])
     return rows, oof, stage_test(plan.jobs, plan.test_key, test_ids, ["lumo", "mu"])
@@ -66,7 +65,7 @@ def test_a_job_trains_on_other_folds_and_a_refit_on_every_row(tmp_path):
     ids = np.array(read_table(plan.paths.train)["id"])
     folds = read_folds(plan.paths.folds, list(ids))
     for job, fold in zip(plan.jobs, (0, 1, 2, REFIT_FOLD), strict=True):
-        rows = rows_of_job(job, plan)
+        rows = rows_of(job, plan)
         assert rows.train.ids == list(ids[folds != fold])
         assert rows.held_out.ids == list(ids[folds == fold])
 
@@ -121,7 +120,7 @@ def test_the_score_after_the_last_epoch_is_that_of_the_fold(tmp_path):
     job, competition = plan.jobs[0], plan.competition
     assert run_job(job, plan).status == "ok"
     scores = [row.held_out_score for row in read_losses(job.folder)]
-    rows = rows_of_job(job, plan).held_out
+    rows = rows_of(job, plan).held_out
     y_pred = read_predictions(job.oof_file, rows.ids, competition.targets)
     assert len(scores) == 3
     assert scores[-1] == pytest.approx(competition.scorer(rows.y, y_pred), rel=1e-6)

@@ -12,7 +12,7 @@ import numpy as np
 from core.errors import ConfigError
 from core.files import read_json, write_json
 from models.api import Stage
-from models.stage import write_notes
+from models.job_folder import write_notes
 
 
 class Counted(Stage):

@@ -1,7 +1,7 @@
-"""Files of predictions: Parquet tables with `id` and a column of float64 per output, joined on the id."""
+"""One job, and its predictions: Parquet tables with `id` and a column of float64 per output, joined on the id."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,53 @@ from competition.dataset import REFIT_FOLD
 from core.errors import DataError
 from core.files import read_table, write_table
 from core.types import Array, Integers
-
-if TYPE_CHECKING:
-    from models.jobs.plan import Job
+from models.job_folder import OOF, REPORT, TEST_FOLDER
 
 MAX_PREDICTION = 1e100
 """Largest finite prediction: squares of larger ones overflow in scores and blends."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fold of one seed of one stage, or a refit of that seed on all rows.
+
+    Attributes:
+        dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
+            the folds of its seed.
+        predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
+        n_rows: number of rows of the training table that it trains on, as a measure of its time.
+    """
+
+    stage: str
+    seed: int
+    fold: int
+    folder: Path
+    dependencies: "tuple[Job, ...]" = ()
+    predicts_test: bool = True
+    n_rows: int = 1
+
+    @property
+    def oof_file(self) -> Path:
+        """File of the predictions for the rows of its fold."""
+        return self.folder / OOF
+
+    @property
+    def title(self) -> str:
+        """Name of the job in messages: `gnn/seed_0/fold_3`."""
+        return f"{self.stage}/seed_{self.seed}/{self.folder.name.lstrip('.')}"  # .fold_3 while it is trained
+
+    def test_file(self, test_key: str) -> Path:
+        """Return the file of its predictions for a test table."""
+        return self.folder / TEST_FOLDER / f"{test_key}.parquet"
+
+    @property
+    def finished(self) -> bool:
+        """Whether report.json is there, which is written last."""
+        return (self.folder / REPORT).exists()
+
+    def has_predicted(self, test_key: str) -> bool:
+        """Whether it is finished, and its predictions for a test table are there."""
+        return self.finished and self.test_file(test_key).exists()
 
 
 def std_file(file: Path) -> Path:
@@ -62,7 +103,7 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
     return predictions.loc[ids].to_numpy()
 
 
-def stage_oof(jobs: list["Job"], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
+def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
     """Return out-of-fold predictions of a stage, mean over its seeds, (n_rows, n_outputs); NaN in fold -1."""
     files = {job: job.oof_file for job in jobs if job.fold != REFIT_FOLD}
     mean = _join_folds(files, ids, folds, outputs)
@@ -71,7 +112,7 @@ def stage_oof(jobs: list["Job"], ids: list[str], folds: Integers, outputs: list[
     return mean
 
 
-def stage_oof_std(jobs: list["Job"], ids: list[str], folds: Integers, outputs: list[str]) -> Array | None:
+def stage_oof_std(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array | None:
     """Return the standard deviations that a stage predicts for held-out rows, mean over its seeds.
 
     Returns:
@@ -83,7 +124,7 @@ def stage_oof_std(jobs: list["Job"], ids: list[str], folds: Integers, outputs: l
     return _join_folds(files, ids, folds, outputs)
 
 
-def _join_folds(files: dict["Job", Path], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
+def _join_folds(files: dict[Job, Path], ids: list[str], folds: Integers, outputs: list[str]) -> Array:
     """Return the tables of all folds as one, mean over seeds, (n_rows, n_outputs); NaN in other rows."""
     values_of_seed: dict[int, Array] = {}
     for job, file in files.items():
@@ -93,7 +134,7 @@ def _join_folds(files: dict["Job", Path], ids: list[str], folds: Integers, outpu
     return np.asarray(np.mean(list(values_of_seed.values()), axis=0))
 
 
-def stage_test_std(jobs: list["Job"], test_key: str, ids: list[str], outputs: list[str]) -> Array | None:
+def stage_test_std(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array | None:
     """Return the standard deviations that a stage predicts for test rows, mean over its jobs, (n_rows, n_outputs).
 
     None if a job has no standard deviations.
@@ -104,7 +145,7 @@ def stage_test_std(jobs: list["Job"], test_key: str, ids: list[str], outputs: li
     return np.mean([read_predictions(file, ids, outputs) for file in files], axis=0)
 
 
-def stage_test(jobs: list["Job"], test_key: str, ids: list[str], outputs: list[str]) -> Array:
+def stage_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
     """Return test predictions of a stage, (n_rows, n_outputs), in the order of `ids`.
 
     They are the mean over folds and seeds, the mean of the refits over seeds, or the mean of both
@@ -116,6 +157,6 @@ def stage_test(jobs: list["Job"], test_key: str, ids: list[str], outputs: list[s
     return np.mean(means, axis=0)
 
 
-def mean_test(jobs: list["Job"], test_key: str, ids: list[str], outputs: list[str]) -> Array:
+def mean_test(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array:
     """Return the mean test predictions of jobs, (n_rows, n_outputs), in the order of `ids`."""
     return np.mean([read_predictions(job.test_file(test_key), ids, outputs) for job in jobs], axis=0)

@@ -1,0 +1,128 @@
+"""Cells of raw tables: ids, numbers, times and folds. Errors name the row and its id."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.task import MISSING
+from core.errors import DataError, Mistake, join_first
+from core.files import read_text_table
+
+MAX_NUMBER = 1e100
+"""Largest absolute number that is accepted; the squares of larger ones overflow."""
+
+
+def describe_rows(table: pd.DataFrame, mask: Any, id_column: str, name: str | None = None) -> str:
+    """Return the first rows of a mask by number and id, with their cells of a column."""
+    rows = table[np.asarray(mask)]
+    ids = rows[id_column]
+    cells = rows[name or id_column]
+    return join_first(rows.index, lambda n: f"row {n} (id {ids[n]!r})" + (f": {cells[n]!r}" if name else ""))
+
+
+def raise_if_any(
+    table: pd.DataFrame,
+    is_invalid: Any,
+    name: str,
+    id_column: str,
+    where: object,
+    what: str,
+    advice: str = "Correct them.",
+) -> None:
+    """Raise a DataError if a column of a raw table has invalid cells.
+
+    Args:
+        is_invalid: (n_rows,) bool.
+        where: file of the table.
+        what: what the invalid cells are.
+    """
+    if np.any(is_invalid):
+        rows = describe_rows(table, is_invalid, id_column, name)
+        invalid = table[np.asarray(is_invalid)]
+        mistakes = [
+            Mistake(what, None, str(where), row, row_id, name, value, advice)
+            for row, row_id, value in zip(invalid.index, invalid[id_column], invalid[name], strict=True)
+        ]
+        raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}", mistakes)
+
+
+def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
+    """Raise a DataError if a table lacks one of these columns."""
+    missing = ", ".join(name for name in names if name not in table.columns)
+    if missing:
+        available = ", ".join(table.columns)
+        raise DataError(
+            f"{where}: missing columns: {missing}; available: {available}. Correct the file, or the YAML."
+        )
+
+
+def check_ids(ids: pd.Series, where: object) -> None:
+    """Raise a DataError if an id is empty or not unique."""
+    empty = ids.index[ids.str.strip() == ""]
+    if len(empty):
+        raise DataError(f"{where}: row {empty[0]} has no id. Give every row a unique id.")
+    duplicates = ids[ids.duplicated()].unique()
+    if len(duplicates):
+        raise DataError(f"{where}: duplicate ids: {join_first(duplicates)}. Remove the extra rows.")
+
+
+def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:
+    """Return a raw CSV as text.
+
+    Args:
+        columns: columns that it must have, first that of the ids, which must be unique.
+    """
+    table = read_text_table(file)
+    require_columns(table, columns, file)
+    check_ids(table[columns[0]], file)
+    return table
+
+
+def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """Return cells as floats, and a mask of those that are not finite numbers.
+
+    Invalid cells and empty ones, NA, NaN, null and None are NaN.
+    """
+    text = cells.str.strip()
+    is_missing = text.str.lower().isin(MISSING)
+    numbers = pd.to_numeric(text.where(~is_missing, "nan"), errors="coerce").astype(float)
+    is_invalid = (numbers.isna() & ~is_missing) | (numbers.abs() > MAX_NUMBER)
+    return numbers.mask(is_invalid), is_invalid
+
+
+def parse_numbers(
+    table: pd.DataFrame,
+    name: str,
+    id_column: str,
+    where: object,
+    advice: str = "Rewrite them like 1234.5, or empty them.",
+) -> pd.Series:
+    """Return a column as finite floats; an empty cell, NA, NaN, null or None is NaN."""
+    numbers, is_invalid = to_numbers(table[name])
+    what = "cells that are not finite numbers"
+    raise_if_any(table, is_invalid, name, id_column, where, what, advice)
+    return numbers
+
+
+def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
+    """Return a column of numbers or ISO 8601 dates as numbers that increase with time."""
+    text = table[name].str.strip()
+    numbers = pd.to_numeric(text, errors="coerce")
+    dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+    if numbers.notna().sum() < dates.notna().sum():
+        epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
+        numbers = (dates - epoch).dt.total_seconds()
+    what = "times that are neither numbers nor dates such as 2025-05-31 (one kind per column)"
+    raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
+    return numbers.astype(float)
+
+
+def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
+    """Return a column of integers from -1, none missing."""
+    text = table[name].str.strip()
+    is_invalid = ~text.str.fullmatch(r"-1|\d{1,4}")
+    what = "folds that are neither a whole number from 0 up nor -1"
+    raise_if_any(table, is_invalid, name, id_column, where, what)
+    return text.astype(int)
