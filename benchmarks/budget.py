@@ -35,7 +35,7 @@ from competition.task import from_submission_columns
 from core.files import PROJECT, read_table, read_text_table
 from core.settings import parse_duration
 from core.types import Array
-from models.inputs.feature_blocks import encoder_block, fit_encoders, molecule_blocks
+from models.features import encoder_block, fit_encoders, molecule_blocks
 from models.registry import make_stage
 from submissions.columns import label_means
 from submissions.report.scores import read_answers

@@ -46,10 +46,10 @@ from competition.task import Task
 from core.files import PROJECT, read_json
 from models import targets
 from models.context import Context
+from models.hardware import free_gpu_memory, peak_gpu_gib, visible_cards
 from models.job_folder import read_notes
 from models.registry import make_stage
-from models.training import checkpoint, neural
-from models.training.hardware import free_gpu_memory, peak_gpu_gib, visible_cards
+from models.training import neural, trainer
 
 DATA = PROJECT / "competition" / "data"
 MOLECULES = ("qm9_orbitals", "SMILES", "homo_eV")
@@ -236,7 +236,7 @@ def time_training(case: Case, seconds: float, begin: float = 0.0, **changes: Any
 
 def fit_with_checkpoints(case: Case, folder: Path, epochs: int) -> None:
     """In a process that may be killed: a fit that writes checkpoints all the time."""
-    checkpoint.SECONDS_BETWEEN, checkpoint.WRITES_BETWEEN = 0.2, 1
+    trainer.SECONDS_BETWEEN_CHECKPOINTS, trainer.WRITES_BETWEEN = 0.2, 1
     case.fit(folder, epochs=epochs)
 
 

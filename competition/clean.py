@@ -19,9 +19,9 @@ from competition.molecules import (
     standard_form,
     standardise_molecules,
 )
-from core.code_digest import code_digest_of
 from core.errors import ConfigError, DataError, join_first
 from core.files import digest, read_table, sha256_of, work_root, write_table
+from core.modules import code_digest_of
 from core.user_code import (
     data_files,
     imported_versions,

@@ -21,17 +21,9 @@ from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_
 from competition.task import Task, class_name, class_names, match_columns
 from core.errors import ConfigError, Mistake
 from core.files import read_text_table
+from core.overrides import NO_OVERRIDES, Overrides, describe_errors
 from core.paths import Paths, config_folders
-from core.settings import (
-    NO_OVERRIDES,
-    Overrides,
-    StrictModel,
-    UniqueList,
-    UserCodeRef,
-    UserPath,
-    absolute_code_ref,
-    describe_errors,
-)
+from core.settings import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
 from core.types import ProblemType, Standardise
 from core.yaml_files import load_yaml
 

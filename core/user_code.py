@@ -12,9 +12,9 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from core.code_digest import imported_names
 from core.errors import ConfigError
 from core.files import digest, sha256_of
+from core.modules import imported_names
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
 _LOADED: set[str] = set()

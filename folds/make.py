@@ -16,7 +16,6 @@ from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
-from core.code_digest import code_digest_of
 from core.errors import DataError, join_first
 from core.files import (
     as_csv,
@@ -28,6 +27,7 @@ from core.files import (
     read_text_table,
     write_table,
 )
+from core.modules import code_digest_of
 from core.types import Integers
 from folds.groups import connected
 from folds.kinds import FoldsConfig

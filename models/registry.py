@@ -4,13 +4,13 @@ To add a kind, write a subclass of `models.stage.Stage` in `models/stages/KIND.p
 class in a file next to the YAML needs no entry: `kind: mine.py:Class`.
 """
 
-import importlib
 import inspect
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationInfo
 
 from core.errors import ConfigError
+from core.modules import load
 from core.settings import absolute_code_ref
 from core.user_code import load_user_code, short_ref
 from models.stage import Stage
@@ -45,7 +45,7 @@ def stage_class(kind: str) -> type[Stage]:
             f"kind must be one of {', '.join(KINDS)}, or file.py:Class for a stage of your own; got {kind!r}"
         )
     module, _, name = KINDS[kind].partition(":")
-    built_in: type[Stage] = getattr(importlib.import_module(module), name)
+    built_in: type[Stage] = getattr(load(module), name)
     return built_in
 
 

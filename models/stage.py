@@ -42,8 +42,8 @@ from models.inputs.weights import (
     reads_molecules,
     require_weights_of_kind,
 )
-from models.training.labels import require_log1p
 
+FEATURES, FINGERPRINTS = "models.features", "models.inputs.fingerprints"
 WHY_OPTIMISTIC = (
     "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
     "cross_fitted_score of a blend with it, may be optimistic"
@@ -245,6 +245,11 @@ class Stage(StrictModel):
         return []
 
     @property
+    def reads_features(self) -> bool:
+        """Whether the stage reads features of molecules, or of frozen encoders."""
+        return bool(self.molecule_feature_names or self.encoders)
+
+    @property
     def count_bits(self) -> int:
         """Length of the count vectors among these features."""
         return 1024
@@ -319,6 +324,15 @@ class Stage(StrictModel):
         """
         return {}
 
+    def modules(self, context: Context) -> list[str]:
+        """Return the modules of the project that `fit` and `predict` import by name (`core.modules.load`).
+
+        Their code is part of the job keys, as is that of the module of the class.
+        """
+        names = [FEATURES] if self.reads_features else []
+        names += [FINGERPRINTS] if self.molecule_feature_names else []
+        return names + [encoder.module for encoder in self.encoders]
+
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
         """Return the caches that the jobs of the stage read, each with the keys of the rows of some tables.
 
@@ -350,8 +364,6 @@ class Stage(StrictModel):
             require_weights_of_kind(self.initial_weights, [self.kind])
         for encoder in self.encoders:
             require_weights_of_kind(encoder.weights, ["bert", *MOLECULE_KINDS])
-        if self.target_transform == "log1p":
-            require_log1p(tables.y)
         yield from ()
 
     def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:

@@ -20,11 +20,11 @@ from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
 from models.context import CheckTables
+from models.hardware import why_no_gpu
 from models.inputs.weights import describe_labels, digest_of_weights
 from models.jobs.plan import code_files, describe_retraining, make_plan, tables_of
 from models.stage import Stage
-from models.training.hardware import why_no_gpu
-from models.training.labels import labelled_rows
+from models.targets import labelled_rows, require_log1p
 from submissions.blend.candidates import fit_candidate, mean
 from submissions.blend.data import BlendData, from_json, to_json
 from submissions.blend.selection import Fitted
@@ -126,8 +126,10 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
+    if stage.target_transform == "log1p":
+        require_log1p(tables.y)
     warnings = list(stage.check(tables))
-    code_files(stage)
+    code_files(stage, tables.context)
     description = stage.kind
     for weights in stage.weight_names():
         digest_of_weights(weights)

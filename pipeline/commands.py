@@ -17,8 +17,9 @@ from typing import Any, get_args
 from core import cli
 from core.errors import ConfigError, ServiceError
 from core.files import read_json
+from core.overrides import Overrides
 from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
-from core.settings import TRACKER_VARIABLE, Overrides
+from core.settings import TRACKER_VARIABLE
 from core.types import ProblemType
 from pipeline.options import SETTINGS, SHARED, TRAINING, parse_budget, parse_shard
 

@@ -15,8 +15,9 @@ from typing import Any
 from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError
+from core.overrides import NO_OVERRIDES
 from core.paths import Paths
-from core.settings import NO_OVERRIDES, parse_duration
+from core.settings import parse_duration
 from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
-from core.settings import parse_duration, parse_setting, parse_stages
+from core.overrides import parse_setting, parse_stages
+from core.settings import parse_duration
 
 
 def parse_share(text: str) -> float:

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from competition.config import CompetitionConfig, read_yaml, validate
 from competition.metrics import CLASS_TYPES
 from core.errors import ConfigError
-from core.settings import NO_OVERRIDES, Overrides, StrictModel, UniqueList, UserCodeRef, parse_duration
+from core.overrides import NO_OVERRIDES, Overrides
+from core.settings import StrictModel, UniqueList, UserCodeRef, parse_duration
 from core.user_code import short_ref
 from folds.kinds import FoldsConfig
 from models.registry import Stages

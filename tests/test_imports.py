@@ -8,16 +8,24 @@ from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from core.code_digest import executed
 from core.files import PROJECT
 from models.registry import KINDS, stage_class
 from models.stage import Stage
 
 ROOMS = ["core", "competition", "folds", "models", "submissions", "pipeline", "studies"]
-MODELS = ["models.inputs", "models.training", "models.stages", "models.jobs"]
-NETWORKS = ["models.networks", *MODELS[1:]]
-LATE = {"models.training.settings": {"models.training.neural", "models.training.network"}}
-"""Imports inside of methods of the base class of neural stages: they call the training loop, which reads its fields."""
+MODELS = [
+    "models.context", "models.job_folder", "models.hardware", "models.inputs", "models.networks", "models.stage",
+    "models.features", "models.targets", "models.training", "models.stages", "models.registry", "models.jobs",
+]  # fmt: skip
+BY_NAME = {
+    "models.registry",
+    "models.inputs.encoder_settings",
+    "models.features",
+    "models.training",
+    "models.stages",
+}
+"""Who imports modules of the project by name: the kinds of stages, and what only some settings use. It is in the keys
+of jobs (`Stage.modules`)."""
 FILES = sorted(
     file for room in ROOMS for file in (PROJECT / room).rglob("*.py") if file.parent.name != "configs"
 )
@@ -27,18 +35,23 @@ def module_of(file):
     return ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(file):
-    """Modules of ours that a file imports, inside functions too, but not those for type annotations alone."""
+def is_ours(name):
+    return name.partition(".")[0] in ROOMS
+
+
+def imports_in(node):
+    """Modules of ours that some code imports, wherever the statement stands: in functions and for types, too."""
     names: set[str] = set()
-    for node in executed(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    for part in ast.walk(node):
+        if isinstance(part, ast.Import):
+            names |= {alias.name for alias in part.names}
+        elif isinstance(part, ast.ImportFrom) and part.module:
+            names |= {part.module, *(f"{part.module}.{alias.name}" for alias in part.names)}
+    return set(filter(is_ours, names))
 
 
-IMPORTS = {module_of(file): imported(file) for file in FILES}
+TREES = {module_of(file): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
+IMPORTS = {module: imports_in(tree) for module, tree in TREES.items()}
 
 
 def below(name, package):
@@ -46,15 +59,18 @@ def below(name, package):
 
 
 @pytest.mark.parametrize(
-    "rooms",
-    [[*ROOMS, "tests", "benchmarks"], MODELS, NETWORKS],
-    ids=["rooms", "folders of models", "networks"],
+    "rooms", [[*ROOMS, "tests", "benchmarks"], MODELS], ids=["rooms", "inside of models"]
 )
 def test_a_room_imports_only_rooms_to_its_left(rooms):
     for module, names in IMPORTS.items():
         for i, room in enumerate(rooms):
             later = [name for name in names if any(below(name, other) for other in rooms[i + 1 :])]
             assert not (below(module, room) and later), f"{module} imports {later}"
+
+
+def test_every_module_of_models_but_the_api_has_a_place():
+    placed = [name for name in IMPORTS if any(below(name, room) for room in MODELS)]
+    assert {name for name in IMPORTS if below(name, "models")} - {*placed} == {"models", "models.api"}
 
 
 def test_stages_do_not_import_each_other():
@@ -66,10 +82,30 @@ def test_stages_do_not_import_each_other():
 def test_no_imports_go_in_a_circle():
     try:
         TopologicalSorter(
-            {name: names & IMPORTS.keys() - {name} - LATE.get(name, set()) for name, names in IMPORTS.items()}
+            {name: names & IMPORTS.keys() - {name} for name, names in IMPORTS.items()}
         ).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_modules_of_the_project_are_imported_at_the_top_of_a_file():
+    """Libraries that take seconds to import may stand in functions."""
+    late = {module: imports_in(tree) - imports_at_top(tree) for module, tree in TREES.items()}
+    assert {module: names for module, names in late.items() if names} == {}
+
+
+def imports_at_top(tree):
+    return set().union(
+        *(imports_in(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom))
+    )
+
+
+def test_modules_are_imported_by_name_only_where_their_code_is_in_the_keys_of_jobs():
+    users = {module for module, names in IMPORTS.items() if "core.modules.load" in names}
+    assert {user for user in users if not any(below(user, name) for name in BY_NAME)} == set()
+    libraries = {"competition.metrics", "models.stages.sklearn"}  # their names are in settings
+    importers = {module for module, tree in TREES.items() if "import_module" in ast.dump(tree)}
+    assert importers == {"core.modules", *libraries}
 
 
 def test_no_file_is_longer_than_450_lines():

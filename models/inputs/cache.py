@@ -22,9 +22,9 @@ import rdkit
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
-from core.code_digest import code_digest_of
 from core.errors import DataError
 from core.files import digest, write_atomically
+from core.modules import code_digest_of, file_of
 
 Array = NDArray[np.float32]  # `core.types.Array` is float64
 
@@ -43,6 +43,7 @@ class Cache:
         per_shard: number of keys that a worker computes at a time. That is some seconds of work,
             the most that a killed run can lose.
         gpu: whether a worker with a GPU computes the arrays faster.
+        modules: modules of the project that `compute` imports by name.
     """
 
     root: Path
@@ -51,12 +52,13 @@ class Cache:
     compute: Callable[[list[str]], Iterable[Array]]
     per_shard: int = 100
     gpu: bool = False
+    modules: tuple[str, ...] = ()
 
     @functools.cached_property
     def folder(self) -> Path:
         """Folder of the shards of these settings."""
         function = getattr(self.compute, "func", self.compute)  # func: `compute` may be a functools.partial
-        code = code_digest_of(Path(function.__code__.co_filename))
+        code = code_digest_of(Path(function.__code__.co_filename), *map(file_of, self.modules))
         return (
             self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
         )

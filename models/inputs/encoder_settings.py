@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
+from core.modules import load
 from core.settings import StrictModel
+from models.inputs.cache import Array
+from models.inputs.weights import is_minimol, reads_molecules
 
 Width = Annotated[int, Field(ge=8)]
 
@@ -51,3 +54,16 @@ class EncoderFeature(TextStage, validate_by_name=True):
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
+
+    @property
+    def module(self) -> str:
+        """Module of the project that computes the features, by the kind of the weights."""
+        if is_minimol(self.weights):
+            return "models.inputs.minimol"
+        of_molecules = reads_molecules(self.weights)
+        return "models.networks.frozen_molecules" if of_molecules else "models.networks.frozen_texts"
+
+    def embed(self, inputs: list[str]) -> Array:
+        """Return the features of texts or of molecules, (n_inputs, 1, width)."""
+        features: Array = load(self.module).embed(self, inputs)
+        return features

@@ -21,9 +21,9 @@ from tqdm import tqdm
 from core.errors import ConfigError, ServiceError
 from core.files import PROJECT, work_root
 from core.settings import TRACKER_VARIABLE
+from models.hardware import Card
 from models.jobs.local import WORKER_ENVIRONMENT, LocalExecutor
 from models.jobs.scheduler import POLL, Executor, JobResult, Resources, Task, run_task
-from models.training.hardware import Card
 
 RETRIES = 5
 """Times that Ray starts a task again because its machine or its worker was lost."""

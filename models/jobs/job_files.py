@@ -17,10 +17,10 @@ from tqdm import tqdm
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of, write_atomically, write_json
 from core.paths import Bundle, Paths, display_path
+from models.hardware import machine
 from models.job_folder import CHECKPOINTS, FAILURE, PROGRESS, REPORT, TEST_FOLDER, TRACEBACK
 from models.jobs.job import Job
 from models.jobs.scheduler import JobResult
-from models.training.hardware import machine
 
 
 def attempt_folder(folder: Path) -> Path:

@@ -19,8 +19,8 @@ from loky.backend.context import LokyContext
 from loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
+from models.hardware import Card, visible_cards
 from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
-from models.training.hardware import Card, visible_cards
 
 WORKER_ENVIRONMENT = {
     IN_WORKER: "1",

@@ -21,13 +21,14 @@ from typing import Any
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, REFIT_FOLD, read_prepared
 from competition.task import Task
-from core.code_digest import closure
 from core.errors import ConfigError, join_first
 from core.files import PROJECT, content_digest, digest, read_json, sha256_of, table_digest
+from core.modules import closure, file_of
 from core.paths import Paths
 from core.text import format_duration
 from core.user_code import data_files, short_ref, user_code, with_helpers
 from folds.training_rows import trains_fold
+from models.context import Context
 from models.inputs.weights import digest_of_weights
 from models.job_folder import REPORT
 from models.jobs import compute
@@ -142,6 +143,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
         "calibrate": [kind for _, kind in tables.calibrations],
     }
     task = competition.task
+    context = tables.context(inputs=read_prepared(paths.train).columns)
     jobs: list[Job] = []
     keys: dict[str, str] = {}
     trained_by: dict[str, dict[str, str]] = {}
@@ -155,7 +157,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
             "pseudo_labels": [test_key, pseudo_labels.weight] if pseudo_labels else None,
             "sources": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
         }
-        trained_by[name] = made_by(stage)
+        trained_by[name] = made_by(stage, context)
         key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
@@ -249,19 +251,19 @@ def library_versions(stage: Stage) -> dict[str, str]:
     return {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **versions}
 
 
-def made_by(stage: Stage) -> dict[str, str]:
+def made_by(stage: Stage, context: Context) -> dict[str, str]:
     """Return what trains a stage, besides its settings: library -> version, and source file -> digest of its code."""
-    return library_versions(stage) | code_files(stage)
+    return library_versions(stage) | code_files(stage, context)
 
 
-def code_files(stage: Stage) -> dict[str, str]:
+def code_files(stage: Stage, context: Context) -> dict[str, str]:
     """Return source file -> digest of its code, for all code that the result of a stage depends on.
 
     A class or function that the settings name, `file.py:name`, has an entry, too, and so has a file next to it that
     it names.
     """
     names = user_files(stage)
-    code = closure(*names, *modules_of(stage))
+    code = closure(*names, *modules_of(stage, context))
     references: dict[str, str] = {}
     for _, code_ref in user_code(stage.model_dump()):
         file = Path(code_ref.rpartition(":")[0])
@@ -284,11 +286,11 @@ def user_files(stage: Stage) -> dict[Path, str]:
     return names
 
 
-def modules_of(stage: Stage) -> list[Path]:
-    """Return the files of the class of a stage and of its base classes, and of the computation of a job."""
+def modules_of(stage: Stage, context: Context) -> list[Path]:
+    """Return the files of a stage, with those of its base classes and modules, and of the computation of a job."""
     classes = [cls for cls in type(stage).__mro__ if issubclass(cls, Stage)]
     files = [Path(inspect.getfile(cls)) for cls in classes]
-    return [*files, Path(compute.__file__)]
+    return [*files, *map(file_of, stage.modules(context)), Path(compute.__file__)]
 
 
 def source_name(path: Path) -> str:

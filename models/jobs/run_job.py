@@ -15,6 +15,7 @@ from core.errors import ConfigError, join_first
 from core.types import Array
 from models import targets
 from models.context import HeldOut
+from models.hardware import is_out_of_memory, machine, peak_gpu_gib
 from models.job_folder import read_notes
 from models.jobs.compute import UNUSED_LABELS, JobRows, predict, rows_of_job
 from models.jobs.job import Job, write_predictions
@@ -22,7 +23,6 @@ from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, 
 from models.jobs.plan import JobPlan, code_files, user_files
 from models.jobs.progress import ProgressFile, seconds_before
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
-from models.training.hardware import is_out_of_memory, machine, peak_gpu_gib
 
 PROBE_BYTES = 2**16
 """Size of the file that tests whether the disk is full."""
@@ -98,7 +98,7 @@ def _require_same_code(job: Job, plan: JobPlan) -> None:
     """
     stage = plan.stages[job.stage]
     files = user_files(stage).values()
-    now = code_files(stage) if files else {}
+    now = code_files(stage, plan.tables.context()) if files else {}
     edited = [name for name in files if plan.made_by[job.stage].get(name) != now[name]]
     if edited:
         raise ConfigError(

@@ -26,8 +26,8 @@ from typing import Any, Literal, Protocol
 from tqdm import tqdm
 
 from core.text import BAR, format_duration
+from models.hardware import Card, free_gpu_memory, require_gpu
 from models.jobs.progress import describe_loss, share_done
-from models.training.hardware import Card, free_gpu_memory, require_gpu
 
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""

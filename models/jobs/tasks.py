@@ -10,8 +10,9 @@ from pathlib import Path
 
 from competition.dataset import Dataset
 from core.paths import display_path
+from models.features import feature_caches
+from models.hardware import Card
 from models.inputs.cache import Cache
-from models.inputs.feature_blocks import feature_caches
 from models.jobs.compute import usable_rows
 from models.jobs.job import Job
 from models.jobs.job_files import attempt_folder, read_failure, write_failure
@@ -20,7 +21,6 @@ from models.jobs.progress import describe_loss
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Resources, Task
 from models.stage import Stage
-from models.training.hardware import Card
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""

@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, Strict
 
 from competition.dataset import Dataset
 from core.errors import ConfigError
+from core.modules import load
 from core.settings import StrictModel, UniqueList
 from core.types import Integers
 from models.context import CheckTables, Context
@@ -35,14 +36,17 @@ from models.inputs.texts import (
     shorten_columns,
 )
 from models.job_folder import write_notes
-from models.training.settings import NeuralStage
+from models.training.batches import Batches
+from models.training.neural_stage import NeuralStage
 
 MAX_WORD_PIECES = 4000
 """Maximum number of word pieces of an encoder from scratch, learned from the training rows of the fold."""
 
+ENCODERS = "models.networks.encoders"
+TOKENIZATION = "models.inputs.tokenization"
+
 if TYPE_CHECKING:
-    from models.networks.encoders import BertBackbone
-    from models.training.batches import Batches
+    from torch import nn
 
 
 class Lora(StrictModel):
@@ -180,13 +184,15 @@ class Bert(TextStage, NeuralStage):
                 "text has them. Set true, for other SMILES of each molecule, or remove it."
             )
 
-    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "BertBackbone":
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `NeuralStage.modules`, and the encoder."""
+        return [*super().modules(context), ENCODERS]
+
+    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the encoder with the configured weights, or random ones; write its tokenizer and shape."""
         import torch
 
-        from models.inputs.tokenization import unknown_share
-        from models.networks import encoders
-
+        encoders = load(ENCODERS)
         rate = self.backbone_dropout
         if self.weights:
             encoder, tokenizer = encoders.pretrained(self, rate, self.quantization)
@@ -199,7 +205,7 @@ class Bert(TextStage, NeuralStage):
             # The backward pass of the fused kernel is slower on a CPU in bf16 than in float32.
             encoder.set_attn_implementation("eager")
         items, n_cut = self._items(train, tokenizer, context)
-        unknown = unknown_share(tokenizer, items)
+        unknown = load(TOKENIZATION).unknown_share(tokenizer, items)
         template = read_template(self, context)
         notes = template.notes(self.weights, unknown, n_cut, len(train), tokenizer.model_max_length)
         if notes:
@@ -214,12 +220,11 @@ class Bert(TextStage, NeuralStage):
             encoders.train_only(encoder, np.concatenate(items))
         return encoders.BertBackbone(encoder, self.pooling)
 
-    def backbone(self, folder: Path, context: Context) -> "BertBackbone":
+    def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return an encoder of the shape in the folder; only adapters need the original weights, the base model."""
         import transformers
 
-        from models.networks import encoders
-
+        encoders = load(ENCODERS)
         if self.lora and self.weights:
             base_model = encoders.load_encoder(
                 find_base_model(self.weights, folder), self.weights, self.backbone_dropout, self.quantization
@@ -228,15 +233,11 @@ class Bert(TextStage, NeuralStage):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         return encoders.BertBackbone(encoders.new_encoder(config), self.pooling)
 
-    def encode(
-        self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
-    ) -> "Batches":
+    def encode(self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int) -> Batches:
         """Return the token ids of all rows."""
         import transformers
 
-        from models.inputs.tokenization import pad
-        from models.training.batches import Batches
-
+        pad = load(TOKENIZATION).pad
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         items, _ = self._items(rows, tokenizer, context, augmentation, seed)
         return Batches(items, np.array(list(map(len, items))), partial(pad, pad_id=tokenizer.pad_token_id))
@@ -245,31 +246,31 @@ class Bert(TextStage, NeuralStage):
         self, rows: Dataset, tokenizer: Any, context: Context, augmentation: int = 0, seed: int = 0
     ) -> tuple[list[Integers], int]:
         """Return the token ids of each row, and the number of truncated texts."""
-        from models.inputs.tokenization import encode, separator_of
-
+        tokenization = load(TOKENIZATION)
         template = read_template(self, context)
-        separator = separator_of(tokenizer)
+        separator = tokenization.separator_of(tokenizer)
         if template.has_words and self.truncation == "end" and not self.enumerate_smiles:
             inputs, n_cut = shorten_columns(tokenizer, template, rows, separator)
-            return encode(tokenizer, template.texts(inputs, separator))[0], n_cut
+            return tokenization.encode(tokenizer, template.texts(inputs, separator))[0], n_cut
         order_only = self.enumerate_smiles == "order"
         randomize = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
-        items, is_cut = encode(tokenizer, template.texts(rows.inputs, separator, randomize), self.truncation)
+        texts = template.texts(rows.inputs, separator, randomize)
+        items, is_cut = tokenization.encode(tokenizer, texts, self.truncation)
         return items, sum(is_cut)
 
     def _train_tokenizer(self, train: Dataset, context: Context) -> Any:
         """Return a tokenizer of atoms for molecules, or of word pieces for texts, for an encoder from scratch."""
-        from models.inputs.tokenization import train_smiles_tokenizer, train_word_piece_tokenizer
-
+        tokenization = load(TOKENIZATION)
         template = read_template(self, context)
         if template.smiles >= set(template.columns):
             texts = template.texts(train.inputs, SEPARATOR)
             if self.enumerate_smiles:
                 texts = [*mirror_stereo(texts), RANDOM_SMILES_TOKENS]
             # "." joins molecules, and may not be inside of one.
-            tokenizer = train_smiles_tokenizer([*texts, "."])
+            tokenizer = tokenization.train_smiles_tokenizer([*texts, "."])
         else:
             texts = template.texts(train.inputs, " ")
-            tokenizer = train_word_piece_tokenizer(texts, MAX_WORD_PIECES, lowercase=not template.smiles)
+            lowercase = not template.smiles
+            tokenizer = tokenization.train_word_piece_tokenizer(texts, MAX_WORD_PIECES, lowercase)
         tokenizer.model_max_length = self.max_length
         return tokenizer

@@ -17,13 +17,13 @@ from pydantic import PositiveFloat
 from competition.dataset import Dataset
 from competition.task import Task
 from core.files import read_json
+from core.modules import load
 from core.types import Array
 from models.context import Context
-from models.inputs import feature_blocks
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.skops_files import from_bytes
 from models.stage import Feature
-from models.stages.tabular import TargetData, library_seed
+from models.stages.tabular import NGRAMS, TargetData, library_seed
 from models.stages.trees import BLOCKS, MIN_ROWS, PATIENCE, Trees
 
 TOPICS = "topics.skops"
@@ -74,8 +74,9 @@ class Catboost(Trees):
         from sklearn.pipeline import make_pipeline
 
         super().fit_features(train, folder, context)
-        counts = feature_blocks.ngram_counts(train, read_json(folder / BLOCKS)["ngrams"])
-        if counts.shape[1]:
+        ngrams = read_json(folder / BLOCKS)["ngrams"]
+        if ngrams:
+            counts = load(NGRAMS).ngram_counts(train, ngrams)
             svd = TruncatedSVD(min(MAX_TOPICS, *counts.shape), random_state=library_seed(context))
             topics = make_pipeline(TfidfTransformer(sublinear_tf=True), svd).fit(counts)
             skops.io.dump(topics, folder / TOPICS)
@@ -83,10 +84,9 @@ class Catboost(Trees):
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> NDArray[np.float32]:
         """Return numbers, topics and codes of categories, (n_rows, n_features)."""
         numbers, counts, codes = self.blocks(rows, folder, context)
-        topics = counts.toarray()
-        if counts.shape[1]:
-            topics = from_bytes((folder / TOPICS).read_bytes()).transform(counts)
-        return np.hstack([*numbers, topics, codes], dtype=np.float32)
+        if counts is not None:
+            numbers.append(from_bytes((folder / TOPICS).read_bytes()).transform(counts))
+        return np.hstack([*numbers, codes], dtype=np.float32)
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""

@@ -9,18 +9,20 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from competition.dataset import Dataset
+from core.modules import load
 from models.context import Context, molecule_columns
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.job_folder import write_notes
-from models.training.settings import MoleculeStage
+from models.training.batches import Batches
+from models.training.neural_stage import MoleculeStage
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.training.batches import Batches
 
+COMMON = "models.networks.unimol_common"
 MAX_CHARACTERS = 60
 """Number of characters of a SMILES in a message."""
 MAX_LISTED = 5
@@ -64,6 +66,10 @@ class ConformerStage(MoleculeStage):
                 raise ValueError(f"weights {self.weights} need {name}: {str(value).lower()}")
         return self
 
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `NeuralStage.modules`, and what both networks share."""
+        return [*super().modules(context), COMMON]
+
     def cache(self, root: Path) -> Cache:
         """Return the cache of conformers in the folder of all caches."""
         settings = self.model_dump(include={"conformers", "fragments", "repeat_units"})
@@ -92,11 +98,11 @@ class ConformerStage(MoleculeStage):
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the backbone with the configured weights, or random ones, and note flat molecules."""
-        from models.networks.unimol_common import load_checkpoint
-
         backbone = self.backbone(folder, context)
         if self.weights:
-            load_checkpoint(backbone, find_weights(self.weights), self.ignored_checkpoint_prefixes)
+            load(COMMON).load_checkpoint(
+                backbone, find_weights(self.weights), self.ignored_checkpoint_prefixes
+            )
         columns = molecule_columns(self.columns, context.smiles, self.kind)
         smiles = sorted(set(train.inputs[columns].to_numpy().ravel()))
         conformers = self.cache(context.cache).load(smiles)
@@ -112,9 +118,8 @@ class ConformerStage(MoleculeStage):
 
     def encode_molecules(
         self, smiles: list[str], folder: Path, context: Context, augmentation: int
-    ) -> "Batches":
+    ) -> Batches:
         """Return one conformer of each molecule, the one of the augmentation."""
-        from models.training.batches import Batches
 
         make_input = self.reader(folder)
         distinct = dict(zip(smiles, self.cache(context.cache).load(smiles), strict=True))

@@ -6,24 +6,26 @@ Source: Yang et al., Analyzing Learned Molecular Representations for Property Pr
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from competition.dataset import Dataset
 from core.files import read_json, write_json
+from core.modules import load
 from core.settings import UniqueList
 from models.context import Context
 from models.inputs.encoder_settings import Width
 from models.inputs.weights import find_weights
-from models.training.settings import MoleculeStage
+from models.training.batches import Batches
+from models.training.neural_stage import MoleculeStage
 
 if TYPE_CHECKING:
-    from models.networks.message_passing import GnnBackbone
-    from models.training.batches import Batches
+    from torch import nn
 
 SHAPE = "message_passing.json"
+NETWORK = "models.networks.message_passing"
 
 
 class Gnn(MoleculeStage):
@@ -55,42 +57,45 @@ class Gnn(MoleculeStage):
             )
         return self
 
-    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "GnnBackbone":
-        """Return message passing with the configured weights, or random ones, and write its shape."""
-        from models.networks.message_passing import read_message_passing
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `NeuralStage.modules`, and the network."""
+        return [*super().modules(context), NETWORK]
 
+    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
+        """Return message passing with the configured weights, or random ones, and write its shape."""
         shape = {"d_h": self.width, "depth": self.depth}
         published = None
         if self.weights:
-            shape, published = read_message_passing(next(iter(find_weights(self.weights).values())))
+            shape, published = load(NETWORK).read_message_passing(
+                next(iter(find_weights(self.weights).values()))
+            )
         write_json(folder / SHAPE, shape)
-        backbone = self.backbone(folder, context)
+        backbone: Any = self.backbone(folder, context)
         if published is not None:
             backbone.message_passing.load_state_dict(published.state_dict())
         return backbone
 
-    def backbone(self, folder: Path, context: Context) -> "GnnBackbone":
+    def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return message passing of the shape in the folder."""
-        from models.networks.message_passing import GnnBackbone, Messages
-
+        network = load(NETWORK)
         shape = read_json(folder / SHAPE)
-        return GnnBackbone(
-            message_passing=Messages(**shape, dropout=self.backbone_dropout),
+        backbone: nn.Module = network.GnnBackbone(
+            message_passing=network.Messages(**shape, dropout=self.backbone_dropout),
             width=shape["d_h"],
             aggregation=list(self.aggregation),
             hidden_width=self.hidden_width,
             dropout=self.backbone_dropout,
         )
+        return backbone
 
     def encode_molecules(
         self, smiles: list[str], folder: Path, context: Context, augmentation: int
-    ) -> "Batches":
+    ) -> Batches:
         """Return the molecular graphs of a column."""
-        from models.networks.message_passing import collate, graph_of
-        from models.training.batches import Batches
+        network = load(NETWORK)
 
         shape = read_json(folder / SHAPE)
-        cached = functools.cache(functools.partial(graph_of, depth=shape["depth"]))
+        cached = functools.cache(functools.partial(network.graph_of, depth=shape["depth"]))
         shared = self.backbone_dropout == 0 and not shape.get("undirected", False)
         equal = np.ones(len(smiles), dtype=np.int64)  # atoms of a batch stand in one table
-        return Batches(list(map(cached, smiles)), equal, functools.partial(collate, shared=shared))
+        return Batches(list(map(cached, smiles)), equal, functools.partial(network.collate, shared=shared))

@@ -15,20 +15,23 @@ import numpy as np
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
+from core.modules import load
 from core.types import Array
 from models.context import CheckTables, Context
-from models.inputs import feature_blocks
+from models.features import check_encoders, encoder_block, fit_encoders, molecule_blocks
+from models.hardware import memory_bytes
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.fingerprints import (
-    load_fingerprints,
-    minmax_kernel,
-    molecule_features,
-)
 from models.inputs.skops_files import from_bytes
-from models.stage import Stage
-from models.training.hardware import memory_bytes
-from models.training.labels import balanced_weights, labelled_rows
+from models.stage import FINGERPRINTS, Stage
+from models.stages.gp_regression import (
+    calibrate,
+    cholesky_factor,
+    fit_columns,
+    latent_variance,
+    weighted_sum,
+)
+from models.targets import balanced_weights, labelled_rows
 
 MANY_ROWS = 6000
 """Training rows above which a fold takes more than one or two minutes on a core."""
@@ -65,7 +68,9 @@ class Inputs:
         kernels = []
         if self.fingerprints:
             columns = zip(self.fingerprints, others.fingerprints, strict=True)
-            of_column = [np.mean(list(map(minmax_kernel, *column)), axis=0) for column in columns]
+            of_column = [
+                np.mean(list(map(load(FINGERPRINTS).minmax_kernel, *column)), axis=0) for column in columns
+            ]
             kernels.append(np.prod(of_column, axis=0))
         for name, numbers in self.numbers.items():
             kernels.append(rbf_kernel(numbers, others.numbers[name], gamma=1.0))
@@ -102,16 +107,26 @@ class Gp(Stage):
         """Fingerprints that `kernels` contains."""
         return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
 
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `Stage.modules`, and what computes fingerprints and descriptors."""
+        has_features = any(isinstance(kernel, str) for kernel in self.kernels)
+        return [*super().modules(context), *([FINGERPRINTS] if has_features else [])]
+
+    def _features(self, names: Sequence[str], context: Context) -> list[Cache]:
+        """Return the caches of fingerprints and descriptors."""
+        caches = load(FINGERPRINTS).molecule_features(names, 0, context.cache) if names else []
+        return list(caches)
+
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
         """Return the caches of the fingerprints and descriptors; see `Stage.caches`."""
         names = [kernel for kernel in self.kernels if isinstance(kernel, str)]
         molecules = distinct_values(context.smiles, tables)
-        return [(cache, molecules) for cache in molecule_features(names, 0, context.cache)]
+        return [(cache, molecules) for cache in self._features(names, context)]
 
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""
         yield from super().check(tables)
-        yield from feature_blocks.check_encoders(self, tables)
+        yield from check_encoders(self, tables)
         context = tables.context
         has_numbers = bool(context.numeric or context.categorical)
         self._require_columns(bool(context.smiles), has_numbers)
@@ -139,12 +154,10 @@ class Gp(Stage):
         """Fit the scales and weights of the kernels, the noise and, for classes, the calibration."""
         import skops.io
 
-        from models.stages.gp_regression import fit_columns
-
         self._require_columns(bool(context.smiles), bool(context.numeric or context.categorical))
         labelled_rows(train.y, context.task.targets)
         _require_memory(len(train))
-        feature_blocks.fit_encoders(train, self, context, folder)
+        fit_encoders(train, self, context, folder)
         self._fit_scalers(train, folder, context)
         inputs = self._inputs(train, folder, context)
         y, row_weights = self._labels(train, context.task)
@@ -172,8 +185,6 @@ class Gp(Stage):
 
         For regression only.
         """
-        from models.stages.gp_regression import cholesky_factor, latent_variance, weighted_sum
-
         model, train = load_model(folder)
         inputs = self._inputs(rows, folder, context)
         train_kernels = train.kernels(train)
@@ -237,19 +248,21 @@ class Gp(Stage):
         """Return the unscaled numbers of each RBF kernel, (n_rows, width)."""
         blocks: dict[str, Any] = {}
         if "descriptors" in self.kernels:
-            (cache,) = molecule_features(["descriptors"], 0, context.cache)
+            (cache,) = self._features(["descriptors"], context)
             per_column = [np.concatenate(cache.load(rows.inputs[column])) for column in context.smiles]
             blocks["descriptors"] = np.hstack(per_column, dtype=np.float64)
-        blocks["molecule encoders"] = np.hstack(feature_blocks.molecule_blocks(rows, self, context, folder))
-        blocks["text encoders"] = feature_blocks.encoder_block(rows, self, context, folder)
+        blocks["molecule encoders"] = np.hstack(molecule_blocks(rows, self, context, folder))
+        blocks["text encoders"] = encoder_block(rows, self, context, folder)
         blocks["columns"] = rows.inputs[[*context.numeric, *context.categorical]]
         return {name: block for name, block in blocks.items() if block.shape[1]}
 
     def _inputs(self, rows: Dataset, folder: Path, context: Context) -> Inputs:
         fingerprints = []
-        caches = molecule_features(self.fingerprints, 0, context.cache)
+        caches = self._features(self.fingerprints, context)
         for column in context.smiles if caches else []:
-            fingerprints.append([load_fingerprints(cache, rows.inputs[column]) for cache in caches])
+            fingerprints.append(
+                [load(FINGERPRINTS).load_fingerprints(cache, rows.inputs[column]) for cache in caches]
+            )
         scalers = from_bytes((folder / SCALERS).read_bytes())
         numbers = {}
         for name, block in self._blocks(rows, folder, context).items():
@@ -260,8 +273,6 @@ class Gp(Stage):
 
 def _calibrate(leave_one_out: Array, y: Array, weights: Array, task: Task) -> dict[str, Array]:
     """Return the slope and the intercepts of the probabilities of each target."""
-    from models.stages.gp_regression import calibrate
-
     slopes = []
     intercepts = []
     both = zip(_scores(leave_one_out, task), _scores(y, task), strict=True)

@@ -11,9 +11,9 @@ import numpy as np
 from competition.dataset import Dataset
 from core.types import Array
 from models.context import Context
+from models.hardware import require_opencl
 from models.stages.tabular import TargetData, library_seed
 from models.stages.trees import MIN_ROWS, PATIENCE, Trees
-from models.training.hardware import require_opencl
 
 if TYPE_CHECKING:
     import lightgbm
@@ -66,7 +66,7 @@ class Lightgbm(Trees):
         from scipy import sparse
 
         numbers, counts, codes = self.blocks(rows, folder, context)
-        if not counts.shape[1]:
+        if counts is None:
             return np.hstack([*numbers, codes])
         dense = map(sparse.csr_matrix, numbers)
         return sparse.hstack([*dense, counts, sparse.csr_matrix(codes)], format="csr")

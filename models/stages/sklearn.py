@@ -19,15 +19,16 @@ import pandas as pd
 
 from competition.dataset import Dataset
 from competition.task import Task
-from core.code_digest import code_digest_of
 from core.errors import ConfigError
 from core.files import sha256_of
+from core.modules import code_digest_of, load
 from core.settings import nearest
 from core.types import Array, ProblemType
 from models.context import CheckTables, Context
-from models.inputs import feature_blocks
+from models.features import encoder_block, fit_encoders, molecule_blocks
+from models.inputs.columns import numeric_block
 from models.inputs.skops_files import from_bytes
-from models.stages.tabular import FeatureStage, TargetData, library_seed
+from models.stages.tabular import NGRAMS, FeatureStage, TargetData, library_seed
 
 SKLEARN = "sklearn."
 """Start of the paths of estimators of scikit-learn."""
@@ -141,8 +142,10 @@ class Sklearn(FeatureStage):
         from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
         from sklearn.utils import get_tags
 
-        feature_blocks.fit_encoders(train, self, context, folder)
-        ngrams = feature_blocks.fit_ngrams(train, self.tfidf_features, context, folder)
+        fit_encoders(train, self, context, folder)
+        ngrams = []
+        if self.reads_texts(context):
+            ngrams = load(NGRAMS).fit_ngrams(train, self.tfidf_features, context, folder)
         x = self._table(train, folder, context)
         seed = library_seed(context)
         imputer = SimpleImputer(strategy="median", keep_empty_features=True)
@@ -174,11 +177,11 @@ class Sklearn(FeatureStage):
 
     def _table(self, rows: Dataset, folder: Path, context: Context) -> pd.DataFrame:
         """Return all columns; their names begin with their block."""
-        pooled = feature_blocks.encoder_block(rows, self, context, folder).astype(np.float64)
+        pooled = encoder_block(rows, self, context, folder).astype(np.float64)
         parts = {
-            "molecule": pd.DataFrame(np.hstack(feature_blocks.molecule_blocks(rows, self, context, folder))),
+            "molecule": pd.DataFrame(np.hstack(molecule_blocks(rows, self, context, folder))),
             "encoder": pd.DataFrame(pooled),
-            "number": pd.DataFrame(feature_blocks.numeric_block(rows, context)),
+            "number": pd.DataFrame(numeric_block(rows, context)),
             "text": rows.inputs[context.text].reset_index(drop=True),
             "category": rows.inputs[context.categorical].reset_index(drop=True),
         }

@@ -17,12 +17,13 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array, Integers
 from models.context import CheckTables, Context
+from models.features import check_encoders
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.feature_blocks import check_encoders
 from models.job_folder import TRAINING
 from models.stage import Feature, Stage
-from models.training.labels import balanced_weights, labelled_rows, target_scale
+from models.targets import balanced_weights, labelled_rows, target_scale
 
+NGRAMS = "models.inputs.ngrams"
 CLASS_WEIGHTS = (
     "is_unbalance",
     "unbalance",
@@ -90,6 +91,14 @@ class FeatureStage(Stage):
     def count_bits(self) -> int:
         """The setting `n_bits`."""
         return self.n_bits
+
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `Stage.modules`, and n-grams if the stage reads texts."""
+        return [*super().modules(context), *([NGRAMS] if self.reads_texts(context) else [])]
+
+    def reads_texts(self, context: Context) -> bool:
+        """Return whether n-grams of text columns are among the features."""
+        return bool(context.text) and self.tfidf_features > 0
 
     @property
     def reweights_classes(self) -> bool:

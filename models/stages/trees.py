@@ -26,13 +26,15 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 from competition.dataset import Dataset
 from competition.task import Task
 from core.files import read_json, write_json
+from core.modules import load
 from core.settings import nearest
 from core.types import Integers, ProblemType
 from folds.splitters import balanced_group_folds, blocks_in_time
 from models.context import Context
-from models.inputs import feature_blocks
+from models.features import encoder_block, fit_encoders, molecule_blocks
+from models.inputs.columns import category_block, fit_categories, numeric_block
 from models.job_folder import TRAINING, write_notes
-from models.stages.tabular import FeatureStage, TargetData, library_seed
+from models.stages.tabular import NGRAMS, FeatureStage, TargetData, library_seed
 
 BLOCKS = "blocks.json"
 MIN_ROWS = 20
@@ -169,9 +171,11 @@ class Trees(FeatureStage):
         """Fit the frozen encoders, the n-grams and the categories."""
         if self.gpu > 0 and not self.trains_on_gpu():
             write_notes(folder, ["gpu is set, but no GPU was found; the trees were trained on the CPU"])
-        feature_blocks.fit_encoders(train, self, context, folder)
-        ngrams = feature_blocks.fit_ngrams(train, self.tfidf_features, context, folder)
-        categories = feature_blocks.fit_categories(train, context.categorical)
+        fit_encoders(train, self, context, folder)
+        ngrams = None
+        if self.reads_texts(context):
+            ngrams = load(NGRAMS).fit_ngrams(train, self.tfidf_features, context, folder)
+        categories = fit_categories(train, context.categorical)
         write_json(folder / BLOCKS, {"ngrams": ngrams, "categories": categories})
 
     def blocks(
@@ -179,16 +183,18 @@ class Trees(FeatureStage):
     ) -> tuple[list[NDArray[np.float32]], Any, NDArray[np.float32]]:
         """Return blocks of numbers, sparse counts of n-grams, and codes of categories, each (n_rows, n_features).
 
+        The counts are None without n-grams.
+
         The blocks of numbers are not concatenated here, since a copy of 100,000 molecules takes a gigabyte.
         """
         fitted = read_json(folder / BLOCKS)
-        molecules = feature_blocks.molecule_blocks(rows, self, context, folder)
-        encoded = feature_blocks.encoder_block(rows, self, context, folder)
-        numbers = feature_blocks.numeric_block(rows, context).astype(np.float32)
+        molecules = molecule_blocks(rows, self, context, folder)
+        encoded = encoder_block(rows, self, context, folder)
+        numbers = numeric_block(rows, context).astype(np.float32)
         return (
             [*molecules, encoded, numbers],
-            feature_blocks.ngram_counts(rows, fitted["ngrams"]),
-            feature_blocks.category_block(rows, fitted["categories"]),
+            load(NGRAMS).ngram_counts(rows, fitted["ngrams"]) if fitted["ngrams"] else None,
+            category_block(rows, fitted["categories"]),
         )
 
     @abstractmethod

@@ -13,6 +13,7 @@ from pydantic import PositiveInt, model_validator
 
 from competition.dataset import Dataset
 from core.files import read_json, write_json
+from core.modules import load
 from models.context import Context
 from models.inputs.encoder_settings import Width
 from models.inputs.weights import find_weights
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 VOCABULARY = "vocabulary.json"
+NETWORK = "models.networks.unimol"
 
 
 class Unimol(ConformerStage):
@@ -49,30 +51,30 @@ class Unimol(ConformerStage):
             self.require_defaults(("layers", "width", "heads"), f"with architecture {self.architecture}")
         return self
 
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `ConformerStage.modules`, and the network."""
+        return [*super().modules(context), NETWORK]
+
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the backbone with its initial weights, random or pretrained, and write their vocabulary."""
-        from models.networks.unimol import read_vocabulary
-
         files = find_weights(self.weights) if self.weights else {}
-        write_json(folder / VOCABULARY, read_vocabulary(files))
+        write_json(folder / VOCABULARY, load(NETWORK).read_vocabulary(files))
         return super().initial_backbone(train, folder, context)
 
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a backbone with the vocabulary in the folder."""
-        from models.networks.unimol import UnimolBackbone
-
         vocabulary = read_json(folder / VOCABULARY)
-        return UnimolBackbone(vocabulary, self.architecture, self.layers, self.width, self.heads)
+        sizes = self.layers, self.width, self.heads
+        backbone: nn.Module = load(NETWORK).UnimolBackbone(vocabulary, self.architecture, *sizes)
+        return backbone
 
     def reader(self, folder: Path) -> Any:
         """Return a function that makes tokens and centred coordinates of a molecule."""
-        from models.networks.unimol import encode
-
+        encode = load(NETWORK).encode
         vocabulary = read_json(folder / VOCABULARY)
         return lambda smiles, conformer: encode(conformer, vocabulary, self.remove_hydrogens)
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Return tokens, pairs and their places in groups of similar lengths."""
-        from models.networks.unimol import collate
-
-        return collate(items)
+        batch: dict[str, Any] = load(NETWORK).collate(items)
+        return batch

@@ -6,12 +6,15 @@ Source: Ji et al., Uni-Mol2: Exploring Molecular Pretraining Model at Scale, Neu
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from core.modules import load
 from models.context import Context
 from models.inputs.conformers import build_molecule
-from models.stages.conformer_stage import ConformerStage
+from models.stages.conformer_stage import COMMON, ConformerStage
 
 if TYPE_CHECKING:
     from torch import nn
+
+NETWORK = "models.networks.unimol2"
 
 
 class Unimol2(ConformerStage):
@@ -25,22 +28,23 @@ class Unimol2(ConformerStage):
     architecture: Literal["84m", "164m", "310m", "570m", "1.1b"] = "84m"
     """Published size, as its number of weights."""
 
+    def modules(self, context: Context) -> list[str]:
+        """Return those of `ConformerStage.modules`, and the network."""
+        return [*super().modules(context), NETWORK]
+
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a backbone of the architecture in the settings."""
-        from models.networks.unimol2 import Unimol2Backbone
-
-        return Unimol2Backbone(self.architecture)
+        backbone: nn.Module = load(NETWORK).Unimol2Backbone(self.architecture)
+        return backbone
 
     def reader(self, folder: Path) -> Any:
         """Return a function that makes the graph and coordinates of the heavy atoms of a molecule."""
-        from models.networks.unimol2 import featurise
-
+        featurise = load(NETWORK).featurise
         return lambda smiles, conformer: featurise(
             build_molecule(smiles, self.fragments, self.repeat_units), conformer
         )
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Return features of atoms and pairs, padded to the longest molecule."""
-        from models.networks.unimol_common import collate
-
-        return collate(items)
+        batch: dict[str, Any] = load(COMMON).collate(items)
+        return batch

@@ -1,25 +1,66 @@
-"""Batches of encoded rows: which rows are batched together, and how they are copied to the device."""
+"""Batches of encoded rows: which rows are batched together, and how they are copied to the device.
+
+Stages import this module to name its types, so it imports torch in functions only.
+"""
 
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from core.types import Array, Integers
-from models.training.losses import LabelBatch, to_device
-from models.training.settings import NeuralStage
+from models.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 RowIndices = NDArray[np.intp]
 MicroBatches = list[RowIndices]
 """Positions of rows per micro-batch."""
+
+
+def to_device(value: Any, device: "torch.device") -> Any:
+    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory.
+
+    What is no tensor, such as the shapes of parts, stays as it is.
+    """
+    import torch
+
+    if isinstance(value, dict):
+        return {name: to_device(part, device) for name, part in value.items()}
+    if not isinstance(value, torch.Tensor):
+        return value
+    if device.type == "cuda":
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Labels of rows and their weights, (n_rows, n_targets) each.
+
+    Attributes:
+        y: standardised numbers, or class indices.
+        weights: 0 for missing labels.
+        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others.
+    """
+
+    y: "Tensor"
+    weights: "Tensor"
+    sides: "Tensor"
+
+    def take(self, positions: NDArray[np.intp], device: "torch.device") -> "LabelBatch":
+        """Return rows at some positions, on the device."""
+        tensors = (self.y, self.weights, self.sides)
+        return LabelBatch(*(to_device(tensor[positions], device) for tensor in tensors))
 
 
 @dataclass(frozen=True)
@@ -75,14 +116,18 @@ class Batches:
         columns = None if self.columns is None else self.columns[rows]
         return replace(self, items=[self.items[i] for i in rows], lengths=self.lengths[rows], columns=columns)
 
-    def batch(self, rows: RowIndices, device: torch.device) -> dict[str, Any]:
+    def batch(self, rows: RowIndices, device: "torch.device") -> dict[str, Any]:
         """Return the inputs of rows at some positions, on the device."""
+        import torch
+
         batch = self.collate([self.items[i] for i in rows])
         if self.columns is not None:
             batch["columns"] = torch.from_numpy(self.columns[rows])
         return to_device(batch, device)
 
-    def step_plan(self, settings: NeuralStage, seed: int, epoch: int, device_type: str) -> list[MicroBatches]:
+    def step_plan(
+        self, settings: TrainingSettings, seed: int, epoch: int, device_type: str
+    ) -> list[MicroBatches]:
         """Return the micro-batches of each step of an epoch, with each row once; they depend on (seed, epoch).
 
         The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
@@ -109,10 +154,10 @@ class Batches:
     def steps(
         self,
         labels: LabelBatch,
-        settings: NeuralStage,
+        settings: TrainingSettings,
         seed: int,
         epoch: int,
-        device: torch.device,
+        device: "torch.device",
         first: int = 0,
     ) -> Iterator[list[MicroBatch]]:
         """Yield the micro-batches of each step of an epoch, from step `first` on.
@@ -133,7 +178,7 @@ class Batches:
 
 
 def in_advance(
-    function: Callable[[Argument], Result], arguments: Sequence[Argument], device: torch.device
+    function: Callable[[Argument], Result], arguments: Sequence[Argument], device: "torch.device"
 ) -> Iterator[Result]:
     """Yield the results of a function. On a GPU a thread computes the next one while the current one is used."""
     if device.type == "cpu":  # the thread would take the time it saves
@@ -164,3 +209,32 @@ class EncodedDataset:
     y: Array
     weights: Array
     sides: Array
+
+
+def join_columns(columns: list[Batches], once: bool) -> Batches:
+    """Return batches of several columns as inputs of `PerColumn`.
+
+    Rows are batched by the sum of their lengths.
+
+    Args:
+        once: whether equal molecules of a batch are encoded once, as in screens of few reagents. With dropout
+            in the backbone they are not, since these rows would share a mask.
+    """
+    if len(columns) == 1:
+        return columns[0]
+    lengths = np.stack([column.lengths for column in columns], axis=1)
+    lengths = np.ones(len(lengths), dtype=np.int64) if once else lengths.sum(axis=1)
+
+    def collate(part: list[Any]) -> dict[str, Any]:
+        import torch
+
+        batch = {}
+        for i, (column, items) in enumerate(zip(columns, zip(*part, strict=True), strict=True)):
+            keys = [id(item) for item in items] if once else list(range(len(items)))
+            distinct = dict(zip(keys, items, strict=True))
+            row = torch.tensor([list(distinct).index(key) for key in keys])
+            batch[f"column_{i}"] = {**column.collate(list(distinct.values())), "row": row}
+        return batch
+
+    items = list(zip(*(column.items for column in columns), strict=True))
+    return replace(columns[0], items=items, lengths=lengths, collate=collate, n_molecules=len(columns))

@@ -8,11 +8,8 @@ standardised numbers, or logits of classes, which the `link` of the loss maps to
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from torch.nn.functional import cross_entropy as torch_cross_entropy
@@ -20,42 +17,8 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from core.errors import ConfigError
 from core.types import ProblemType
 from core.user_code import load_user_code, user_code_errors
+from models.training.batches import LabelBatch
 from models.training.settings import CLASS_LOSSES
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory.
-
-    What is no tensor, such as the shapes of parts, stays as it is.
-    """
-    if isinstance(value, dict):
-        return {name: to_device(part, device) for name, part in value.items()}
-    if not isinstance(value, Tensor):
-        return value
-    if device.type == "cuda":
-        value = value.pin_memory()
-    return value.to(device, non_blocking=True)
-
-
-@dataclass(frozen=True)
-class LabelBatch:
-    """Labels of rows and their weights, (n_rows, n_targets) each.
-
-    Attributes:
-        y: standardised numbers, or class indices.
-        weights: 0 for missing labels.
-        sides: 1 for a label that is a lower bound of the value, -1 for an upper bound, 0 for the others.
-    """
-
-    y: Tensor
-    weights: Tensor
-    sides: Tensor
-
-    def take(self, positions: NDArray[np.intp], device: torch.device) -> "LabelBatch":
-        """Return rows at some positions, on the device."""
-        tensors = (self.y, self.weights, self.sides)
-        return LabelBatch(*(to_device(tensor[positions], device) for tensor in tensors))
-
 
 squared = partial(mse_loss, reduction="none")
 

@@ -18,27 +18,23 @@ from numpy.typing import NDArray
 from competition.dataset import Dataset
 from core.errors import DataError
 from core.files import derive_seed, read_json, write_json
+from core.modules import load
 from core.types import Array
 from models.context import Context
-from models.inputs.feature_blocks import (
-    STD_EPSILON,
-    category_block,
-    encoder_block,
-    fit_categories,
-    fit_encoders,
-    molecule_blocks,
-    numeric_block,
-)
+from models.hardware import free_gpu_memory, is_out_of_memory
+from models.inputs.columns import category_block, fit_categories, numeric_block
 from models.job_folder import write_notes
-from models.training import prediction
+from models.stage import FEATURES
+from models.targets import balanced_weights, with_bounds
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
-from models.training.hardware import free_gpu_memory, is_out_of_memory
-from models.training.labels import balanced_weights, with_bounds
-from models.training.network import Network
-from models.training.settings import NeuralStage
+from models.training.network import Encoded, Network, predict_network
+from models.training.neural_stage import NeuralStage
 from models.training.trainer import Trainer
 
 COLUMNS = "columns.json"
+STD_EPSILON = 1e-25
+"""Standard deviation at or below which a column is constant: smaller than in any unit, but larger
+than the rounding noise of a dead neuron."""
 MAX_STANDARDISED = 5.0
 """Standard deviations from the mean at which a value is clipped, so that one outlier cannot
 outweigh all pooled features."""
@@ -92,7 +88,7 @@ def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -
     encoded = encode_rows(stage, rows, folder, context, seed=0)
     network = make_network(stage, stage.backbone(folder, context), encoded(0), context)
     y_pred, _ = with_smaller_batches(
-        stage, lambda smaller: prediction.predict(network, encoded, smaller, folder, context.task)
+        stage, lambda smaller: predict_network(network, encoded, smaller, folder, context.task)
     )
     return y_pred
 
@@ -150,9 +146,7 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
     return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights, sides)
 
 
-def encode_rows(
-    stage: NeuralStage, rows: Dataset, folder: Path, context: Context, seed: int
-) -> prediction.Encoded:
+def encode_rows(stage: NeuralStage, rows: Dataset, folder: Path, context: Context, seed: int) -> Encoded:
     """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""
     columns = read_columns(rows, stage, context, folder)
 
@@ -206,7 +200,8 @@ def halve_batch_size(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
 
 def fit_columns(train: Dataset, stage: NeuralStage, context: Context, folder: Path) -> None:
     """Fit and write the means, standard deviations and categories that `read_columns` uses."""
-    fit_encoders(train, stage, context, folder)
+    if stage.reads_features:
+        load(FEATURES).fit_encoders(train, stage, context, folder)
     values = _numeric_values(train, stage, context, folder)
     finite = np.ma.masked_invalid(values)
     mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
@@ -248,6 +243,11 @@ def _numeric_values(rows: Dataset, stage: NeuralStage, context: Context, folder:
     """Return numeric columns, if the settings use them, and features of molecules and frozen encoders,
     (n_rows, n_values).
     """
-    numeric = numeric_block(rows, context) if stage.use_tabular_columns else np.empty((len(rows), 0))
-    molecules = molecule_blocks(rows, stage, context, folder)
-    return np.hstack([numeric, *molecules, encoder_block(rows, stage, context, folder)])
+    blocks: list[Any] = [np.empty((len(rows), 0))]
+    if stage.use_tabular_columns:
+        blocks.append(numeric_block(rows, context))
+    if stage.reads_features:
+        features = load(FEATURES)
+        blocks += features.molecule_blocks(rows, stage, context, folder)
+        blocks.append(features.encoder_block(rows, stage, context, folder))
+    return np.hstack(blocks)

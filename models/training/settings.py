@@ -1,29 +1,17 @@
-"""Base classes of all stages that train a network: the settings of the training loop, and the methods of a kind.
+"""Settings of the training loop: the base class of all stages that train a network.
 
-docs/stages.md and docs/evidence.md report the measurements that the defaults are based on. This module
-does not import torch: its methods do.
+docs/stages.md and docs/evidence.md report the measurements that the defaults are based on.
 """
 
-from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from competition.dataset import Dataset
 from core.settings import StrictModel, UserCodeRef
-from core.types import Array, ProblemType
-from models.context import CheckTables, Context, molecule_columns
+from core.types import ProblemType
 from models.inputs.encoder_settings import EncoderFeature
 from models.stage import Feature, GpuShare, Share, Stage
-from models.training.hardware import cards_in_new_process, cpu_has_bf16, require_precision
-from models.training.labels import require_auxiliary
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from models.training.batches import Batches
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
@@ -64,14 +52,8 @@ Schedule = Literal[
 ]  # fmt: skip
 
 
-class NeuralStage(Stage):
-    """A stage that trains a network: the settings that every kind has, and its `fit` and `predict`.
-
-    The network is the backbone of the kind, and a head that the project adds. A kind implements two
-    methods, `backbone` and `encode`; docs/own_network.md has an example. Some kinds also override
-    `initial_backbone` and `n_augmentations`. The loop is `models/training/neural.py` and
-    `models/training/trainer.py`.
-    """
+class TrainingSettings(Stage):
+    """Settings of the training loop, `models/training/neural.py` and `models/training/trainer.py`."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch",)
     reports_progress = True
@@ -140,51 +122,10 @@ class NeuralStage(Stage):
     activations. This takes less memory and a third more time."""
     gpu: GpuShare = 1.0
 
-    @abstractmethod
-    def backbone(self, folder: Path, context: Context) -> "nn.Module":
-        """Return a network of the right shape with any weights.
-
-        Its attribute `width` is the number of pooled features, and it maps the tensors of a batch of
-        `encode`, which it gets by name, to features (n_rows, width). It is called before training and
-        before every prediction, so that its shape must not depend on anything but the settings, the
-        context, and what `initial_backbone` wrote into `folder`.
-        """
-
-    def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
-        """Return the backbone with the weights to start from, and write what else it needs into `folder`.
-
-        Override it to make a vocabulary from the training rows, or to load weights. Everything that
-        `backbone` and `encode` read in addition to the settings must be in `folder` afterwards.
-        """
-        return self.backbone(folder, context)
-
-    @abstractmethod
-    def encode(
-        self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
-    ) -> "Batches":
-        """Return rows as the backbone reads them, one item per row.
-
-        Args:
-            augmentation: 0 for none. Others are variants of the inputs, such as randomized SMILES, which
-                must depend on (augmentation, seed, input) only.
-        """
-
     @property
     def n_augmentations(self) -> tuple[int | None, int]:
         """Number of augmentations in training (None: a new one per epoch), and in prediction."""
         return 1, 1
-
-    def fit(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Train on `train`; with `extra_rows: pretrain` first on its extra rows only."""
-        from models.training import neural  # here, since it imports torch
-
-        neural.fit(self, train, folder, context)
-
-    def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
-        """Return the predictions of rows, (n_rows, n_outputs), as means over augmentations."""
-        from models.training import neural
-
-        return neural.predict(self, rows, folder, context)
 
     @property
     def head_rates(self) -> list[float]:
@@ -242,64 +183,3 @@ class NeuralStage(Stage):
         """Dropout rates of the backbone and before the last layer."""
         rates = self.head_rates if isinstance(self.head, MultiSampleHead) else self.pooler_dropout
         return f"dropout {self.backbone_dropout} in the backbone, {rates} before the last layer"
-
-    def check_machine(self) -> None:
-        """Raise a ConfigError if the hardware does not support `precision`."""
-        if self.precision not in ("bf16", "fp16"):
-            return
-        cards = cards_in_new_process()[0] if self.gpu else []
-        has_bf16 = all(card.has_bf16 for card in cards) if cards else cpu_has_bf16()
-        require_precision(self.precision, bool(cards), has_bf16)
-
-    def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check the auxiliary targets and the frozen encoders as well; see `Stage.check`."""
-        from models.inputs.feature_blocks import check_encoders
-
-        yield from super().check(tables)
-        yield from check_encoders(self, tables)
-        if self.learns_auxiliary_targets:
-            names = tables.context.auxiliary
-            require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
-
-
-class MoleculeStage(NeuralStage):
-    """A stage with a backbone that reads one molecule column at a time.
-
-    A kind implements `backbone` and `encode_molecules`.
-    """
-
-    weights: str | None = None
-    """Name of a weight set, or file, to start from (gnn: chemeleon, or message passing that
-    chemprop saved). null: random initialization."""
-    columns: list[str] = []
-    """Molecule columns. Each goes through the same backbone; a hidden layer combines them. Empty:
-    all of them."""
-    schedule: Schedule = "one_cycle"
-    weight_decay: NonNegativeFloat = 0.0
-
-    @property
-    def initial_weights(self) -> str | None:
-        """The setting `weights`."""
-        return self.weights
-
-    def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check `columns` as well; see `Stage.check`."""
-        molecule_columns(self.columns, tables.context.smiles, self.kind)
-        yield from super().check(tables)
-
-    def encode_molecules(
-        self, smiles: list[str], folder: Path, context: Context, augmentation: int
-    ) -> "Batches":
-        """Return the molecules of a column; equal molecules are the same object."""
-        raise NotImplementedError(f"a stage of kind {self.kind} needs encode_molecules")
-
-    def encode(
-        self, rows: Dataset, folder: Path, context: Context, augmentation: int, seed: int
-    ) -> "Batches":
-        """Return the molecules of all columns, joined."""
-        from models.training.network import join_columns  # here, since it imports torch
-
-        columns = []
-        for name in molecule_columns(self.columns, context.smiles, self.kind):
-            columns.append(self.encode_molecules(list(rows.inputs[name]), folder, context, augmentation))
-        return join_columns(columns, once=self.backbone_dropout == 0)

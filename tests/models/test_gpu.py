@@ -9,11 +9,11 @@ import torch
 
 from competition.task import Task as Target
 from core.errors import ConfigError
+from models import hardware
+from models.hardware import Card, require_opencl
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run
 from models.stages.catboost import Catboost
-from models.training import hardware
-from models.training.hardware import Card, require_opencl
 from pipeline import commands
 from pipeline.full import full
 from tests.conftest import mixed_tables, write_competition

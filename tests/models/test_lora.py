@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerFast
 
 from core.errors import ConfigError
 from core.files import read_json, sha256_of
+from models import job_folder
 from models.inputs.base_models import BASE_MODEL
 from models.inputs.weights import digest_of_weights
 from models.stages.bert import Bert
-from models.training import checkpoint, prediction
+from models.training import trainer
 from models.training.network import audit, halve_frozen
 from models.training.optimizer import layers_of, make_optimizer
 from tests.models import encoders
@@ -60,7 +61,7 @@ def test_only_the_adapter_and_the_head_learn_and_are_stored(base, tmp_path):
     y_pred = fit(tmp_path, config, context(), rows).predict(rows, tmp_path)
     assert np.corrcoef(y_pred[:, 0], rows.y[:, 0])[0, 1] ** 2 > 0.9
     assert {path.name: sha256_of(path) for path in base.iterdir()} == before
-    stored = load_file(tmp_path / prediction.WEIGHTS)
+    stored = load_file(tmp_path / job_folder.WEIGHTS)
     assert all(tensor.dtype == torch.float32 for tensor in stored.values())
     name = next(name for name in N_ADAPTER if base.name.startswith(name))
     assert sum(tensor.numel() for tensor in stored.values()) == 16 * N_ADAPTER[name] + N_HEAD
@@ -98,19 +99,19 @@ def stop_at_5(done, total):
 def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_base_model(
     base, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
+    monkeypatch.setattr(trainer.Checkpoint, "due", lambda self: True)
     averaged = {"weight_averaging": "ema", "layer_decay": 0.5, "gradient_checkpointing": True}
     config, whole, killed = stage(base, epochs=2, **averaged), tmp_path / "whole", tmp_path / "killed"
     fit(whole, config, context())
     with pytest.raises(KeyboardInterrupt):
         fit(killed, config, context(progress=stop_at_5))
     parts = torch.load(next(killed.glob("checkpoint_train_*.pt")), weights_only=True)["parts"]
-    stored = load_file(whole / prediction.WEIGHTS)
+    stored = load_file(whole / job_folder.WEIGHTS)
     assert sorted(parts["network"]) == sorted(stored)
     assert len(parts["optimizer"]["state"]) == len(stored)
     assert sorted(parts["average"]) == sorted(["n_averaged", *(f"module.{name}" for name in stored)])
     fit(killed, config, context())
-    for name in (prediction.WEIGHTS, prediction.TRAINING):
+    for name in (job_folder.WEIGHTS, job_folder.TRAINING):
         assert sha256_of(killed / name) == sha256_of(whole / name), name
 
 

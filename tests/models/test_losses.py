@@ -10,7 +10,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from core.errors import ConfigError
 from models.jobs.plan import code_files
 from models.registry import make_stage
-from models.training.labels import balanced_weights, with_bounds
+from models.targets import balanced_weights, with_bounds
 from models.training.losses import LINKS, LabelBatch, exclude_absent_classes, load_loss
 
 NAN = float("nan")

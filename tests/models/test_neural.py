@@ -17,7 +17,7 @@ from core.errors import ConfigError
 from core.files import read_json
 from models.job_folder import read_notes
 from models.stages.gnn import Gnn
-from models.training.labels import require_auxiliary
+from models.targets import require_auxiliary
 from tests.models import made
 
 SMILES = [

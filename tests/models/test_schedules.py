@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.training.schedules import SCHEDULES, with_warmup
+from models.training.optimizer import SCHEDULES, with_warmup
 
 TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
 

@@ -18,16 +18,17 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import DataError
 from core.files import read_json, sha256_of
+from models import job_folder
 from models.context import HeldOut
 from models.job_folder import read_notes
 from models.stages.gnn import Gnn
-from models.training import neural, prediction, trainer
+from models.training import network as network_module
+from models.training import neural, trainer
 from models.training.batches import Batches, EncodedDataset, in_advance
-from models.training.checkpoint import Checkpoint
 from models.training.loss_log import read_losses
 from models.training.losses import LabelBatch
-from models.training.network import Network
-from models.training.schedules import with_warmup
+from models.training.network import Network, as_predictions, make_accelerator, predict_network
+from models.training.optimizer import with_warmup
 from models.training.settings import NeuralStage
 from tests.models import made
 
@@ -106,7 +107,7 @@ def fit(folder, net=None, **changes):
 
 
 def predict(net, folder, **changes):
-    return prediction.predict(net, lambda number: INPUTS, settings(**changes), folder, REGRESSION)
+    return predict_network(net, lambda number: INPUTS, settings(**changes), folder, REGRESSION)
 
 
 def make_plan(lengths, seed=1, epoch=0, device="cpu", **changes):
@@ -178,7 +179,7 @@ def test_probabilities_are_averaged_and_not_logits_and_a_class_without_rows_has_
     task = Task(["y"], problem_type="multiclass", classes=["a", "b", "c"])
     training = {"mean": [0, 0, 0], "scale": [1, 1, 1], "classes": [[0, 2]]}
     passes = [torch.tensor([[0.0, 5.0, logit]]) for logit in (0.0, np.log(3))]
-    y_pred = prediction.as_predictions(passes, training, task)
+    y_pred = as_predictions(passes, training, task)
     assert y_pred[0].tolist() == pytest.approx([(1 / 2 + 1 / 4) / 2, 0, (1 / 2 + 3 / 4) / 2])
 
 
@@ -190,13 +191,13 @@ def test_the_gradient_of_a_step_is_clipped(tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_is_a_data_error_with_advice(tmp_path):
     with pytest.raises(DataError, match="lower the stage's learning_rate"):
         fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
-    assert not (tmp_path / prediction.WEIGHTS).exists()
+    assert not (tmp_path / job_folder.WEIGHTS).exists()
 
 
 def test_the_rate_in_the_history_follows_the_schedule(tmp_path):
     fit(tmp_path, epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3)
     rate = with_warmup("cosine", 0.25, 20)  # 40 rows, batches of 8, 4 epochs
-    history = read_json(tmp_path / prediction.TRAINING)["history"]
+    history = read_json(tmp_path / job_folder.TRAINING)["history"]
     expected = [1e-3 * rate(5 * n) for n in (1, 2, 3, 4)]
     assert [epoch["learning_rate"] for epoch in history] == pytest.approx(expected)
 
@@ -213,13 +214,13 @@ def test_a_metric_that_cannot_score_the_fold_leaves_the_cell_empty(tmp_path, sco
 
 
 def test_weights_of_bf16_and_predictions_on_a_cpu_are_of_full_precision(tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+    monkeypatch.setattr(network_module, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
     net = fit(tmp_path, precision="bf16", epochs=1)
-    weights = load_file(tmp_path / prediction.WEIGHTS).values()
+    weights = load_file(tmp_path / job_folder.WEIGHTS).values()
     assert {tensor.dtype for tensor in weights} == {torch.float32}
-    assert prediction.make_accelerator("bf16").mixed_precision == "bf16"
+    assert make_accelerator("bf16").mixed_precision == "bf16"
     np.testing.assert_array_equal(predict(net, tmp_path, precision="bf16"), predict(net, tmp_path))
-    assert prediction.make_accelerator("float32").mixed_precision == "no"
+    assert make_accelerator("float32").mixed_precision == "no"
 
 
 @pytest.mark.parametrize(("named", "on_card"), [("auto", "float32"), ("bf16", "auto"), ("fp16", "fp16")])
@@ -227,8 +228,8 @@ def test_predictions_on_a_card_are_of_full_precision_unless_one_is_reported(
     named, on_card, tmp_path, monkeypatch
 ):
     net = fit(tmp_path, epochs=1)
-    makes = mock.Mock(return_value=prediction.make_accelerator("float32"))
-    monkeypatch.setattr(prediction, "make_accelerator", makes)
+    makes = mock.Mock(return_value=make_accelerator("float32"))
+    monkeypatch.setattr(network_module, "make_accelerator", makes)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     predict(net, tmp_path, precision=named)
     makes.assert_called_once_with(on_card)
@@ -331,7 +332,7 @@ def test_where_memory_runs_out_batches_are_halved_and_reported(tmp_path, monkeyp
 @pytest.fixture
 def every_step(monkeypatch):
     """A checkpoint after each step, and a row of losses.csv."""
-    monkeypatch.setattr(Checkpoint, "due", lambda self: True)
+    monkeypatch.setattr(trainer.Checkpoint, "due", lambda self: True)
     monkeypatch.setattr("models.training.loss_log.SECONDS_BETWEEN_ROWS", 0.0)
 
 
@@ -357,7 +358,7 @@ def fit_until(folder, stop_at, seed=0, **changes):
 @pytest.mark.parametrize("changes", [EMA, ACCUMULATED])
 def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_path, changes, every_step):
     def written(folder):
-        files = [sha256_of(folder / name) for name in (prediction.WEIGHTS, prediction.TRAINING)]
+        files = [sha256_of(folder / name) for name in (job_folder.WEIGHTS, job_folder.TRAINING)]
         return files + [replace(row, seconds=0) for row in read_losses(folder)]
 
     steps = fit_until(tmp_path / "whole", None, **changes)
@@ -367,7 +368,7 @@ def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_pat
         killed = tmp_path / str(stop_at)
         with pytest.raises(KeyboardInterrupt):
             fit_until(killed, stop_at, **changes)
-        assert not (killed / prediction.WEIGHTS).exists()
+        assert not (killed / job_folder.WEIGHTS).exists()
         assert fit_until(killed, None, seed=9, **changes) == steps[stop_at - 1 :]
         assert written(killed) == written(tmp_path / "whole"), stop_at
 
@@ -385,14 +386,14 @@ def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_
 def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", {})
+    checkpoint = trainer.Checkpoint(tmp_path / "checkpoint.pt", {})
 
     def advance(seconds):
         clock[0] += seconds
         return checkpoint.due()
 
     assert [advance(29), advance(1)] == [False, True]
-    with mock.patch("models.training.checkpoint.os.replace", lambda *args: advance(3)):
+    with mock.patch("models.training.trainer.os.replace", lambda *args: advance(3)):
         checkpoint.save(0, 1, torch.zeros(()))
     assert [advance(59), advance(1)] == [False, True]
 
@@ -443,5 +444,5 @@ def test_the_weights_that_are_kept_decide_whether_a_fit_is_good(tmp_path, monkey
 
     monkeypatch.setattr(trainer.Trainer, "beats_mean_predictor", judge)
     fit(tmp_path, weight_averaging=averaging, epochs=3)
-    kept = load_file(tmp_path / prediction.WEIGHTS)
+    kept = load_file(tmp_path / job_folder.WEIGHTS)
     assert all(torch.equal(judged[0][name], tensor) for name, tensor in kept.items())

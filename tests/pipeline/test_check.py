@@ -10,7 +10,7 @@ import yaml
 from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError, UserError
-from models.training.hardware import Card
+from models.hardware import Card
 from pipeline.check import check_competition
 from submissions.config import load_config
 from tests.competition.small import write_small

@@ -15,14 +15,14 @@ from unittest.mock import Mock
 
 from competition.config import load_competition
 from core.files import PROJECT, sha256_of
+from core.overrides import NO_OVERRIDES, Overrides
 from core.paths import Paths
-from core.settings import NO_OVERRIDES, Overrides
 from folds.make import run as make_folds
+from models.hardware import Card
 from models.jobs.compute import rows_of_job
 from models.jobs.local import LocalExecutor, Placement, Slot
 from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult, Task
-from models.training.hardware import Card
 from submissions.config import load_config
 from tests.conftest import mixed_tables, write_competition
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from models import hardware
+from models.hardware import Card
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run
-from models.training import hardware
-from models.training.hardware import Card
 from tests.models.jobs.common import counted, processes_in, start, wait_until_running
 
 

@@ -5,7 +5,7 @@ from importlib import metadata
 
 import pytest
 
-from core import code_digest
+from core import modules
 from core.errors import ConfigError
 from models.jobs import plan as plan_module
 from models.jobs.job_files import write_report
@@ -55,18 +55,18 @@ def test_more_than_one_card_for_a_job_is_refused_with_a_sentence(tmp_path):
 
 
 def test_comments_docstrings_and_imports_for_annotations_are_in_no_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(code_digest, "PROJECT", tmp_path)
+    monkeypatch.setattr(modules, "PROJECT", tmp_path)
     own, settings = tmp_path / "own.py", tmp_path / "competition" / "config.py"
     settings.parent.mkdir()
     settings.write_text("S = 1\n")
     code = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from competition.config import S\ndef f(x):\n"
     own.write_text(f"{code}    return x\n")
-    before = code_digest.closure(own)
+    before = modules.closure(own)
     assert list(before) == [own]
     own.write_text(f'"""Doc."""\n{code}    """What."""\n    # and why\n    return x\n')
-    assert code_digest.closure(own) == before
+    assert modules.closure(own) == before
     own.write_text(f"{code}    import competition.config, competition.nothing\n    return x\n")
-    assert list(code_digest.closure(own)) == [own, settings]
+    assert list(modules.closure(own)) == [own, settings]
 
 
 def edit(monkeypatch, file):

@@ -19,7 +19,7 @@ from models.jobs.plan import Job
 from models.jobs.progress import ProgressFile
 from models.jobs.run_job import run_job
 from models.stages import trees
-from models.training import checkpoint
+from models.training import trainer
 from models.training.loss_log import read_losses
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, STAGES, TREES, planned, rows_of
@@ -104,7 +104,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
 
     undisturbed = run()
     shutil.rmtree(job.folder)
-    monkeypatch.setattr(checkpoint.Checkpoint, "due", lambda self: True)
+    monkeypatch.setattr(trainer.Checkpoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
         run(stop_at=-2)
     assert not job.folder.exists()

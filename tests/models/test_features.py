@@ -5,7 +5,9 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
-from models.inputs import feature_blocks
+from models import features
+from models.inputs import ngrams
+from models.inputs.columns import numeric_block
 from models.inputs.fingerprints import FEATURES, molecule_features
 from models.stages.gnn import Gnn
 from models.stages.sklearn import Sklearn
@@ -37,12 +39,12 @@ def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_train
 def test_ngrams_that_two_training_rows_share_are_counted(tmp_path):
     """`red` and `pear` are words of two rows, and x is one of two words."""
     train = rows(note=["red pear", "red plum", "by ox", "green pear", "hut box"])
-    fitted = feature_blocks.fit_ngrams(train, 99, context(tmp_path, text=["note"]), tmp_path)
+    fitted = ngrams.fit_ngrams(train, 99, context(tmp_path, text=["note"]), tmp_path)
     (_, words), (_, characters) = fitted
     assert sorted(words["vocabulary"]) == ["pear", "red"]
     assert {"x ", "ox", "ear", " re"} <= {*characters["vocabulary"]}
     assert not {"ed p", "hut", "kiwi"} & {*characters["vocabulary"]}
-    block = feature_blocks.ngram_counts(rows(note=["pear red", "red red", "狐"]), fitted).toarray()
+    block = ngrams.ngram_counts(rows(note=["pear red", "red red", "狐"]), fitted).toarray()
     assert block[:, :2].tolist() == [[1, 1], [0, 2], [0, 0]]
     assert block[2, 2:].sum() == 2  # the blanks before and after a word
 
@@ -51,10 +53,10 @@ def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path)
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])
     stage = Gnn(kind="gnn", molecule_features=["maccs"])
-    block = np.hstack(feature_blocks.molecule_blocks(table, stage, stage_context, tmp_path))
+    block = np.hstack(features.molecule_blocks(table, stage, stage_context, tmp_path))
     assert block.shape == (2, 2 * 167)
     assert np.array_equal(block[0, :167], block[1, 167:])
-    assert np.array_equal(feature_blocks.numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)
+    assert np.array_equal(numeric_block(table, stage_context), [[1.0], [NAN]], equal_nan=True)
 
 
 def test_an_encoder_of_molecules_reads_the_columns_that_it_names(tmp_path):
@@ -65,8 +67,8 @@ def test_an_encoder_of_molecules_reads_the_columns_that_it_names(tmp_path):
         stage = Sklearn(
             kind="sklearn", estimator="sklearn.svm.SVR", features=[{"encoder": "minimol", "columns": columns}]
         )
-        feature_blocks.fit_encoders(table, stage, stage_context, tmp_path)
-        blocks.append(np.hstack(feature_blocks.molecule_blocks(table, stage, stage_context, tmp_path)))
+        features.fit_encoders(table, stage, stage_context, tmp_path)
+        blocks.append(np.hstack(features.molecule_blocks(table, stage, stage_context, tmp_path)))
     assert np.array_equal(blocks[0][0], blocks[0][1]) and not np.array_equal(blocks[1][0], blocks[1][1])
     assert np.array_equal(np.hstack([blocks[1], blocks[0]]), blocks[2])
 

@@ -1,13 +1,18 @@
-"""Digests of code, which decide whether finished jobs and cached arrays are out of date.
+"""Modules of this project: imports by name, and digests, which decide whether jobs and cached arrays are out of date.
 
-The digest of a module covers all modules of this project that it imports, also inside functions. Comments,
-docstrings and imports for type checkers do not count.
+Imported by name is what needs a library that takes seconds to import, such as torch, and what only some settings
+of a stage use: commands that only read settings do without it, and other jobs do not depend on its code.
+
+The digest of a module covers all modules of this project that it imports. Comments, docstrings and imports for
+type checkers do not count.
 """
 
 import ast
 import functools
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from core.errors import ConfigError
 from core.files import PROJECT, digest
@@ -17,6 +22,16 @@ PACKAGES = ("core", "competition", "folds", "models")
 PREFIXES = tuple(f"{package}." for package in PACKAGES)
 CODE_DIGITS = 8
 """Length of the digest of a file. It only has to differ from that of the same file before an edit."""
+
+
+def load(name: str) -> Any:
+    """Return a module of this project by its name, such as `models.training.neural`; it is imported now."""
+    return importlib.import_module(name)
+
+
+def file_of(name: str) -> Path:
+    """Return the file of a module of this project."""
+    return PROJECT / f"{name.replace('.', '/')}.py"
 
 
 def code_digest_of(*files: Path) -> str:
@@ -38,8 +53,7 @@ def closure(*files: Path) -> dict[Path, str]:
             raise ConfigError(
                 f"{path} cannot be read as Python: {error}. Correct the file, or its path."
             ) from None
-        candidates = [PROJECT / f"{module.replace('.', '/')}.py" for module in modules]
-        queue += [file for file in candidates if file.exists()]
+        queue += [file for file in map(file_of, modules) if file.exists()]
     return digests
 
 

@@ -1,54 +1,69 @@
-"""Feature blocks: the inputs of trees and of regressors, and of the head of a network (`models/training/neural.py`).
+"""Features of molecules and texts that stages read: fingerprints, descriptors, and frozen encoders.
 
-A block is a function from rows to a matrix with one row for each of them. Whatever a block fits, it
-fits on the training rows only, and writes it as JSON into the folder of the job.
+Everything that they fit, they fit on the training rows only, and write it into the folder of the job.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
+from core.modules import load
 from core.types import Array
 from models.context import CheckTables, Context, molecule_columns
 from models.inputs.base_models import require_pooling
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.fingerprints import molecule_features
-from models.inputs.frozen_encoders import N_COUNTS, encoder_cache
-from models.inputs.texts import SEPARATOR, count_tokens, read_template
-from models.inputs.weights import digest_of_weights, reads_molecules
+from models.inputs.weights import MINIMOL_PACKAGES, digest_of_weights, is_minimol, reads_molecules
 from models.job_folder import write_notes
-from models.stage import Stage
+from models.stage import FINGERPRINTS, Stage
 
+TEXTS = "models.inputs.texts"
 ENCODERS = "encoders.json"
 REDUCTIONS = "encoders.npz"
-N_RANGES = {"word": (1, 2), "char_wb": (1, 3)}
-"""Analyzer of scikit-learn -> smallest and largest n of its n-grams. Those of characters, within words, read
-misspellings, emojis and scripts without blanks.
-"""
-NGrams = tuple[str, dict[str, Any]]
-"""Text column, and settings of a vectorizer of scikit-learn, with the vocabulary."""
 MAX_UNKNOWN = 0.05
 """Share of unknown tokens that a text in the language of an encoder may have, such as emojis."""
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
 DEAD = 1e-9
 """Pooled features of texts below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
-STD_EPSILON = 1e-25
-"""Standard deviation at or below which a column is constant: smaller than in any unit, but larger
-than the rounding noise of a dead neuron."""
+N_COUNTS = 3
+"""Numbers after the features of a text: its tokens, its unknown tokens, and whether it was truncated."""
+SHARD_SIZE = 500
+"""Texts, or molecules, that a worker reads at a time: some seconds of work."""
 
 
-def stage_features(config: Stage, context: Context) -> list[Cache]:
+def stage_features(stage: Stage, context: Context) -> list[Cache]:
     """Return the caches of the molecule features that a stage reads, without frozen encoders."""
-    return molecule_features(config.molecule_feature_names, config.count_bits, context.cache)
+    names = stage.molecule_feature_names
+    if not names:
+        return []
+    caches: list[Cache] = load(FINGERPRINTS).molecule_features(names, stage.count_bits, context.cache)
+    return caches
+
+
+def encoder_cache(encoder: EncoderFeature, root: Path) -> Cache:
+    """Return the cache of the features of an encoder, one array per text, or (1, width) per molecule."""
+    settings: dict[str, Any] = {"weights": digest_of_weights(encoder.weights)}
+    if is_minimol(encoder.weights):
+        name = "minimol"
+        settings |= {package: metadata.version(package) for package in MINIMOL_PACKAGES}
+    elif reads_molecules(encoder.weights):
+        name = "message_passing"
+        settings["chemprop"] = metadata.version("chemprop")
+    else:
+        name = "embedding"
+        settings |= encoder.model_dump(mode="json", include={"pooling", "max_length", "truncation"})
+        settings |= {
+            "atoms": load(TEXTS).reads_atoms(encoder),
+            "transformers": metadata.version("transformers"),
+        }
+    uses_gpu = not is_minimol(encoder.weights)
+    return Cache(root, name, settings, encoder.embed, SHARD_SIZE, uses_gpu, (encoder.module,))
 
 
 def feature_caches(
@@ -61,13 +76,15 @@ def feature_caches(
         if reads_molecules(encoder.weights):
             keys = distinct_values(encoder.columns or context.smiles, tables)
         else:
-            template = read_template(encoder, context)
-            texts = set[str]()
-            for rows in tables:
-                texts.update(template.texts(rows.inputs, SEPARATOR))
-            keys = sorted(texts)
+            keys = sorted({text for rows in tables for text in _texts(encoder, rows, context)})
         caches.append((encoder_cache(encoder, context.cache), keys))
     return caches
+
+
+def _texts(encoder: EncoderFeature, rows: Dataset, context: Context) -> list[str]:
+    """Return the text of each row, as a text encoder reads it."""
+    template = load(TEXTS).read_template(encoder, context)
+    return list(template.texts(rows.inputs, load(TEXTS).SEPARATOR))
 
 
 def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
@@ -76,9 +93,12 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
         if reads_molecules(encoder.weights):
             molecule_columns(encoder.columns, tables.context.smiles, stage.kind)
     for settings in stage.text_settings:
-        read_template(settings, tables.context)
+        texts = load(TEXTS)
+        texts.read_template(settings, tables.context)
         require_pooling(settings)
-        counts = [count_tokens(settings, tables.context, table) for table in (tables.train, tables.test)]
+        counts = [
+            texts.count_tokens(settings, tables.context, table) for table in (tables.train, tables.test)
+        ]
         n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
         if n_cut:
             yield f"WARNING: {n_cut} texts have more than {settings.max_length} tokens (max_length) and will be cut"
@@ -86,9 +106,7 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
             yield f"WARNING: {n_unknown / n_tokens:.0%} of the tokens are unknown to {settings.weights}"
 
 
-def molecule_blocks(
-    rows: Dataset, config: Stage, context: Context, folder: Path
-) -> list[NDArray[np.float32]]:
+def molecule_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path) -> list[NDArray[np.float32]]:
     """Return the features of all molecule columns, each (n_rows, n_features); NaN for an undefined feature.
 
     For each column these are its fingerprints and descriptors, and its features of frozen encoders. The first
@@ -100,22 +118,14 @@ def molecule_blocks(
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
         smiles = rows.inputs[column]
-        blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(config, context)]
-        for index, encoder in enumerate(config.encoders):
+        blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(stage, context)]
+        for index, encoder in enumerate(stage.encoders):
             if reads_molecules(encoder.weights) and column in (encoder.columns or context.smiles):
                 blocks.append(_encoded(encoder, smiles, context, folder, f"{index} {column}"))
     return blocks
 
 
-def numeric_block(rows: Dataset, context: Context) -> Array:
-    """Return the numeric columns and the user-defined features, (n_rows, n_numeric); NaN for a missing number.
-
-    They are clipped to the numbers that float32 can represent.
-    """
-    return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
-
-
-def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) -> None:
+def fit_encoders(train: Dataset, stage: Stage, context: Context, folder: Path) -> None:
     """Write what the features of a stage's frozen encoders need: digests, means and principal components.
 
     Prediction verifies the digests. Notes name truncated texts, and molecules that an encoder cannot read.
@@ -125,7 +135,7 @@ def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) 
     """
     notes = list[str]()
     arrays = dict[str, Any]()
-    for index, encoder in enumerate(config.encoders):
+    for index, encoder in enumerate(stage.encoders):
         cache = encoder_cache(encoder, context.cache)
         if reads_molecules(encoder.weights):
             for column in encoder.columns or context.smiles:
@@ -138,20 +148,20 @@ def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) 
                         "they get its mean features"
                     )
             continue
-        template = read_template(encoder, context)
-        pooled = np.concatenate(cache.load(template.texts(train.inputs, SEPARATOR)))
+        template = load(TEXTS).read_template(encoder, context)
+        pooled = np.concatenate(cache.load(_texts(encoder, train, context)))
         n_tokens, n_unknown, is_cut = pooled[:, -N_COUNTS:].astype(np.int64).T
         unknown_share = n_unknown.sum() / n_tokens.sum()
         notes += template.notes(encoder.weights, unknown_share, is_cut.sum(), len(train), n_tokens.max())
         arrays |= _fit_reduction(pooled[:, :-N_COUNTS], encoder, f"{index} text")
     if notes:
         write_notes(folder, notes)
-    if config.encoders:
+    if stage.encoders:
         np.savez(folder / REDUCTIONS, **arrays)
-        write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in config.encoders])
+        write_json(folder / ENCODERS, [digest_of_weights(encoder.weights) for encoder in stage.encoders])
 
 
-def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
+def encoder_block(rows: Dataset, stage: Stage, context: Context, folder: Path) -> NDArray[np.float32]:
     """Return the pooled features of the frozen text encoders, (n_rows, n_features).
 
     The features of frozen encoders of molecules are in `molecule_blocks`.
@@ -160,8 +170,8 @@ def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) 
         ConfigError: the files of an encoder have changed since training.
     """
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
-    trained_digests = read_json(folder / ENCODERS) if config.encoders else ()
-    for index, (encoder, trained_digest) in enumerate(zip(config.encoders, trained_digests, strict=True)):
+    trained_digests = read_json(folder / ENCODERS) if stage.encoders else ()
+    for index, (encoder, trained_digest) in enumerate(zip(stage.encoders, trained_digests, strict=True)):
         cache = encoder_cache(encoder, context.cache)
         # A run that predicts new rows does not plan its jobs again, so their keys cannot detect a change.
         if cache.settings["weights"] != trained_digest:
@@ -170,7 +180,7 @@ def encoder_block(rows: Dataset, config: Stage, context: Context, folder: Path) 
                 "Restore them, or train again."
             )
         if not reads_molecules(encoder.weights):
-            texts = read_template(encoder, context).texts(rows.inputs, SEPARATOR)
+            texts = _texts(encoder, rows, context)
             values = _encoded(encoder, texts, context, folder, f"{index} text")
             blocks.append(np.where(np.abs(values) < DEAD, np.float32(0), values))
     return np.hstack(blocks)
@@ -212,56 +222,3 @@ def _encoded(
         if f"components {name}" in arrays:
             return ((values - mean) @ arrays[f"components {name}"].T).astype(np.float32)
     return values
-
-
-def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path) -> list[NGrams]:
-    """Return the n-grams of each text column that features are made of, by column and analyzer.
-
-    A note names the columns without n-grams, which are not used.
-
-    Args:
-        train: training rows. An n-gram counts if at least two of them contain it.
-        max_features: maximum number of n-grams per column and analyzer, the most frequent first; 0: no
-            column is used.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    fitted: list[NGrams] = []
-    for name, analyzer in product(context.text if max_features else (), N_RANGES):
-        settings: Any = {"analyzer": analyzer, "ngram_range": N_RANGES[analyzer]}
-        vectorizer = CountVectorizer(**settings, min_df=2, max_features=max_features)
-        try:
-            counts = vectorizer.fit_transform(train.inputs[name])
-        except ValueError:  # no n-gram is in two rows
-            continue
-        if (counts.max(axis=0) != counts.min(axis=0)).nnz:  # not if all rows have https alone
-            fitted.append((name, {**settings, "vocabulary": vectorizer.get_feature_names_out().tolist()}))
-    unused = {*context.text} - {name for name, _ in fitted}
-    if max_features and unused:
-        where = "in one training row or in all of them"
-        write_notes(folder, [f"no features of {', '.join(sorted(unused))}: each n-gram is {where}"])
-    return fitted
-
-
-def ngram_counts(rows: Dataset, fitted: list[NGrams]) -> Any:
-    """Return the counts of the n-grams of `fit_ngrams` in the texts of rows, (n_rows, n_ngrams), a sparse matrix."""
-    from scipy import sparse
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    blocks = [sparse.csr_matrix((len(rows), 0), dtype=np.float32)]
-    for name, settings in fitted:
-        blocks.append(CountVectorizer(**settings, dtype=np.float32).transform(rows.inputs[name]))
-    return sparse.hstack(blocks, format="csr")
-
-
-def fit_categories(train: Dataset, columns: list[str]) -> dict[str, list[str]]:
-    """Return the sorted categories of each categorical column."""
-    return {name: sorted(set(train.inputs[name])) for name in columns}
-
-
-def category_block(rows: Dataset, categories: dict[str, list[str]]) -> NDArray[np.float32]:
-    """Return the index of each category, (n_rows, n_categorical); -1 for a category without training rows."""
-    blocks: list[Any] = [np.empty((len(rows), 0))]
-    for name, values in categories.items():
-        blocks.append(pd.Index(values).get_indexer(pd.Index(rows.inputs[name])))
-    return np.column_stack(blocks).astype(np.float32)
