@@ -1,4 +1,4 @@
-"""What the notebook runs without a network: `python -m submissions.kernel.offline`.
+"""What the notebook runs without a network: `python -m submissions.kaggle.offline`.
 
 Reads the bundle that contains this code, and the files of the competition, wherever they are mounted below
 /kaggle/input (KAGGLE_INPUT). Writes submission.csv to /kaggle/working (KAGGLE_WORKING): a notebook for

@@ -29,7 +29,7 @@ from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.config import Config, rewrite_paths
-from submissions.kernel.wheels import add_wheels
+from submissions.kaggle.wheels import add_wheels
 from submissions.run import (
     MANIFEST,
     candidate_file,

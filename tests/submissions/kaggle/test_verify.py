@@ -11,13 +11,15 @@ from core.errors import DataError, SubmissionError
 from core.files import read_json, read_table, write_table
 from core.paths import Bundle, Paths
 from submissions.config import load_config
-from submissions.kernel import pack, verify
-from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
-from submissions.kernel.wheels import image_packages
+from submissions.kaggle import pack, verify
+from submissions.kaggle.verify import INPUT, WORKING, make_sandbox, run_notebook
+from submissions.kaggle.wheels import image_packages
 from submissions.run import latest_run
 from tests.submissions.fakes import built, fake_classes, train_all
-from tests.submissions.kernel.conftest import SHIPPED, SLUG
-from tests.submissions.kernel.test_pack import to_train
+from tests.submissions.kaggle.conftest import SHIPPED, SLUG
+from tests.submissions.kaggle.test_pack import to_train
+
+pytestmark = pytest.mark.usefixtures("image")
 
 
 def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(work, capsys):

@@ -11,7 +11,7 @@ from core.errors import ConfigError, DataError
 from core.files import write_atomically
 from pipeline import commands
 from submissions.config import load_config
-from submissions.leaderboard.client import download, find_tables, slug_of
+from submissions.kaggle.client import download, find_tables, slug_of
 from tests.kaggle_server import archive
 from tests.submissions.made_up import files_in, smiles, write
 

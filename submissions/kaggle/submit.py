@@ -22,9 +22,8 @@ from core.errors import ConfigError, ServiceError, SubmissionError, UserError
 from core.files import digest, read_json, read_text_table, sha256_of, write_atomically
 from core.paths import display_path, revision
 from core.text import format_number, format_with_error
-from submissions.kernel.push import pushed_notebook
-from submissions.leaderboard import client
-from submissions.leaderboard.ledger import (
+from submissions.kaggle import client
+from submissions.kaggle.ledger import (
     BY_HAND,
     Submission,
     find_run,
@@ -33,6 +32,7 @@ from submissions.leaderboard.ledger import (
     scores_of,
     write,
 )
+from submissions.kaggle.push import pushed_notebook
 from submissions.run import CHOICE, SUBMISSION_FILE, latest_run, read_manifest
 from submissions.submission_file import check_submission
 

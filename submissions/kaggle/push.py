@@ -6,7 +6,7 @@ What was uploaded is written to kernel_pushed.json or kernel_training_pushed.jso
 from core.errors import DataError, ServiceError
 from core.files import read_json, sha256_of, write_json
 from core.paths import Paths
-from submissions.leaderboard import client
+from submissions.kaggle import client
 
 READY = "ready"
 """State of a data set that can be used."""

@@ -28,7 +28,7 @@ from core import cli
 from core.errors import DataError, SubmissionError
 from core.files import read_json, read_table, read_text_table, write_table
 from core.paths import Bundle, display_path
-from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
+from submissions.kaggle.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
 from submissions.predict import predict
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 from submissions.submission_file import check_submission

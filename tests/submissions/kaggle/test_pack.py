@@ -14,10 +14,12 @@ from core.files import PROJECT, read_json, read_text_table, write_atomically
 from core.paths import Bundle, Paths, kaggle_files
 from pipeline import commands
 from submissions.config import load_config
-from submissions.kernel import pack
-from submissions.kernel.pack import write_notebook
+from submissions.kaggle import pack
+from submissions.kaggle.pack import write_notebook
 from tests.submissions.fakes import built, fake_competition, with_setting
-from tests.submissions.kernel.conftest import SHIPPED, SLUG
+from tests.submissions.kaggle.conftest import SHIPPED, SLUG
+
+pytestmark = pytest.mark.usefixtures("image")
 
 
 def contents_of(bundle):

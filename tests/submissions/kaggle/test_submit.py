@@ -9,10 +9,10 @@ from competition.metrics import METRICS
 from core import cli
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from pipeline import commands
-from submissions.leaderboard import client, submit
-from submissions.leaderboard.ledger import BY_HAND, read, write
+from submissions.kaggle import client, submit
+from submissions.kaggle.ledger import BY_HAND, read, write
 from tests.kaggle_server import KEY
-from tests.submissions.leaderboard.conftest import one
+from tests.submissions.kaggle.conftest import one
 
 SLUG = "tides"
 Command = Callable[[str], int]

@@ -8,11 +8,9 @@ import pytest
 from core.errors import DataError, ServiceError
 from core.files import write_json
 from core.paths import Paths
-from submissions.kernel.pack import CPU, write_notebook
-from submissions.kernel.push import push, pushed_notebook
+from submissions.kaggle.pack import CPU, write_notebook
+from submissions.kaggle.push import push, pushed_notebook
 from tests.kaggle_server import USER
-from tests.submissions.leaderboard.conftest import clock as clock
-from tests.submissions.leaderboard.conftest import server as server
 
 DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
@@ -78,7 +76,7 @@ def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(
 
 @pytest.mark.parametrize("state", ["FAILED", "BLOBS_RECEIVED"])
 def test_a_data_set_that_fails_or_is_slow_is_reported(server, monkeypatch, state):
-    monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
+    monkeypatch.setattr("submissions.kaggle.push.LIMIT", 0.0)
     packed()
     push("tides", training=False)
     server.datasets[DATASET]["status"] = state
