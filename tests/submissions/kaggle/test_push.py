@@ -9,6 +9,7 @@ from core.errors import DataError, ServiceError
 from core.files import write_json
 from core.paths import Paths
 from submissions.kaggle.pack import CPU, write_notebook
+from submissions.kaggle.paths import Kernel
 from submissions.kaggle.push import push, pushed_notebook
 from tests.kaggle_server import USER
 
@@ -18,7 +19,7 @@ DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 def packed(run="1", training=False):
     """The least folder of a bundle and its notebook."""
     paths = Paths.for_competition("tides")
-    kernel, purpose = (paths.training_kernel, "training") if training else (paths.kernel, "prediction")
+    kernel, purpose = Kernel.of(paths, training), "training" if training else "prediction"
     write_json(kernel.bundle.code / "deep" / "x.json", {})
     write_json(kernel.bundle.manifest, {"run": run})
     manifest = {"name": "tides", "purpose": purpose, "kaggle": None, "accelerator": CPU}

@@ -7,8 +7,8 @@ import pytest
 
 from core.errors import ServiceError
 from core.files import PROJECT
-from core.paths import Bundle
 from submissions.kaggle import wheels
+from submissions.kaggle.paths import Bundle
 from submissions.kaggle.wheels import add_wheels, download
 from tests.submissions.kaggle.conftest import tiny_wheel
 
