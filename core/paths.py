@@ -1,6 +1,5 @@
-"""Names of all folders and files."""
+"""Names of folders and files."""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,8 @@ from core.files import PROJECT, work_root
 
 CONFIGS = PROJECT / "competition" / "configs"
 DEFAULT_COMPETITION = "qm9_orbitals"
+BUNDLE_MANIFEST = "bundle.json"
+"""File at the root of an offline notebook's data set: the folder `work` next to it is no earlier run."""
 
 
 def config_folders() -> list[Path]:
@@ -29,16 +30,6 @@ def generated_yaml(name: str) -> Path:
 def holdout_yaml(competition: str, share: float) -> Path:
     """Return the YAML of a competition without the training rows that `--holdout` keeps out."""
     return generated_yaml(f"{name_of(competition)}_holdout{round(100 * share)}")
-
-
-def kaggle_files(slug: str) -> Path:
-    """Return the folder into which `./run.sh new NAME --kaggle SLUG` downloads; archives become folders *.zip."""
-    return work_root() / "kaggle" / slug
-
-
-def kaggle_mount(slug: str) -> Path:
-    """Return the folder of a competition's files in a notebook on Kaggle."""
-    return Path("/kaggle/input/competitions") / slug
 
 
 def display_path(path: Path) -> Path:
@@ -117,66 +108,3 @@ class Paths:
     def submitted(self, submission: str) -> Path:
         """Return the copy of a submission that was sent."""
         return self.root / "submitted" / f"{submission}.csv"
-
-    @property
-    def kernel(self) -> "Kernel":
-        """Files that `./run.sh kernel` writes."""
-        return Kernel(self.root / "kernel")
-
-    @property
-    def training_kernel(self) -> "Kernel":
-        """Files of `./run.sh kernel --training`."""
-        return Kernel(self.root / "kernel_training")
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """Files of an offline notebook and its data set, the bundle."""
-
-    root: Path
-    notebook = child_path("notebook")  # folder of the notebook and its metadata
-    proof_log = child_path("proof.log")  # output of the notebook when it was verified
-
-    @property
-    def bundle(self) -> "Bundle":
-        return Bundle(self.root / "dataset")
-
-    @property
-    def pushed(self) -> Path:
-        """File about what was uploaded, next to the folder, which each `./run.sh kernel` makes anew."""
-        return self.root.with_name(f"{self.root.name}_pushed.json")
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """Files of the data set of an offline notebook: code, weights and packages."""
-
-    root: Path
-    manifest = child_path("bundle.json")  # digests of the other files; the notebook searches for it
-    metadata = child_path("dataset-metadata.json")  # metadata for the upload
-    requirements = child_path("requirements.txt")  # packages of `wheels`, which the notebook installs
-    code = child_path("code")
-    work = child_path("work")  # outputs, as below `work_root()`
-    user = child_path("work/user")  # code and tables of the user
-    weights = child_path("weights")
-    hub_cache = child_path("hub")  # weights of packages, as in the cache of the Hugging Face hub
-    wheels = child_path("wheels")
-
-
-PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline")
-"""Packages that make and use a run."""
-
-
-def revision() -> str:
-    """Return the short hash of git, with `-dirty` if files differ; "unknown" if git does not track this code."""
-    try:
-        # The folder may be inside the repository of another project.
-        _git("ls-files", "--error-unmatch", "run.sh")
-        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=10").strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PROJECT), *arguments]
-    return subprocess.run(command, capture_output=True, check=True, text=True).stdout

@@ -161,7 +161,7 @@ def submit(options: Namespace) -> None:
     Reads: the submission of the latest run (or --file), the sample, the run of the file.
     Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
     """
-    from submissions.leaderboard.submit import submit
+    from submissions.kaggle.submit import submit
 
     submit(options)
 
@@ -180,8 +180,8 @@ def ledger(options: Namespace) -> None:
     Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: rows of ledger.csv.
     """
     from competition.config import load_competition
-    from submissions.leaderboard.ledger import add_scores, page, read
-    from submissions.leaderboard.submit import fetch_scores
+    from submissions.kaggle.ledger import add_scores, page, read
+    from submissions.kaggle.submit import fetch_scores
 
     competition = load_competition(options.competition)
     paths = competition.paths
@@ -209,10 +209,10 @@ def kernel(options: Namespace) -> None:
     """
     from pipeline.check import check_all
     from submissions.config import load_config
-    from submissions.kernel.pack import build
-    from submissions.kernel.push import push
-    from submissions.kernel.verify import verify_notebook
-    from submissions.leaderboard import client
+    from submissions.kaggle import client
+    from submissions.kaggle.pack import build
+    from submissions.kaggle.push import push
+    from submissions.kaggle.verify import verify_notebook
     from submissions.run import latest_run
 
     name = options.competition

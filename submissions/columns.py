@@ -108,7 +108,7 @@ def label_means(task: Task, train: pd.DataFrame) -> list[float]:
 def load_test_predictions(plan: JobPlan, names: list[str], test_key: str, ids: list[str]) -> Array:
     """Return the predictions of stages for a test table, (n_rows, n_models, n_outputs).
 
-    Stages without weight, which a packed run lacks (`submissions.kernel.pack`), are 0.
+    Stages without weight, which a packed run lacks (`submissions.kaggle.pack`), are 0.
     """
     outputs = plan.competition.task.outputs
     preds = np.zeros((len(ids), len(names), len(outputs)))

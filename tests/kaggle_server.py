@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from submissions.leaderboard import client
+from submissions.kaggle import client
 
 USER, KEY, TOKEN = "ada", "0123456789abcdef0123456789abcdef", "KGAT_fedcba98765432100123456789"
 SIGNATURE = "Signature=5ecre7"

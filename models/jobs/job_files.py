@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from core.errors import ConfigError, DataError
 from core.files import read_json, sha256_of, write_atomically, write_json
-from core.paths import Bundle, Paths, display_path
+from core.paths import BUNDLE_MANIFEST, Paths, display_path
 from models.hardware import machine
 from models.job_folder import CHECKPOINTS, FAILURE, PROGRESS, REPORT, TEST_FOLDER, TRACEBACK
 from models.jobs.job import Job
@@ -169,7 +169,7 @@ def resume(source: Path, paths: Paths) -> tuple[int, int]:
 def _work_root(source: Path, name: str) -> Path:
     """Return the WORK_DIR of the earlier run, which is `source` or below it, but not in a notebook's bundle."""
     roots = {folder.parent.parent for folder in source.rglob(f"{name}/models") if folder.is_dir()}
-    roots -= {root for root in roots if Bundle(root.parent).manifest.exists()}
+    roots -= {root for root in roots if (root.parent / BUNDLE_MANIFEST).exists()}
     candidates = sorted(root for root in roots if roots.isdisjoint(root.parents))
     if len(candidates) != 1:
         raise ConfigError(

@@ -24,7 +24,7 @@ from pipeline.new.problem_type import ProblemGuess, choose_problem
 from pipeline.new.stage_choices import Block, choose_folds, choose_stages, read_presets
 from pipeline.new.yaml_writer import comments, setting, written_yaml
 from submissions.config import Config, load_config
-from submissions.leaderboard.client import download, find_tables, slug_of
+from submissions.kaggle.client import download, find_tables, slug_of
 
 HINTS = Path(__file__).with_name("hints.yaml")
 

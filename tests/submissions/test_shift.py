@@ -13,7 +13,7 @@ from models.jobs.plan import make_plan
 from models.jobs.run_job import predict_rows
 from pipeline import commands
 from submissions.config import load_config
-from submissions.leaderboard.ledger import page
+from submissions.kaggle.ledger import page
 from submissions.run import latest_run
 from submissions.shift import error_of, measure_shift, read_shift
 from tests.conftest import write_competition

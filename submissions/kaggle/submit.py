@@ -6,6 +6,7 @@ platform's list is read.
 """
 
 import secrets
+import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -19,12 +20,11 @@ from competition.config import CompetitionConfig, load_competition
 from competition.metrics import Metric
 from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError, UserError
-from core.files import digest, read_json, read_text_table, sha256_of, write_atomically
-from core.paths import display_path, revision
+from core.files import PROJECT, digest, read_json, read_text_table, sha256_of, write_atomically
+from core.paths import display_path
 from core.text import format_number, format_with_error
-from submissions.kernel.push import pushed_notebook
-from submissions.leaderboard import client
-from submissions.leaderboard.ledger import (
+from submissions.kaggle import client
+from submissions.kaggle.ledger import (
     BY_HAND,
     Submission,
     find_run,
@@ -33,6 +33,8 @@ from submissions.leaderboard.ledger import (
     scores_of,
     write,
 )
+from submissions.kaggle.paths import Kernel
+from submissions.kaggle.push import pushed_notebook
 from submissions.run import CHOICE, SUBMISSION_FILE, latest_run, read_manifest
 from submissions.submission_file import check_submission
 
@@ -119,7 +121,8 @@ def notebook_to_send(competition: CompetitionConfig) -> tuple[Submission, Send]:
     """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
     paths = competition.paths
     notebook, version = pushed_notebook(paths)
-    stored = read_manifest(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    packed = read_json(Kernel.of(paths).bundle.manifest, "run")
+    stored = read_manifest(paths.run(packed["run"]))
     made = scores_of(stored, stored[CHOICE]["chosen"])
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, str(competition.kaggle), notebook, version)
@@ -131,6 +134,21 @@ def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
     time_sent = datetime.now(UTC).isoformat(timespec="seconds")
     sent = {"file": file, "file_digest": file_digest, "revision": revision(), **made}
     return Submission(submission=name, time=time_sent, status="submitting", **sent)
+
+
+def revision() -> str:
+    """Return the short hash of git, with `-dirty` if files differ; "unknown" if git does not track this code."""
+    try:
+        # The folder may be inside the repository of another project.
+        _git("ls-files", "--error-unmatch", "run.sh")
+        return _git("describe", "--always", "--dirty", "--exclude=*", "--abbrev=10").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PROJECT), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
 def confirm(question: str) -> bool:

@@ -16,9 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core import paths
 from core.errors import ConfigError, DataError, ServiceError
 from core.files import read_json, replaced
+from core.paths import display_path
+from submissions.kaggle.paths import kaggle_files
 
 PAGE = 100
 POLL = 10.0
@@ -75,12 +76,9 @@ def download(slug: str) -> Path:
 
     Each archive among them becomes a folder with its name.
     """
-    folder = paths.kaggle_files(slug)
+    folder = kaggle_files(slug)
     if folder.is_dir():
-        print(
-            f"The files of {slug} are in {paths.display_path(folder)} already; delete it to download them "
-            f"again."
-        )
+        print(f"The files of {slug} are in {display_path(folder)} already; delete it to download them again.")
         return folder
     print(f"Downloading the files of {slug} ...", flush=True)
     with _api_errors(slug):  # an interrupted download continues

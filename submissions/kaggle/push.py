@@ -6,7 +6,8 @@ What was uploaded is written to kernel_pushed.json or kernel_training_pushed.jso
 from core.errors import DataError, ServiceError
 from core.files import read_json, sha256_of, write_json
 from core.paths import Paths
-from submissions.leaderboard import client
+from submissions.kaggle import client
+from submissions.kaggle.paths import Kernel
 
 READY = "ready"
 """State of a data set that can be used."""
@@ -18,7 +19,7 @@ LIMIT = 3600.0
 
 def push(name: str, training: bool) -> None:
     """Upload a data set, wait until the platform has unpacked it, and upload its notebook."""
-    kernel = Paths.for_competition(name).training_kernel if training else Paths.for_competition(name).kernel
+    kernel = Kernel.of(Paths.for_competition(name), training)
     about = read_json(kernel.notebook / "kernel-metadata.json", "id")
     notebook, (dataset,) = about["id"], about["dataset_sources"]
     print(f"data set {dataset}: uploading ...", flush=True)
@@ -52,8 +53,9 @@ def pushed_notebook(paths: Paths) -> tuple[str, int]:
     Raises:
         DataError: if the current bundle was not uploaded.
     """
-    pushed = read_json(paths.kernel.pushed) if paths.kernel.pushed.is_file() else {}
-    manifest = paths.kernel.bundle.manifest
+    kernel = Kernel.of(paths)
+    pushed = read_json(kernel.pushed) if kernel.pushed.is_file() else {}
+    manifest = kernel.bundle.manifest
     if not manifest.is_file() or sha256_of(manifest) != pushed.get("bundle"):
         raise DataError(
             f"The bundle of {paths.name} has no notebook on Kaggle; run ./run.sh kernel {paths.name} --push."

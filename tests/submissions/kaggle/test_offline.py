@@ -8,11 +8,12 @@ import pytest
 
 from core.errors import DataError
 from core.files import write_atomically
-from core.paths import Bundle, Paths
-from submissions.kernel import offline
-from submissions.kernel.offline import find_table, in_order_of, train
+from core.paths import Paths
+from submissions.kaggle import offline
+from submissions.kaggle.offline import find_table, in_order_of, train
+from submissions.kaggle.paths import Bundle
 from submissions.run import LeftOut
-from tests.submissions.kernel.conftest import SLUG
+from tests.submissions.kaggle.conftest import SLUG
 
 PACK = "datasets/me/mixed-pack"
 

@@ -1,6 +1,7 @@
-"""A small real run with trees, a refit and a stage of the user's own, and its bundle; one package travels."""
+"""A stand-in of the platform, and a small real run with its bundle."""
 
 import shutil
+import time
 import tomllib
 from importlib import metadata
 
@@ -10,11 +11,12 @@ from packaging.requirements import Requirement
 
 from core.files import PROJECT
 from core.paths import Paths
-from submissions.kernel import wheels
-from submissions.kernel.pack import build
+from submissions.kaggle import wheels
+from submissions.kaggle.ledger import Submission
+from submissions.kaggle.pack import build
 from tests.conftest import mixed_tables, write_competition
-from tests.kaggle_server import archive
-from tests.submissions.fakes import built, train_all
+from tests.kaggle_server import KaggleServer, archive
+from tests.submissions.fakes import built, train_all, with_setting
 
 SHIPPED = "threadpoolctl"
 """One file of Python, which prediction imports: the only package that travels in these tests."""
@@ -70,7 +72,7 @@ def tiny_wheel(folder, name, version, tag="py3-none-any", files=()):
     return path
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def image(tmp_path, monkeypatch):
     """An image that lacks one small package, of which pip finds the wheel, and no other."""
     prepare_image(tmp_path, monkeypatch)
@@ -89,7 +91,10 @@ def prepare_image(folder, patch):
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """Folder with the YAML and tables of the competition `mixed` and, in `work`, its run and its bundle."""
+    """Folder with the YAML and tables of the competition `mixed` and, in `work`, its run and its bundle.
+
+    The run has trees, a refit and a stage of the user's own.
+    """
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(3)
     training, test = mixed_tables(n_train=60, n_test=20)
@@ -121,3 +126,37 @@ def work(made, tmp_path):
     """A copy of the products, with the bundle, that a test may change."""
     shutil.copytree(made / "work", tmp_path / "work")
     return Paths("mixed")
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, clock):
+    """A running server with the competition `tides`; the client's home is in `tmp_path`, and no time passes."""
+    with KaggleServer() as server:
+        (tmp_path / "home" / ".kaggle").mkdir(parents=True)
+        server.connect(tmp_path / "home", monkeypatch)
+        server.competitions["tides"] = {"files": {}, "limit": 5}
+        yield server
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that were slept, by which alone the clock goes on."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: sum(slept))
+    return slept
+
+
+@pytest.fixture
+def paths(done):
+    """The products of a finished run of a competition that is on Kaggle."""
+    with_setting(done, "competition", kaggle="tides")
+    return Paths.for_competition(str(done))
+
+
+def one(name, day=1, **fields):
+    """A row of the ledger."""
+    base = {"status": "submitted", "file_digest": f"of {name}", "message": f"try {name}"}
+    return Submission.model_validate(
+        {"submission": name, "time": f"2026-11-{day:02d}T10:00:00Z", **base, **fields}
+    )

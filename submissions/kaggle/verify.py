@@ -27,8 +27,9 @@ from competition.task import from_submission_columns
 from core import cli
 from core.errors import DataError, SubmissionError
 from core.files import read_json, read_table, read_text_table, write_table
-from core.paths import Bundle, display_path
-from submissions.kernel.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
+from core.paths import display_path
+from submissions.kaggle.paths import Bundle, Kernel
+from submissions.kaggle.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
 from submissions.predict import predict
 from submissions.run import SUBMISSION_FILE, Run, latest_run
 from submissions.submission_file import check_submission
@@ -56,7 +57,7 @@ def verify_notebook(name: str, n_workers: int | None = None, n_rows: int = 200) 
         SubmissionError: if the submission of the notebook is invalid or different.
     """
     run = latest_run(name)
-    kernel = run.paths.kernel
+    kernel = Kernel.of(run.paths)
     competition = run.config.competition
     with cli.locked(run.paths), tempfile.TemporaryDirectory(dir=kernel.root) as folder:
         shipped = {pin.partition("==")[0] for pin in kernel.bundle.requirements.read_text().split()}

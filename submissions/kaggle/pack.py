@@ -19,7 +19,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 
 from core.errors import DataError
 from core.files import PROJECT, digest, replaced, sha256_of, work_root, write_atomically, write_json
-from core.paths import PACKAGES, Bundle, Kernel, Paths, kaggle_files, kaggle_mount
+from core.paths import Paths
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
@@ -29,7 +29,8 @@ from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.config import Config, rewrite_paths
-from submissions.kernel.wheels import add_wheels
+from submissions.kaggle.paths import Bundle, Kernel, kaggle_files, kaggle_mount
+from submissions.kaggle.wheels import add_wheels
 from submissions.run import (
     MANIFEST,
     candidate_file,
@@ -38,6 +39,8 @@ from submissions.run import (
     verify_files,
 )
 
+PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline")
+"""Packages that make and use a run."""
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".ipynb", ".yaml")
 """Suffixes of the files that are copied. Others next to the code, such as tables or credentials, are not."""
@@ -57,7 +60,7 @@ def build(paths: Paths, config: Config | None, owner: str) -> Kernel:
     Args:
         config: settings of a notebook that trains; None for a notebook that predicts with the latest run.
     """
-    kernel = paths.training_kernel if config else paths.kernel
+    kernel = Kernel.of(paths, training=config is not None)
     with replaced(kernel.root) as folder:
         bundle = Kernel(folder).bundle
         print("copying code and weights ...", flush=True)

@@ -4,16 +4,19 @@ import contextlib
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from core.files import read_json, sha256_of
 from core.paths import Paths
-from submissions.kernel import pack
+from submissions.kaggle import pack
 from submissions.run import latest_run
 from tests.conftest import mixed_tables, write_competition
 from tests.models import made
 from tests.models.encoders import publish_decoder
 from tests.models.made import build_stage
 from tests.submissions.fakes import built, train_all
+
+pytestmark = pytest.mark.usefixtures("image")
 
 ONLY_TEXT = {"smiles": [], "numeric": [], "categorical": []}
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from core import paths
 from core.errors import ConfigError, DataError
 from core.files import write_atomically
 from pipeline import commands
 from submissions.config import load_config
-from submissions.leaderboard.client import download, find_tables, slug_of
+from submissions.kaggle.client import download, find_tables, slug_of
+from submissions.kaggle.paths import kaggle_files
 from tests.kaggle_server import archive
 from tests.submissions.made_up import files_in, smiles, write
 
@@ -29,7 +29,7 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(server, tmp_pat
     path = tmp_path / "mine.yaml"
     commands.main(["new", str(path), "--kaggle", "https://www.kaggle.com/competitions/tides/data"])
     written = load_config(str(path)).competition
-    folder = paths.kaggle_files("tides")
+    folder = kaggle_files("tides")
     assert (written.kaggle, written.train) == ("tides", folder / "train.csv")
     assert written.sample_submission == folder / "sampleSubmission.csv.zip" / "sampleSubmission.csv"
     assert written.test.read_bytes() == test

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from core.errors import ConfigError, ServiceError
-from submissions.leaderboard import client
+from submissions.kaggle import client
 from tests.kaggle_server import KEY, SIGNATURE, TOKEN, USER
 
 

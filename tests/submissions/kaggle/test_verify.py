@@ -9,15 +9,18 @@ import pytest
 
 from core.errors import DataError, SubmissionError
 from core.files import read_json, read_table, write_table
-from core.paths import Bundle, Paths
+from core.paths import Paths
 from submissions.config import load_config
-from submissions.kernel import pack, verify
-from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
-from submissions.kernel.wheels import image_packages
+from submissions.kaggle import pack, verify
+from submissions.kaggle.paths import Bundle, Kernel
+from submissions.kaggle.verify import INPUT, WORKING, make_sandbox, run_notebook
+from submissions.kaggle.wheels import image_packages
 from submissions.run import latest_run
 from tests.submissions.fakes import built, fake_classes, train_all
-from tests.submissions.kernel.conftest import SHIPPED, SLUG
-from tests.submissions.kernel.test_pack import to_train
+from tests.submissions.kaggle.conftest import SHIPPED, SLUG
+from tests.submissions.kaggle.test_pack import to_train
+
+pytestmark = pytest.mark.usefixtures("image")
 
 
 def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(work, capsys):
@@ -28,7 +31,7 @@ def test_the_notebook_predicts_hidden_and_unreadable_rows_as_predict_does(work, 
     printed = capsys.readouterr().out
     assert "lumo, mu: the same as ./run.sh predict, to 1e-06 standard deviations" in printed
     assert "verified on 51 hidden rows" in printed
-    assert work.kernel.bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
+    assert Kernel.of(work).bundle.manifest.stat().st_mode & 0o200  # what was tried is a copy
 
 
 @pytest.mark.slow
@@ -45,7 +48,7 @@ def test_a_notebook_of_classes_writes_the_same_names_or_probabilities(tmp_path, 
 
 
 def test_a_bundle_without_one_of_its_files_fails_in_one_sentence(work):
-    next(work.kernel.bundle.root.rglob("target_0.txt")).unlink()
+    next(Kernel.of(work).bundle.root.rglob("target_0.txt")).unlink()
     with pytest.raises(DataError, match=r"The notebook failed: .*target_0\.txt.*proof\.log\)$") as caught:
         verify.verify_notebook("mixed", 1, 20)
     assert "\n" not in str(caught.value)

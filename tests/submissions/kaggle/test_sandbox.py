@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from core.files import write_json
-from submissions.kernel.verify import INPUT, WORKING, make_sandbox, run_notebook
+from submissions.kaggle.verify import INPUT, WORKING, make_sandbox, run_notebook
 
 CELL = """
 import json, os, socket, subprocess, sys

@@ -1,4 +1,4 @@
-"""What the notebook runs without a network: `python -m submissions.kernel.offline`.
+"""What the notebook runs without a network: `python -m submissions.kaggle.offline`.
 
 Reads the bundle that contains this code, and the files of the competition, wherever they are mounted below
 /kaggle/input (KAGGLE_INPUT). Writes submission.csv to /kaggle/working (KAGGLE_WORKING): a notebook for
@@ -17,13 +17,14 @@ import pandas as pd
 from core import cli
 from core.errors import DataError
 from core.files import PROJECT, read_json, read_text_table, write_table
-from core.paths import Bundle, Paths
+from core.paths import BUNDLE_MANIFEST, Paths
+from submissions.kaggle.paths import Bundle
 from submissions.run import SO_FAR, SUBMISSION_FILE, describe_left_out, latest_run
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:
     """Return the files or folders of a name below `inputs`, without those in bundles."""
-    bundles = {manifest.parent for manifest in inputs.rglob(Bundle(inputs).manifest.name)}
+    bundles = {manifest.parent for manifest in inputs.rglob(BUNDLE_MANIFEST)}
     return [path for path in sorted(inputs.rglob(name)) if bundles.isdisjoint(path.parents)]
 
 

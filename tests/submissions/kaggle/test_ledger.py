@@ -10,7 +10,7 @@ import pytest
 from competition.metrics import METRICS
 from core.errors import ConfigError
 from pipeline import commands
-from submissions.leaderboard.ledger import (
+from submissions.kaggle.ledger import (
     BY_HAND,
     distinct,
     pick_final_two,
@@ -18,7 +18,7 @@ from submissions.leaderboard.ledger import (
     read,
     write,
 )
-from tests.submissions.leaderboard.conftest import one
+from tests.submissions.kaggle.conftest import one
 
 Command = Callable[..., str]
 RMSE, R2 = METRICS["rmse"], METRICS["r2"]

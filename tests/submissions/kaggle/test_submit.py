@@ -9,10 +9,11 @@ from competition.metrics import METRICS
 from core import cli
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from pipeline import commands
-from submissions.leaderboard import client, submit
-from submissions.leaderboard.ledger import BY_HAND, read, write
+from submissions.kaggle import client, submit
+from submissions.kaggle.ledger import BY_HAND, read, write
+from submissions.kaggle.paths import Kernel
 from tests.kaggle_server import KEY
-from tests.submissions.leaderboard.conftest import one
+from tests.submissions.kaggle.conftest import one
 
 SLUG = "tides"
 Command = Callable[[str], int]
@@ -138,9 +139,10 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     submitted, outputs, paths, server
 ):
     assert submitted("--kernel --yes") == 2
-    manifest, run, notebook = paths.kernel.bundle.manifest, run_folder(paths).name, "ada/heights-offline"
+    kernel, run, notebook = Kernel.of(paths), run_folder(paths).name, "ada/heights-offline"
+    manifest = kernel.bundle.manifest
     write_json(manifest, {"run": run})
-    write_json(paths.kernel.pushed, {"notebook": notebook, "version": 3, "bundle": sha256_of(manifest)})
+    write_json(kernel.pushed, {"notebook": notebook, "version": 3, "bundle": sha256_of(manifest)})
     assert submitted("--kernel --yes") == 2
     assert statuses(paths) == ["lost"]  # Kaggle has no such version
     server.kernels[notebook] = {"versions": [{}, {}, {}]}

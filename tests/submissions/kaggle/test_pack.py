@@ -11,13 +11,16 @@ from safetensors.torch import save_file
 
 from core.errors import ConfigError, DataError, UserError
 from core.files import PROJECT, read_json, read_text_table, write_atomically
-from core.paths import Bundle, Paths, kaggle_files
+from core.paths import Paths
 from pipeline import commands
 from submissions.config import load_config
-from submissions.kernel import pack
-from submissions.kernel.pack import write_notebook
+from submissions.kaggle import pack
+from submissions.kaggle.pack import write_notebook
+from submissions.kaggle.paths import Bundle, Kernel, kaggle_files
 from tests.submissions.fakes import built, fake_competition, with_setting
-from tests.submissions.kernel.conftest import SHIPPED, SLUG
+from tests.submissions.kaggle.conftest import SHIPPED, SLUG
+
+pytestmark = pytest.mark.usefixtures("image")
 
 
 def contents_of(bundle):
@@ -34,7 +37,8 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
     secrets = {cell for name in ("lumo", "mu", "SMILES") for cell in {*table[name]} - {*test.get(name, [])}}
     secrets = {secret for secret in secrets if len(secret) > 8} | {*table["id"]} - {*test["id"]}
     assert len(secrets) > 150
-    packed = contents_of(work.kernel.bundle)
+    bundle = Kernel.of(work).bundle
+    packed = contents_of(bundle)
     everything = b"\n".join(packed.values())
     assert not [secret for secret in secrets if secret.encode() in everything]
     assert not [folder for folder in (made, PROJECT, work.root) if str(folder).encode() in everything]
@@ -49,11 +53,11 @@ def test_no_label_no_training_input_no_out_of_fold_prediction_and_no_folder_trav
         ("trees", "fold_0"),
         ("trees", "fold_1"),
     ]
-    assert work.kernel.bundle.requirements.read_text().split("==")[0] == SHIPPED
+    assert bundle.requirements.read_text().split("==")[0] == SHIPPED
 
 
 def test_a_second_bundle_is_the_same_whatever_was_done_to_the_first(work):
-    bundle = work.kernel.bundle
+    bundle = Kernel.of(work).bundle
     before = contents_of(bundle)
     (bundle.root / "stray").touch()
     assert contents_of(build(work)) == before
@@ -100,20 +104,21 @@ def test_user_defined_code_that_changed_since_the_run_is_not_packed(made, work, 
 
 
 def test_the_notebook_is_valid_has_no_outputs_and_asks_for_no_internet(work, tmp_path):
-    metadata = read_json(work.kernel.notebook / "kernel-metadata.json")
+    kernel = Kernel.of(work)
+    metadata = read_json(kernel.notebook / "kernel-metadata.json")
     expected = {
         "enable_internet": False, "is_private": True, "enable_gpu": False, "competition_sources": [SLUG],
         "dataset_sources": ["me/mixed-pack"],
     }  # fmt: skip
     assert expected.items() <= metadata.items()
-    written = read_json(work.kernel.notebook / metadata["code_file"], "nbformat")
+    written = read_json(kernel.notebook / metadata["code_file"], "nbformat")
     assert not any(cell.get("outputs") for cell in written["cells"])
     manifest = {
-        **read_json(work.kernel.bundle.manifest),
+        **read_json(kernel.bundle.manifest),
         "accelerator": "NvidiaTeslaT4",
         "name": "My_" + 80 * "y",
     }
-    write_notebook(tmp_path, work.kernel.bundle, manifest, "me")
+    write_notebook(tmp_path, kernel.bundle, manifest, "me")
     metadata = read_json(tmp_path / "kernel-metadata.json")
     assert (metadata["enable_gpu"], metadata["machine_shape"]) == (True, "NvidiaTeslaT4")
     assert metadata["id"] == f"me/my-{39 * 'y'}-offline"  # at most 50 characters

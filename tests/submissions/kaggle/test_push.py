@@ -8,11 +8,10 @@ import pytest
 from core.errors import DataError, ServiceError
 from core.files import write_json
 from core.paths import Paths
-from submissions.kernel.pack import CPU, write_notebook
-from submissions.kernel.push import push, pushed_notebook
+from submissions.kaggle.pack import CPU, write_notebook
+from submissions.kaggle.paths import Kernel
+from submissions.kaggle.push import push, pushed_notebook
 from tests.kaggle_server import USER
-from tests.submissions.leaderboard.conftest import clock as clock
-from tests.submissions.leaderboard.conftest import server as server
 
 DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 
@@ -20,7 +19,7 @@ DATASET, NOTEBOOK = f"{USER}/tides-pack", f"{USER}/tides-offline"
 def packed(run="1", training=False):
     """The least folder of a bundle and its notebook."""
     paths = Paths.for_competition("tides")
-    kernel, purpose = (paths.training_kernel, "training") if training else (paths.kernel, "prediction")
+    kernel, purpose = Kernel.of(paths, training), "training" if training else "prediction"
     write_json(kernel.bundle.code / "deep" / "x.json", {})
     write_json(kernel.bundle.manifest, {"run": run})
     manifest = {"name": "tides", "purpose": purpose, "kaggle": None, "accelerator": CPU}
@@ -78,7 +77,7 @@ def test_what_is_refused_or_lacks_a_file_is_an_error_and_no_notebook_was_pushed(
 
 @pytest.mark.parametrize("state", ["FAILED", "BLOBS_RECEIVED"])
 def test_a_data_set_that_fails_or_is_slow_is_reported(server, monkeypatch, state):
-    monkeypatch.setattr("submissions.kernel.push.LIMIT", 0.0)
+    monkeypatch.setattr("submissions.kaggle.push.LIMIT", 0.0)
     packed()
     push("tides", training=False)
     server.datasets[DATASET]["status"] = state

@@ -1,1 +1,0 @@
-"""Submissions to a platform, and the ledger of them."""
