@@ -222,7 +222,16 @@ def test_labels_of_the_held_out_fold_do_not_change_its_predictions(case, home, t
     for table in (changed, train):
         write_table(paths.train, table)
         job = Job("one", 0, 0, tmp_path / f"job_{len(oof)}")
-        plan = JobPlan([job], {}, 3, "test", {"one": stage}, config, paths, made_by={"one": made_by(stage)})
+        plan = JobPlan(
+            [job],
+            {},
+            3,
+            "test",
+            {"one": stage},
+            config,
+            paths,
+            made_by={"one": made_by(stage, context(home, case[1]))},
+        )
         run_job(job, plan)
         oof.append(job.oof_file.read_bytes())
     write_table(paths.train, original)

@@ -1,6 +1,7 @@
 """Losses, weights of classes and R-Drop's penalty against numbers computed by hand; losses of the user's."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from models.jobs.plan import code_files
 from models.registry import make_stage
 from models.targets import balanced_weights, with_bounds
 from models.training.losses import LINKS, LabelBatch, exclude_absent_classes, load_loss
+from tests.models import made
 
 NAN = float("nan")
 
@@ -132,7 +134,7 @@ def test_the_content_of_a_users_loss_is_in_the_key_of_a_job(tmp_path):
     stage, keys = make_stage({"kind": "gnn", "loss": f"{tmp_path}/mine.py:wrong"}), []
     for code in (MINE, MINE, MINE.replace("1 - ", "2 - ")):
         (tmp_path / "mine.py").write_text(code)
-        keys.append(code_files(stage))
+        keys.append(code_files(stage, made.context(Path("unused"))))
     assert keys[0] == keys[1] != keys[2]
 
 

@@ -11,8 +11,8 @@ from models.networks.encoders import pooled
 from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.stages.bert import Bert
 from models.training import optimizer
-from models.training.batches import Batches
-from models.training.network import Head, Network, PerColumn, join_columns
+from models.training.batches import Batches, join_columns
+from models.training.network import Head, Network, PerColumn
 
 
 class Mask(nn.Module):

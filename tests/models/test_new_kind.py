@@ -3,6 +3,7 @@
 import importlib
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,9 +64,9 @@ def test_a_new_kind_of_stage_is_retrained_after_an_edit_and_with_another_version
     file,
 ):
     stage = make_stage({"kind": "histogram"})
-    digests = code_files(stage)
+    digests = code_files(stage, made.context(Path("unused")))
     assert library_versions(stage)["scikit-learn"] == metadata.version("scikit-learn")
     file.write_text(CODE.replace("class Histogram", "# a comment\nclass Histogram"))
-    assert code_files(stage) == digests
+    assert code_files(stage, made.context(Path("unused"))) == digests
     file.write_text(CODE.replace("Regressor(random", "Regressor(max_depth=3, random"))
-    assert code_files(stage) != digests
+    assert code_files(stage, made.context(Path("unused"))) != digests

@@ -28,8 +28,8 @@ from models.training.batches import Batches, EncodedDataset, in_advance
 from models.training.loss_log import read_losses
 from models.training.losses import LabelBatch
 from models.training.network import Network, as_predictions, make_accelerator, predict_network
+from models.training.neural_stage import NeuralStage
 from models.training.optimizer import with_warmup
-from models.training.settings import NeuralStage
 from tests.models import made
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)

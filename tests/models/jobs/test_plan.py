@@ -72,7 +72,7 @@ def test_comments_docstrings_and_imports_for_annotations_are_in_no_key(tmp_path,
 def edit(monkeypatch, file):
     """From now on, this file of the code is as after an edit."""
     code_files = plan_module.code_files
-    monkeypatch.setattr(plan_module, "code_files", lambda stage: {**code_files(stage), file: "edited"})
+    monkeypatch.setattr(plan_module, "code_files", lambda *given: {**code_files(*given), file: "edited"})
 
 
 def finish(job_plan, seconds):
