@@ -31,12 +31,12 @@ from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, report_file, submit_finished_folds, submit_until
 from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
+from submissions.manifest import LeftOut
 from submissions.report.report import PAGE
 from submissions.report.scores import load_answers
 from submissions.run import (
     EPOCHS,
     TIME,
-    LeftOut,
     Run,
     finished_part,
     latest_run,
@@ -136,8 +136,8 @@ def train_and_submit(
 
 def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
     """Return what `--json` prints of a run, with its gain over the previous run if that was another one."""
-    choice = run.choice
-    expected = choice["expected"]
+    choice, submitted = run.choice, run.choice.submitted
+    expected = choice.expected
     gain = None
     runs, _ = read_runs(config)
     if previous in runs and previous != run.name:
@@ -146,22 +146,21 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         gain = {name: compared[name] for name in ("gain", "standard_error", "changes", "remarks")}
         gain["over"] = previous
     holdout = load_answers(run) if run.config.competition.holdout_of else None
-    file = run.candidates[run.chosen]["file"]
     has_report = report_file(run).exists()  # not if the time was over before
     return {
         "run": run.name,
         "metric": run.metric.name,
         "greater_is_better": run.metric.greater_is_better,
-        "expected_score": expected["score"],
-        "standard_error": expected["standard_error"],
-        "shift": expected["shift"],
-        "cross_fitted_score": choice["cross_fitted_score"],
-        "in_sample_score": run.candidates[run.chosen]["in_sample_score"],
-        "holdout_score": holdout.score(file) if holdout else None,
+        "expected_score": expected.score,
+        "standard_error": expected.standard_error,
+        "shift": expected.shift and expected.shift.model_dump(),
+        "cross_fitted_score": submitted.score,
+        "in_sample_score": submitted.in_sample_score,
+        "holdout_score": holdout.score(submitted.file) if holdout else None,
         "gain": gain,
         "chosen": run.chosen,
-        "stages": {name: record["score"] for name, record in choice["stages"].items()},
-        "warnings": [*choice["failed"], *expected["warnings"]],
+        "stages": {name: record.score for name, record in choice.stages.items()},
+        "warnings": [*choice.failed, *expected.warnings],
         "submission": run.paths.submission,
         "report": run.paths.report / PAGE if has_report else None,
     }

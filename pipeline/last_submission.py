@@ -31,19 +31,9 @@ from submissions.blend.selection import MEAN, decision_of
 from submissions.build import build_submission
 from submissions.columns import label_means, training_labels
 from submissions.config import Config
+from submissions.manifest import SO_FAR, SUBMISSION_FILE, LeftOut, read_manifest
 from submissions.report.report import SUMMARY, report
-from submissions.run import (
-    CHOICE,
-    SO_FAR,
-    SUBMISSION_FILE,
-    LeftOut,
-    Run,
-    describe_left_out,
-    finished_part,
-    name_of_latest,
-    open_run,
-    read_manifest,
-)
+from submissions.run import Run, describe_left_out, finished_part, name_of_latest, open_run
 from submissions.shift import measure_shift
 from submissions.submission_file import write_submission
 
@@ -207,19 +197,19 @@ def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
             return [report_file(finished).read_text(encoding="utf-8")], finished.exit_status
         return [*left_out, f"{over} the report was written. {display_path(paths.submission)}"], 3
     so_far = paths.run(SO_FAR)
-    is_of_this_run = so_far.exists() and read_manifest(so_far)["run"] == finished.name
+    is_of_this_run = so_far.exists() and read_manifest(so_far).run == finished.name
     if not has_interim and not is_of_this_run:
         build_mean(finished)
     stored = read_manifest(so_far)
-    folder = paths.run(stored["run"])
+    folder = paths.run(stored.run)
     shutil.rmtree(folder, ignore_errors=True)
     so_far.rename(folder)
     write_atomically(paths.latest_run, f"{folder.name}\n")
     write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
-    stages = ", ".join(stage["name"] for stage in stored["stages"])
+    stages = ", ".join(stored.stages)
     line = (
         f"{over} the last submission was built. {display_path(paths.submission)} is the candidate "
-        f"{stored[CHOICE]['chosen']} of {stages}, without a report"
+        f"{stored.choice.chosen} of {stages}, without a report"
     )
     return [*left_out, line], 3
 

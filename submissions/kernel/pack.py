@@ -30,13 +30,8 @@ from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.config import Config, rewrite_paths
 from submissions.kernel.wheels import add_wheels
-from submissions.run import (
-    MANIFEST,
-    candidate_file,
-    latest_run,
-    require_same_code,
-    verify_files,
-)
+from submissions.manifest import candidate_file, verify_files, write_manifest
+from submissions.run import latest_run, require_same_code
 
 SCRIPTS = ("run.sh", "setup.sh", "pyproject.toml")
 CODE = (".py", ".txt", ".html", ".ipynb", ".yaml")
@@ -178,7 +173,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         raise DataError(
             f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."
         )
-    require_same_code(config, run.stored)
+    require_same_code(config, run.manifest)
     settings = _prediction_settings(config, bundle, run_folder)
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
@@ -191,11 +186,14 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
                 copy(job.folder / name, target / name)
             write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
     file = candidate_file(run.chosen, ".json")  # the other files of a run are predictions
-    verify_files(run.folder, file)
+    stored = verify_files(run.folder, file)
     copy(run.folder / file, run_folder / file)
-    stored = run.stored | {"files": {file: run.stored["files"][file]}}
-    records = [record for record in stored["stages"] if record["name"] in used]
-    write_json(run_folder / MANIFEST, {**stored, "config": settings, "stages": records})
+    changes = {
+        "config": settings,
+        "stages": {stage: stored.stages[stage] for stage in stages},
+        "files": {file: stored.files[file]},
+    }
+    write_manifest(run_folder, stored.model_copy(update=changes))
     write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
     manifest = {
         "name": run.paths.name,

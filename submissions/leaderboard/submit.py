@@ -33,7 +33,8 @@ from submissions.leaderboard.ledger import (
     scores_of,
     write,
 )
-from submissions.run import CHOICE, SUBMISSION_FILE, latest_run, read_manifest
+from submissions.manifest import SUBMISSION_FILE, read_manifest
+from submissions.run import latest_run
 from submissions.submission_file import check_submission
 
 LIMIT = 1800.0
@@ -119,8 +120,8 @@ def notebook_to_send(competition: CompetitionConfig) -> tuple[Submission, Send]:
     """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
     paths = competition.paths
     notebook, version = pushed_notebook(paths)
-    stored = read_manifest(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
-    made = scores_of(stored, stored[CHOICE]["chosen"])
+    manifest = read_manifest(paths.run(read_json(paths.kernel.bundle.manifest, "run")["run"]))
+    made = scores_of(manifest, manifest.choice.chosen)
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, str(competition.kaggle), notebook, version)
 

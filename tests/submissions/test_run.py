@@ -21,10 +21,10 @@ from submissions import build as build_step
 from submissions.blend.candidates import ALWAYS
 from submissions.build import build_submission
 from submissions.config import load_config
+from submissions.manifest import LeftOut
 from submissions.predict import load_candidate, predict
 from submissions.run import (
     BUDGET_ADVICE,
-    LeftOut,
     describe_left_out,
     finished_part,
     latest_run,
@@ -53,7 +53,7 @@ def contents(folder):
 
 
 def marks_of(run):
-    return {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    return {name: stage.marks for name, stage in run.manifest.stages.items()}
 
 
 def test_all_columns_and_submissions_are_joined_on_id(done):
@@ -78,14 +78,14 @@ def test_all_columns_and_submissions_are_joined_on_id(done):
     weights = run.weights["height"]
     assert weights["good"] > weights["fair"] > weights["poor"]
     in_sample = run.metric(columns.y, load_candidate(run, run.chosen).predict(columns.preds))
-    assert run.candidates[run.chosen]["in_sample_score"] == pytest.approx(in_sample)
+    assert choice.submitted.in_sample_score == pytest.approx(in_sample)
     in_fold = columns.folds == 1
     of_fold = run.metric(columns.y[in_fold], columns.stage_oof("good")[in_fold])
-    assert choice["stages"]["good"]["fold_scores"]["all"][1] == pytest.approx(of_fold)
+    assert choice.stages["good"].fold_scores["all"][1] == pytest.approx(of_fold)
     # The error to expect counts the rows of both tables.
-    assert choice["expected"]["score"] == choice["cross_fitted_score"]
-    error = choice["standard_error"] * np.sqrt(1 + 150 / 30)
-    assert choice["expected"]["standard_error"] == pytest.approx(error)
+    assert choice.expected.score == choice.submitted.score
+    error = choice.submitted.score_standard_error * np.sqrt(1 + 150 / 30)
+    assert choice.expected.standard_error == pytest.approx(error)
 
 
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done):
@@ -124,7 +124,7 @@ def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was
     run = run_of(done)
     before = contents(run.paths.latest_run.parent)
     path = fake_competition(done.parent, submissions={"trials": 3})
-    monkeypatch.setattr(build_step, "_write_manifest", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(build_step, "write_manifest", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         built(path)
     assert contents(run.paths.latest_run.parent) == before
@@ -198,7 +198,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     write_table(tmp_path / "sample_submission.csv", sample)
     run = finished(path)
     table = read_table(run.folder / "submission.csv")
-    assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
+    assert list(table.columns) == ["D", "id", "H"] == run.manifest.sample_columns
     assert list(table["id"]) == list(sample["id"])
     assert table["H"].mean() > 5 > table["D"].mean()
     means = read_table(run.paths.train)[TARGETS].mean().tolist()

@@ -11,7 +11,7 @@ from core.files import write_atomically
 from core.paths import Bundle, Paths
 from submissions.kernel import offline
 from submissions.kernel.offline import find_table, in_order_of, train
-from submissions.run import LeftOut
+from submissions.manifest import LeftOut
 from tests.submissions.kernel.conftest import SLUG
 
 PACK = "datasets/me/mixed-pack"
