@@ -1,6 +1,6 @@
 """Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -74,6 +74,8 @@ def load_columns(config: Config, plan: JobPlan) -> Columns:
         DataError: if predictions do not match the tables.
     """
     labels = training_labels(config.competition, plan.paths)
+    folds = [job.fold for job in plan.jobs]  # rows of other folds are predicted by no model
+    labels = replace(labels, folds=np.where(np.isin(labels.folds, folds), labels.folds, -1))
     task = labels.task
     test_ids = list(read_table(plan.paths.test)[config.competition.id])
     columns = {}

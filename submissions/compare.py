@@ -88,6 +88,7 @@ def _settings(run: Manifest) -> dict[str, Any]:
     return {
         **run.config,
         "stages": {name: stages[name] | {"jobs": record.key} for name, record in run.stages.items()},
+        "level": run.level,
         "budget": format_duration(run.budget) if run.budget else "none",
         "tables": {file: digest[:N_DIGITS] for file, digest in run.tables.items()},
         "user_code": {file: digest[:N_DIGITS] for file, digest in run.user_code},
@@ -113,8 +114,11 @@ def read_runs(config: Config) -> tuple[dict[str, Manifest], list[str]]:
     paths = config.competition.paths
     runs = {}
     left_out = []
+    left_out_folder = SO_FAR if name_of_latest(paths) != SO_FAR else ""
     manifests = [
-        file for file in paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}") if file.parent.name != SO_FAR
+        file
+        for file in paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")
+        if file.parent.name != left_out_folder
     ]
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
         name = manifest.parent.name

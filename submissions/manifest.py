@@ -23,13 +23,14 @@ from pydantic import BeforeValidator, ValidationError
 from core.errors import DataError
 from core.files import read_json, sha256_of, write_json
 from core.settings import StrictModel
+from submissions.levels import MISSING, Level
 
 MANIFEST = "run.json"
 SUBMISSION_FILE = "submission.csv"
 OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "candidates.parquet"
 STD_FILE = "spread.csv"
 SO_FAR = "so_far"
-"""Folder of the interim submission, next to those of the runs, while stages still train."""
+"""Folder of a submission that is not complete, next to those of the runs."""
 FORMAT = 3
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
@@ -159,7 +160,7 @@ class Choice(StrictModel):
     reason: str
     """The reason of the choice, a sentence."""
     failed: list[str]
-    """A line per candidate, or other part, that is left out."""
+    """A line per candidate, or other part, that could not be made."""
     candidates: dict[str, CandidateScores]
     stages: dict[str, StageScores]
     best_stage: str
@@ -183,6 +184,10 @@ class Manifest(StrictModel):
     """Name of the run: a digest of configuration, tables and keys of jobs."""
     made_from: str
     """Digest of predictions, code, packages, and of what is left out."""
+    level: Level
+    """Level of the submission."""
+    tried: Level
+    """Latest level that was built; if it is later than `level`, its score was worse."""
     config: dict[str, Any]
     """The settings (`submissions.config.Config`), as data: other versions of user code must not hide a run."""
     stages: dict[str, StageRecord]
@@ -191,6 +196,8 @@ class Manifest(StrictModel):
     sample_columns: list[str]
     """Columns of sample_submission.csv."""
     n_folds: int
+    folds: list[int]
+    """Folds whose models are in the submission: all, except at the level of folds."""
     label_means: list[Number]
     """Means of the labels, or shares of the classes: predictions of rows that cannot be read."""
     tables: dict[str, str]
@@ -212,6 +219,15 @@ class Manifest(StrictModel):
     """File of the folder -> its digest."""
 
     @property
+    def remarks(self) -> list[str]:
+        """A line per candidate, or other part, that is left out."""
+        if self.level not in MISSING:
+            return self.choice.failed
+        is_last = self.level is self.tried
+        reason = "there was no time for them" if is_last else "with them the cross-fitted score is worse"
+        return [*self.choice.failed, f"{MISSING[self.level]} are left out: {reason}."]
+
+    @property
     def metric(self) -> str:
         """The metric of the settings."""
         return str(self.config["competition"]["metric"])
@@ -220,11 +236,6 @@ class Manifest(StrictModel):
     def classes(self) -> list[str]:
         """The classes of the settings."""
         return list(self.config["competition"]["classes"])
-
-    @property
-    def has_stack(self) -> bool:
-        """Whether the stack was a candidate."""
-        return bool(self.config["submissions"]["stack"])
 
 
 def candidate_file(name: str, suffix: str) -> str:
@@ -260,9 +271,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
-def verify_files(folder: Path, *files: str) -> Manifest:
-    """Return run.json; a DataError if one of these files, or of all if none is named, is missing or has changed."""
-    manifest = read_manifest(folder)
+def verify_files(folder: Path, *files: str, manifest: Manifest | None = None) -> Manifest:
+    """Return run.json; a DataError if one of these files, or of all if none is named, is missing or has changed.
+
+    Args:
+        manifest: run.json as it was read before; None to read it.
+    """
+    manifest = manifest or read_manifest(folder)
     for name in files or manifest.files:
         file = folder / name
         if name not in manifest.files or not file.is_file() or sha256_of(file) != manifest.files[name]:

@@ -60,7 +60,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
 def load_candidate(run: Run, name: str) -> Fitted:
     """Return a candidate of a finished run; a DataError if its file has changed."""
     file = candidate_file(name, ".json")
-    verify_files(run.folder, file)
+    verify_files(run.folder, file, manifest=run.manifest)
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
     fitted: Fitted = from_json(read_json(run.folder / file, "class"), code_ref)

@@ -5,7 +5,7 @@
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -33,6 +33,8 @@ from submissions.manifest import (
     LEFT_OUT_HEADER,
     MANIFEST,
     OOF_TABLE,
+    SO_FAR,
+    SUBMISSION_FILE,
     CandidateScores,
     Choice,
     LeftOut,
@@ -102,6 +104,21 @@ class Run:
                 name = str(display_path(yaml_file))
         return shlex.quote(name)
 
+    @property
+    def has_all_folds(self) -> bool:
+        """Whether there are models of all folds; else no stage is finished."""
+        return len(folds_of(self.plan)) == self.plan.n_folds
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether it is the latest submission of the competition."""
+        return name_of_latest(self.paths) == self.folder.name
+
+    @property
+    def submission(self) -> Path:
+        """The file to submit."""
+        return self.paths.submission if self.is_latest else self.folder / SUBMISSION_FILE
+
     def oof_table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
 
@@ -121,21 +138,14 @@ class Run:
         return self.manifest.choice
 
     @property
-    def without_stack(self) -> "Run":
-        """The same run, in the same folder, with the blends only."""
-        settings = self.config.submissions.model_copy(update={"stack": False})
-        return replace(self, config=self.config.model_copy(update={"submissions": settings}))
-
-    @property
-    def is_built(self) -> bool:
-        """Whether the folder has the files of this run, made from the same predictions and code."""
+    def built(self) -> Manifest | None:
+        """run.json as it is in the folder; None unless all files are there, of the same run, predictions and code."""
         try:
             manifest = verify_files(self.folder)
         except DataError:
-            return False
-        of_files = [manifest.run, manifest.made_from, manifest.has_stack, manifest.shift]
-        has_to_be = [self.name, self.made_from, self.config.submissions.stack, self.digest_of_shift]
-        return of_files == has_to_be
+            return None
+        of_files = [manifest.run, manifest.made_from, manifest.shift]
+        return manifest if of_files == [self.name, self.made_from, self.digest_of_shift] else None
 
     @property
     def digest_of_shift(self) -> str | None:
@@ -174,11 +184,15 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
     )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
-    name = digest({"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}, 12)
+    content = {"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}
+    folds = folds_of(plan)
+    has_all_folds = len(folds) == plan.n_folds
+    name = digest(content if has_all_folds else {**content, "folds": folds}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
     made_from = digest([code, package_versions(), predictions, list(map(str, left_out))])
-    return Run(name, made_from, plan.paths.run(name), config, plan, left_out)
+    folder = plan.paths.run(name if has_all_folds else SO_FAR)
+    return Run(name, made_from, folder, config, plan, left_out)
 
 
 def finished_part(plan: JobPlan) -> JobPlan:
@@ -194,8 +208,27 @@ def finished_part(plan: JobPlan) -> JobPlan:
     return replace(plan, jobs=jobs, keys=keys, stages=stages)
 
 
+def finished_folds(plans: Iterable[JobPlan]) -> JobPlan | None:
+    """Return the plan of the stage and seed with the most finished folds; None if no fold is finished."""
+    found = []
+    for plan in plans:
+        jobs_of_seed: dict[tuple[str, int], list[Job]] = {}
+        for job in plan.jobs:
+            if job.fold != REFIT_FOLD and job.has_predicted(plan.test_key):
+                jobs_of_seed.setdefault((job.stage, job.seed), []).append(replace(job, predicts_test=True))
+        for (stage, seed), jobs in jobs_of_seed.items():
+            settings = plan.stages[stage].model_copy(update={"seeds": [seed], "final_fit": "folds"})
+            found.append(replace(plan, jobs=jobs, keys={stage: plan.keys[stage]}, stages={stage: settings}))
+    return max(found, key=lambda plan: len(plan.jobs), default=None)
+
+
+def folds_of(plan: JobPlan) -> list[int]:
+    """Return the folds that the jobs of a plan validate."""
+    return sorted({job.fold for job in plan.jobs} - {REFIT_FOLD})
+
+
 def name_of_latest(paths: Paths) -> str:
-    """Return the name of the latest run; "" if there is none."""
+    """Return the name of the folder of the latest submission; "" if there is none."""
     return paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
 
 
@@ -207,6 +240,11 @@ def latest_run(competition: str) -> Run:
         raise DataError(
             f"{paths.root} has no finished run: run ./run.sh full {competition} first, or check the name."
         )
+    return stored_run(paths, name)
+
+
+def stored_run(paths: Paths, name: str) -> Run:
+    """Return a run from its folder; tables are not needed."""
     folder = paths.run(name)
     manifest = read_manifest(folder)
     config = validate(Config, manifest.config, folder / MANIFEST, yaml_file=Path(f"{paths.name}.yaml"))
@@ -215,6 +253,7 @@ def latest_run(competition: str) -> Run:
     jobs = []
     for stage, key in keys.items():
         jobs += jobs_of(stage, config.stages[stage], key, n_folds, paths)
+    jobs = [job for job in jobs if job.fold in (*manifest.folds, REFIT_FOLD)]
     plan = JobPlan(jobs, keys, n_folds, manifest.test_key, dict(config.stages), config.competition, paths)
     return Run(manifest.run, manifest.made_from, folder, config, plan, manifest.left_out, manifest.budget)
 

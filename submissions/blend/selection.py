@@ -118,7 +118,7 @@ def cross_fit(
     outputs = np.full_like(data.preds[:, 0], np.nan)
     scored = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
     for fold in sorted(data.all_folds):
-        part = fitted(data.all_folds - {fold})
+        part = fitted(data.all_folds - {fold} or data.all_folds)  # one fold alone has no others
         in_fold = data.folds == fold
         outputs[in_fold] = part.outputs(data.preds[in_fold])
         scored[in_fold] = apply_decision(part.decision, outputs[in_fold])

@@ -194,12 +194,12 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         "files": {file: stored.files[file]},
     }
     write_manifest(run_folder, stored.model_copy(update=changes))
-    write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
+    write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.folder.name}\n")
     manifest = {
         "name": run.paths.name,
         "purpose": "prediction",
         "kaggle": config.competition.kaggle,
-        "run": run.name,
+        "run": run.folder.name,
     }
     return config, manifest
 

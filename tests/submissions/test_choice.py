@@ -8,7 +8,7 @@ from models.jobs.predictions import read_predictions, std_file
 from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
-from submissions.build import build_submission
+from submissions.build import build
 from submissions.manifest import write_manifest
 from submissions.predict import load_candidate
 from submissions.report.elements import Table
@@ -120,7 +120,7 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
 ):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions=submissions)
-    lines = build_submission(run)
+    lines = build(run)
     assert lines[0].startswith("WARNING: mine.py:broken is left out: ConfigError: ")
     assert lines[0].endswith("ValueError in line 17: not today.")
     assert "mine.py:broken" not in run.candidates
@@ -131,7 +131,7 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
 def test_a_candidate_that_cannot_predict_held_out_or_test_rows_is_left_out(tmp_path, name):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, 93, submissions={"candidates": [f"mine.py:{name}"], "stack": False})
-    lines = build_submission(run)
+    lines = build(run)
     assert lines[0] == (
         f"WARNING: mine.py:{name} is left out: ValueError: expected finite predictions, got NaN or infinite values"
     )
@@ -142,7 +142,7 @@ def test_a_candidate_that_cannot_predict_held_out_or_test_rows_is_left_out(tmp_p
 def test_a_default_that_needs_all_columns_is_submitted_without_its_comparison_with_fewer(tmp_path):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions={"default": "mine.py:fixed", "margin": 100, "stack": False})
-    lines = build_submission(run)
+    lines = build(run)
     assert lines[0].startswith(
         "The leave-one-stage-out blends are left out: ConfigError: mine.py:fixed must return weights (2,)"
     )
@@ -152,7 +152,7 @@ def test_a_default_that_needs_all_columns_is_submitted_without_its_comparison_wi
 def test_post_processing_that_fails_on_test_rows_is_not_applied_then_or_later(tmp_path):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions={"postprocess": "mine.py:half"})
-    lines = build_submission(run)
+    lines = build(run)
     assert "WARNING: submissions.postprocess is not applied to the mean." in lines
     assert (run.chosen, run.exit_status) == ("mean", 3)
     preds = run.columns.preds[:5]

@@ -19,8 +19,9 @@ from models.jobs.scheduler import JobResult
 from pipeline import commands
 from submissions import build as build_step
 from submissions.blend.candidates import ALWAYS
-from submissions.build import build_submission
+from submissions.build import build
 from submissions.config import load_config
+from submissions.levels import Level
 from submissions.manifest import LeftOut
 from submissions.predict import load_candidate, predict
 from submissions.run import (
@@ -142,7 +143,7 @@ def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run
     part = open_run(config, finished_part(plan))
     assert list(part.config.stages) == ["good", "fair"]
     part = replace(part, folder=part.paths.run("so_far"))
-    build_submission(pickle.loads(pickle.dumps(part)), quick=True)  # as a worker gets it
+    build(pickle.loads(pickle.dumps(part)), Level.BLEND)  # as a worker gets it
     so_far = run.paths.run("so_far")
     assert not (so_far / "candidates" / "lightgbm_stack.csv").exists()
     check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
@@ -167,9 +168,9 @@ def test_new_predictions_and_unfinished_jobs_are_noticed(done):
     write_report(job.folder, {"seconds": 1.5})  # trained again, under the same key
     after = run_of(done)
     assert after.name == before.name
-    assert before.is_built and not after.is_built
-    build_submission(after)
-    assert after.is_built and not before.is_built
+    assert before.built and not after.built
+    build(after)
+    assert after.built and not before.built
     (job.folder / "report.json").unlink()
     with pytest.raises(DataError, match=r"is not finished, .* Run \./run\.sh train"):
         run_of(done)
@@ -228,7 +229,7 @@ def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml
         ("poor", 0, "dependency", "it has pseudo-labels of a stage that is left out"),
     ]
     run = open_run(load_config(str(tmp_path / "mixed.yaml")), finished_part(plan), left_out)
-    build_submission(run)
+    build(run)
     assert run.exit_status == 3
     submission = run.paths.submission.read_bytes()
     alone = built(fake_competition(tmp_path, stages={"good": {**TREES, "final_fit": "both"}}))
@@ -252,7 +253,7 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_o
     plan = replace(run.plan, reuse=True, made_by={**run.plan.made_by, "good": {}})
     left_out = [LeftOut("fair", None, "epochs", "15 of 30 epochs"), LeftOut("unimol", 1, "time", "")]
     run = replace(run, plan=plan, left_out=left_out)
-    build_submission(run)
+    build(run)
     assert marks_of(run) == {
         "good": ["other code"], "fair": ["pseudo-labels", "fewer epochs"], "poor": ["refit"]
     }  # fmt: skip
