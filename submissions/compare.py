@@ -114,12 +114,9 @@ def read_runs(config: Config) -> tuple[dict[str, Manifest], list[str]]:
     paths = config.competition.paths
     runs = {}
     left_out = []
-    left_out_folder = SO_FAR if name_of_latest(paths) != SO_FAR else ""
-    manifests = [
-        file
-        for file in paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")
-        if file.parent.name != left_out_folder
-    ]
+    skipped = {SO_FAR} - {name_of_latest(paths)}
+    files = paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")
+    manifests = [file for file in files if file.parent.name not in skipped]
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
         name = manifest.parent.name
         try:

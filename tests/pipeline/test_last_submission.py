@@ -16,6 +16,7 @@ from pipeline import last_submission
 from pipeline.last_submission import submit_finished, submit_until, take_latest
 from submissions import build as build_step
 from submissions.build import build
+from submissions.compare import compare
 from submissions.levels import Level
 from submissions.manifest import write_manifest
 from submissions.report.report import report
@@ -64,6 +65,7 @@ def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competiti
     assert line == f"submission of good, fair, poor: {finished.paths.submission}"
     interim = latest_run("mixed")
     assert (interim.folder.name, interim.name) == ("so_far", finished.name)
+    assert "gain: of the run over so_far" in compare(finished.config)[0]
     over(monkeypatch)
     executor: Any = None
     lines, status = submit_until(Clock(0.0, 300.0), finished, executor, True)
