@@ -15,6 +15,7 @@ NAME.yaml                 the competition with the stages, epochs and seeds of t
 import math
 import textwrap
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +40,7 @@ MAX_ERROR = 110
 
 
 def _none_unless_finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, Real) and not math.isfinite(value) else value
 
 
 Number = Annotated[float | None, BeforeValidator(_none_unless_finite)]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from core.errors import DataError
@@ -13,7 +14,7 @@ from tests.submissions.fakes import run_of
 def test_numbers_that_are_not_finite_are_none_in_memory_as_in_the_file(done):
     run = run_of(done)
     shift = ExpectedShift(sentence="They differ.", factor=math.inf, score=0.5)
-    expected = Expected(score=math.nan, standard_error=-math.inf, shift=shift, warnings=[])
+    expected = Expected(score=np.float32(math.nan), standard_error=-math.inf, shift=shift, warnings=[])
     assert (expected.score, expected.standard_error, shift.factor, shift.score) == (None, None, None, 0.5)
     choice = run.choice.model_copy(update={"expected": expected})
     manifest = run.manifest.model_copy(update={"choice": choice})
