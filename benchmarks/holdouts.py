@@ -131,10 +131,10 @@ def measure(run: Run) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Return the change of the log error of each candidate against the default, and a line for each interval."""
     competition = run.config.competition
     choice = run.choice
-    files = {name: run.folder / record["file"] for name, record in choice["candidates"].items()}
+    files = {name: run.folder / record.file for name, record in choice.candidates.items()}
     predictions = {name: answers_and_predictions(competition, file) for name, file in files.items()}
     log_errors = {name: log_error(competition, *pair) for name, pair in predictions.items()}
-    of_default = log_errors[choice["default"]]
+    of_default = log_errors[choice.default]
     log_errors["submission"] = log_errors[run.chosen]
     log_errors.setdefault("lightgbm_stack", of_default)
     changes = {name: value - of_default for name, value in log_errors.items()}
@@ -148,13 +148,13 @@ def measure(run: Run) -> tuple[dict[str, float], list[dict[str, Any]]]:
     unit = run.metric(y, np.repeat(constant, len(y), axis=0))
     if run.metric.greater_is_better:
         unit = 1 - unit
-    expected = choice["expected"]
-    error = SIGMAS * expected["standard_error"]
-    shift = expected["shift"]
-    scores = [expected["score"]]
+    expected = choice.expected
+    error = SIGMAS * expected.standard_error
+    shift = expected.shift
+    scores = [expected.score]
     intervals = {"cross-fitted": (scores, error), "expected": (scores, error)}
-    if shift and shift["score"] is not None:
-        intervals["expected"] = ([*scores, shift["score"]], error * max(1.0, shift["factor"]))
+    if shift and shift.score is not None:
+        intervals["expected"] = ([*scores, shift.score], error * max(1.0, shift.factor))
     lines = []
     for name, (ends, width) in intervals.items():
         low, high = min(ends) - width, max(ends) + width

@@ -62,8 +62,8 @@ class Paths:
     shift = child_path("folds/shift.json")  # results of `./run.sh folds`
     similarity = child_path("folds/similarity.png")
     held_out = child_path("folds/held_out.json")  # error of held-out rows that look like test rows
-    latest_run = child_path("submissions/latest")  # text file with the name of the latest run
-    submission = child_path("submission.csv")  # copy of the submission of the latest run
+    latest_run = child_path("submissions/latest")  # text file: the folder of the latest submission
+    submission = child_path("submission.csv")  # copy of the latest submission
     report = child_path("report")
     ledger = child_path("ledger.csv")  # submissions and their scores
     lock = child_path("lock")

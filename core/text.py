@@ -38,9 +38,9 @@ def shortened(name: str) -> str:
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
-def mean_and_std(values: list[float]) -> str:
+def mean_and_std(values: Sequence[float | None]) -> str:
     """Return mean and standard deviation of the finite values."""
-    defined = [value for value in values if is_finite(value)]
+    defined = [value for value in values if value is not None and np.isfinite(value)]
     return f"{np.mean(defined):#.4g} +- {np.std(defined, ddof=1):#.2g}" if len(defined) > 1 else "-"
 
 

@@ -29,18 +29,18 @@ from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.scheduler import Executor
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
-from pipeline.last_submission import InterimSubmissions, report_file, submit_finished_folds, submit_until
+from pipeline.last_submission import InterimSubmissions, has_report, submit_until, submitted_run
 from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
+from submissions.manifest import LeftOut
 from submissions.report.report import PAGE
 from submissions.report.scores import load_answers
 from submissions.run import (
     EPOCHS,
     TIME,
-    LeftOut,
     Run,
+    finished_folds,
     finished_part,
-    latest_run,
     left_out_of,
     name_of_latest,
     open_run,
@@ -122,49 +122,45 @@ def train_and_submit(
     }
     with cli.locked(all_jobs.paths, wait=True):
         if not finished.stages and clock.has_limit:
-            table, warning = submit_finished_folds(config, budget.tried_plan, left_out)
-            say("\n".join([table, warning, *advice]))
-            options.result |= {"warnings": [warning], "submission": all_jobs.paths.submission}
-            return 3
+            finished = finished_folds(budget.tried_plans) or finished
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
         lines, status = submit_until(clock, run, executor, interim.has_written)
     say("\n".join([*lines, *advice]))
     if options.json:
-        options.result |= describe_run(latest_run(options.competition), config, previous)
+        options.result |= describe_run(submitted_run(run), config, previous)
     return status
 
 
 def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
     """Return what `--json` prints of a run, with its gain over the previous run if that was another one."""
-    choice = run.choice
-    expected = choice["expected"]
+    choice, submitted = run.choice, run.choice.submitted
+    expected = choice.expected
     gain = None
     runs, _ = read_runs(config)
-    if previous in runs and previous != run.name:
-        pair = {name: runs[name] for name in (previous, run.name)}
+    name = run.folder.name
+    if previous != name and {previous, name} <= runs.keys():
+        pair = {each: runs[each] for each in (previous, name)}
         compared = records(pair, previous, config)[0]
-        gain = {name: compared[name] for name in ("gain", "standard_error", "changes", "remarks")}
+        gain = {key: compared[key] for key in ("gain", "standard_error", "changes", "remarks")}
         gain["over"] = previous
     holdout = load_answers(run) if run.config.competition.holdout_of else None
-    file = run.candidates[run.chosen]["file"]
-    has_report = report_file(run).exists()  # not if the time was over before
     return {
         "run": run.name,
         "metric": run.metric.name,
         "greater_is_better": run.metric.greater_is_better,
-        "expected_score": expected["score"],
-        "standard_error": expected["standard_error"],
-        "shift": expected["shift"],
-        "cross_fitted_score": choice["cross_fitted_score"],
-        "in_sample_score": run.candidates[run.chosen]["in_sample_score"],
-        "holdout_score": holdout.score(file) if holdout else None,
+        "expected_score": expected.score,
+        "standard_error": expected.standard_error,
+        "shift": expected.shift and expected.shift.model_dump(),
+        "cross_fitted_score": submitted.score,
+        "in_sample_score": submitted.in_sample_score,
+        "holdout_score": holdout.score(submitted.file) if holdout else None,
         "gain": gain,
         "chosen": run.chosen,
-        "stages": {name: record["score"] for name, record in choice["stages"].items()},
-        "warnings": [*choice["failed"], *expected["warnings"]],
-        "submission": run.paths.submission,
-        "report": run.paths.report / PAGE if has_report else None,
+        "stages": {stage: record.score for stage, record in choice.stages.items()},
+        "warnings": [*run.manifest.remarks, *expected.warnings],
+        "submission": run.submission,
+        "report": run.paths.report / PAGE if has_report(run) else None,
     }
 
 

@@ -1,52 +1,37 @@
 """Submissions in time: of the stages that are finished while others train, and the last one with the report.
 
-The first ones are in submissions/so_far/. The last one and the report are built in a worker, and are ready
-when the time of the command is over. With a budget the mean of the stages comes first, and then the blend with
-its report but without the LightGBM stack, which takes most of the time. If the last submission is not ready by
-then, the latest of these takes its place. If no stage is finished, the mean of the models of the finished folds
-of one stage does.
+The first ones are in submissions/so_far/. The last one is built in a worker, with its report, and is ready when the
+time of the command is over. With a budget its levels (`submissions/levels.py`) are built one after the other, and what
+is there by then is submitted.
 """
 
 import math
-import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
-
-from competition.dataset import REFIT_FOLD
-from core.errors import NothingToSubmit
-from core.files import read_json, read_table, write_atomically
+from core.files import read_json
 from core.paths import display_path
-from core.text import format_duration, format_number
+from core.text import format_duration
 from folds import diagnose
 from models.job_folder import REPORT
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
-from models.jobs.job import Job, mean_test, read_predictions
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from submissions.blend.decision_rules import apply_decision
-from submissions.blend.selection import MEAN, decision_of
-from submissions.build import build_submission
-from submissions.columns import label_means, training_labels
+from submissions.build import build
 from submissions.config import Config
+from submissions.levels import Level
+from submissions.manifest import SO_FAR
 from submissions.report.report import SUMMARY, report
 from submissions.run import (
-    CHOICE,
-    SO_FAR,
-    SUBMISSION_FILE,
-    LeftOut,
     Run,
     describe_left_out,
     finished_part,
     name_of_latest,
     open_run,
-    read_manifest,
+    stored_run,
 )
 from submissions.shift import measure_shift
-from submissions.submission_file import write_submission
 
 SUBMISSIONS = "submissions"
 """Group of the tasks."""
@@ -125,10 +110,10 @@ class InterimSubmissions:
 
 def submit_finished(config: Config, plan: JobPlan) -> JobResult:
     """Build the submission of the finished stages and seeds, in a worker."""
-    plan = finished_part(plan)
-    build_so_far(open_run(config, plan))
-    file = display_path(plan.paths.run(SO_FAR) / SUBMISSION_FILE)
-    line = f"submission of {', '.join(plan.stages)}: {file}"
+    finished = open_run(config, finished_part(plan))
+    finished = replace(finished, folder=plan.paths.run(SO_FAR))
+    build(finished, Level.BLEND)
+    line = f"submission of {', '.join(finished.config.stages)}: {display_path(finished.submission)}"
     return JobResult("submission", lines=(line,))
 
 
@@ -154,8 +139,6 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     Args:
         has_interim: whether there is an interim submission.
     """
-    if name_of_latest(finished.paths) != finished.name:
-        shutil.rmtree(finished.paths.report, ignore_errors=True)  # of another run
     queue = Queue([Task("submission", _submit, (finished, has_interim))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
@@ -166,107 +149,57 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     return list(result.lines), finished.exit_status
 
 
+def levels_of(finished: Run, has_interim: bool) -> list[Level]:
+    """Return the levels of a run to build one after the other, each of which may be the last that there is time for."""
+    if not finished.has_all_folds:
+        return [Level.FOLDS]
+    if finished.budget is None:
+        return [Level.FULL]
+    first = [] if has_interim else [Level.MEAN]
+    if finished.config.submissions.stack:
+        first.append(Level.BLEND)
+    built = finished.built
+    return [*(level for level in first if not (built and built.tried.includes(level))), Level.FULL]
+
+
 def _submit(finished: Run, has_interim: bool) -> JobResult:
-    """Build the files and the report of a run, and before them those that take its place if the time is over."""
-    if finished.budget is not None and not finished.is_built:
-        if not has_interim:
-            build_mean(finished)
-        if finished.config.submissions.stack:
-            build_submission(finished, quick=True)
-            report(finished)
+    """Build the levels of a run, each with its report, if it is the latest submission."""
     if finished.budget is None:  # else it was compared while stages were trained, if there was time
         compare_tables(finished.config, finished.plan, seconds_without_budget(finished.plan))
-    lines = build_submission(finished)
-    return JobResult("submission", lines=(*lines, report(finished)))
-
-
-def build_so_far(finished: Run) -> None:
-    """Build an interim submission."""
-    build_submission(replace(finished, folder=finished.paths.run(SO_FAR)), quick=True)
-
-
-def build_mean(finished: Run) -> None:
-    """Build an interim submission that tunes nothing: the mean of the stages."""
-    settings = finished.config.submissions.model_copy(update={"default": MEAN, "candidates": []})
-    config = finished.config.model_copy(update={"submissions": settings})
-    build_so_far(replace(finished, config=config, made_from=MEAN))
+    for level in levels_of(finished, has_interim):
+        lines = build(finished, level)
+        lines.append(report(finished) if finished.is_latest else describe_left_out(finished.left_out))
+    return JobResult("submission", lines=tuple(lines))
 
 
 def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
-    """Make the latest submission of finished stages the last one, which was not built in time.
+    """Take what there is of a run whose last level was not built in time.
 
-    If there is none, the mean of the stages is built, a little after the time.
+    If there is nothing, its first level is built, a little after the time.
 
     Returns:
         Lines to print, and the exit status: 3 without a report.
     """
-    paths = finished.paths
-    over = f"the {format_duration(finished.budget or 0.0)} budget ran out before"
-    left_out = list(filter(None, [describe_left_out(finished.left_out)]))
-    if finished.is_built or finished.without_stack.is_built:
-        if report_file(finished).exists():
-            return [report_file(finished).read_text(encoding="utf-8")], finished.exit_status
-        return [*left_out, f"{over} the report was written. {display_path(paths.submission)}"], 3
-    so_far = paths.run(SO_FAR)
-    is_of_this_run = so_far.exists() and read_manifest(so_far)["run"] == finished.name
-    if not has_interim and not is_of_this_run:
-        build_mean(finished)
-    stored = read_manifest(so_far)
-    folder = paths.run(stored["run"])
-    shutil.rmtree(folder, ignore_errors=True)
-    so_far.rename(folder)
-    write_atomically(paths.latest_run, f"{folder.name}\n")
-    write_atomically(paths.submission, (folder / SUBMISSION_FILE).read_bytes())
-    stages = ", ".join(stage["name"] for stage in stored["stages"])
+    if finished.built is None and not has_interim:
+        build(finished, levels_of(finished, False)[0])
+    run = submitted_run(finished)
+    if has_report(run):
+        return [(run.paths.report / SUMMARY).read_text(encoding="utf-8")], finished.exit_status
     line = (
-        f"{over} the last submission was built. {display_path(paths.submission)} is the candidate "
-        f"{stored[CHOICE]['chosen']} of {stages}, without a report"
+        f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built. "
+        f"{display_path(run.submission)} is the candidate {run.chosen} of {', '.join(run.config.stages)}, "
+        "without a report"
     )
-    return [*left_out, line], 3
+    if not run.is_latest:
+        line += f"; {display_path(run.paths.submission)} is still of run {name_of_latest(run.paths)}"
+    return [*filter(None, [describe_left_out(finished.left_out)]), line], 3
 
 
-def report_file(finished: Run) -> Path:
-    """Return report.md, which is there if it was written for this run."""
-    return finished.paths.report / SUMMARY
+def submitted_run(finished: Run) -> Run:
+    """Return a run as it was built, or the interim submission if there was no time for it."""
+    return finished if finished.built else stored_run(finished.paths, SO_FAR)
 
 
-def submit_finished_folds(config: Config, plan: JobPlan, left_out: list[LeftOut]) -> tuple[str, str]:
-    """Submit the mean of the models of the finished folds of one stage, if no stage has all.
-
-    It is the stage and seed with the most finished folds. There is no run, and no report. Returns a table of what
-    is left out, and a warning with the score.
-
-    Raises:
-        NothingToSubmit: if no fold is finished.
-    """
-    jobs_of_seed: dict[Path, list[Job]] = {}
-    for job in plan.jobs:
-        if job.fold != REFIT_FOLD and job.has_predicted(plan.test_key):
-            jobs_of_seed.setdefault(job.folder.parent, []).append(job)
-    table = describe_left_out(left_out)
-    if not jobs_of_seed:
-        raise NothingToSubmit(table)
-    jobs = max(jobs_of_seed.values(), key=len)
-    paths, id_column = plan.paths, config.competition.id
-    shutil.rmtree(paths.report, ignore_errors=True)  # of an earlier run
-    labels = training_labels(config.competition, paths)
-    task = labels.task
-    y_pred = np.full((len(labels.ids), len(task.outputs)), np.nan)
-    for job in jobs:
-        rows = np.flatnonzero(labels.folds == job.fold)
-        y_pred[rows] = read_predictions(job.oof_file, [labels.ids[row] for row in rows], task.outputs)
-    held_out = labels.on_rows_of(y_pred)
-    decision = decision_of(held_out, y_pred, held_out.has_fold) if task.scores_labels else None
-    test_ids = list(read_table(paths.test)[id_column])
-    test = apply_decision(decision, mean_test(jobs, plan.test_key, test_ids, task.outputs))
-    means = label_means(task, read_table(paths.train))
-    write_submission(paths.submission, read_table(paths.sample), id_column, task, test_ids, test, means)
-    score = format_number(held_out.score(apply_decision(decision, y_pred)))
-    folds = ", ".join(str(job.fold) for job in jobs)
-    return (
-        table,
-        f"WARNING: no stage has finished. {display_path(paths.submission)} is the mean of {len(jobs)} of "
-        f"{plan.n_folds} models of {jobs[0].stage} (fold {folds}), without a blend and a report. Their "
-        f"{labels.metric.name} is {score} on the {held_out.has_fold.sum()} of {len(labels.ids)} training rows that "
-        "they held out.",
-    )
+def has_report(run: Run) -> bool:
+    """Return whether the report is there; it is of the latest submission."""
+    return run.is_latest and (run.paths.report / SUMMARY).exists()

@@ -1,13 +1,12 @@
-"""The files of a run, built from the predictions of the jobs.
+"""The one way to a submission: `build(run, level)`.
 
-The blends and the stack are fitted, one of them is chosen, and its predictions are written to the folder of the
-run (submissions/run.py lists its files), completely or not at all. submissions/latest gets the name of the run,
-and the folder of the competition a copy of submission.csv. A run is kept if it was built from the same
-predictions and the same code.
+Blends and the stack are fitted, one of them is chosen, and its predictions are written to the folder of the run
+(`submissions/manifest.py` lists its files), completely or not at all. submissions/latest gets the name of the folder,
+and the folder of the competition a copy of submission.csv, unless it is not complete and they are (`publish`).
 """
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from core.files import plain, read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
+from core.paths import display_path
 from core.text import format_number
 from core.yaml_files import dump_yaml
 from models.stage import Stage
@@ -29,62 +29,94 @@ from submissions.blend.selection import (
     select_candidate,
 )
 from submissions.blend.stack import Stack
-from submissions.columns import STD_FILE, stage_alone, std_table
+from submissions.columns import stage_alone, std_table
 from submissions.expected_score import expected_score
-from submissions.run import (
+from submissions.levels import Level
+from submissions.manifest import (
     CANDIDATES_TABLE,
-    CHOICE,
     CROSS_FITTED,
-    EPOCHS,
     FORMAT,
-    MANIFEST,
     OOF_TABLE,
-    PREDICTION,
     SO_FAR,
+    STD_FILE,
     SUBMISSION_FILE,
-    Run,
+    Ablation,
+    CandidateScores,
+    Choice,
+    Manifest,
+    StageRecord,
+    StageScores,
     candidate_file,
-    package_versions,
     stage_file,
+    write_manifest,
+)
+from submissions.run import (
+    EPOCHS,
+    PREDICTION,
+    Run,
+    folds_of,
+    name_of_latest,
+    package_versions,
     table_digests,
     user_code_of,
 )
 from submissions.submission_file import write_submission
 
-NO_TIME = "The LightGBM stack and the leave-one-stage-out blends are left out: there was no time for them."
 
+def build(run: Run, level: Level = Level.FULL) -> list[str]:
+    """Build the files of a run, or keep them if they are of this level or a later one; return lines to print.
 
-def build_submission(run: Run, quick: bool = False) -> list[str]:
-    """Build the files of a run, or keep them if nothing they depend on has changed; return lines to print.
-
-    In the folder `so_far`, while other stages train, the name of the latest run does not change.
-
-    Args:
-        quick: whether to leave out what takes most of the time: the stack and the blends without each stage.
+    They are also kept if those of this level have a worse cross-fitted score.
     """
-    if quick:
-        run = run.without_stack
-    if not run.is_built:
+    before = run.built
+    if before is None or not before.tried.includes(level):
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
-        with threadpool_limits(1), replaced(run.folder) as folder:
-            _write_files(run, folder, quick)
-    if run.folder.name != SO_FAR:
-        write_atomically(run.paths.latest_run, f"{run.name}\n")
-        write_atomically(run.paths.submission, (run.folder / SUBMISSION_FILE).read_bytes())
-        shutil.rmtree(run.paths.run(SO_FAR), ignore_errors=True)
-    scores = [f"{name} {format_number(part['score'])}" for name, part in run.candidates.items()]
+        with threadpool_limits(1):
+            selection = select_candidate(run.columns, run.columns.test, level.limit(run.config.submissions))
+            if before is not None and _is_worse(run, selection, before):
+                write_manifest(run.folder, before.model_copy(update={"tried": level}))
+            else:
+                with replaced(run.folder) as folder:
+                    _write_files(run, folder, selection, level)
+        vars(run).pop("manifest", None)  # that of an earlier level
+    scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
-        *run.choice["failed"],
+        *run.manifest.remarks,
         f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {run.chosen}, checked against the sample",
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
+        *publish(run),
     ]
 
 
-def _write_files(run: Run, folder: Path, quick: bool) -> None:
+def _is_worse(run: Run, selection: Selection, before: Manifest) -> bool:
+    """Return whether what was selected has a worse cross-fitted score, on the same rows, than an earlier level."""
+    score, earlier = selection.compared["score"][selection.chosen], before.choice.submitted.score
+    return earlier is not None and not run.columns.gain(score - earlier) >= 0
+
+
+def publish(run: Run) -> list[str]:
+    """Make a submission the latest one; a line instead if it is not complete and the latest one is."""
+    paths, name = run.paths, run.folder.name
+    latest = name_of_latest(paths)
+    has_complete = latest not in ("", SO_FAR) and paths.run(latest).exists()
+    file = run.folder / SUBMISSION_FILE
+    if name == SO_FAR and has_complete:
+        return [
+            f"{display_path(file)} is not complete, so {display_path(paths.submission)} is still of run {latest}."
+        ]
+    if name != latest:
+        shutil.rmtree(paths.report, ignore_errors=True)  # of another run
+    write_atomically(paths.latest_run, f"{name}\n")
+    write_atomically(paths.submission, file.read_bytes())
+    if name != SO_FAR:
+        shutil.rmtree(paths.run(SO_FAR), ignore_errors=True)
+    return []
+
+
+def _write_files(run: Run, folder: Path, selection: Selection, level: Level) -> None:
     """Write all files of a run into `folder`, run.json last."""
     columns = run.columns
-    selection = select_candidate(columns, columns.test, run.config)
     chosen = selection.candidates[selection.chosen]
     stages = {stage: stage_alone(columns, stage) for stage in run.config.stages}
     submissions = {stage_file(name): fit for name, fit in stages.items()}
@@ -108,20 +140,15 @@ def _write_files(run: Run, folder: Path, quick: bool) -> None:
         OOF_TABLE: columns.table(),
         CROSS_FITTED: _cross_fitted_table(run, chosen),
         CANDIDATES_TABLE: _candidates_table(run, selection.candidates),
-        STD_FILE: std_table(run, chosen.final, columns.names, run.plan.test_key, columns.test_ids),
+        STD_FILE: std_table(run.plan, chosen.final, columns.names, run.plan.test_key, columns.test_ids),
     }
     for file, table in tables.items():
         write_table(folder / file, table)
-    choice = {
-        **_choice(run, selection, stages),
-        "ablation": {} if quick else _ablation(run, selection),
-        "expected": expected_score(run, chosen, selection.compared.to_dict("index")[selection.chosen]),
-    }
-    if quick:
-        choice["failed"] = [*selection.failed, NO_TIME]
+    choice = _choice(run, selection, stages, level)
     yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
     write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
-    _write_manifest(run, folder, choice, [*submissions, *fitted, *tables])
+    files = {file: sha256_of(folder / file) for file in (*submissions, *fitted, *tables)}
+    write_manifest(folder, _manifest(run, choice, level, files))
 
 
 def _candidates_table(run: Run, candidates: dict[str, CrossFit]) -> pd.DataFrame:
@@ -139,8 +166,8 @@ def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
     return table.rename_axis("id").reset_index()
 
 
-def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict[str, Any]:
-    """Return the part of run.json about the choice.
+def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit], level: Level) -> Choice:
+    """Return the candidates and the choice among them, for run.json.
 
     Args:
         stages: name -> the stage alone, without post-processing.
@@ -151,40 +178,49 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit]) -> dict
     scored = {**{name: fit.scored for name, fit in stages.items()}, "": chosen.scored}
     compared_stages = columns.compare(scored, "").drop(index="")
     gains = columns.gain(compared_stages["score"])
-    stage_records: dict[Any, Any] = compared_stages.to_dict("index")
-    records: dict[Any, Any] = selection.compared.to_dict("index")
-    return {
-        "decides": run.task.scores_labels,  # whether a decision turns predictions into labels
-        "chosen": selection.chosen,
-        "default": selection.default,
-        "reason": selection.reason,
-        "failed": selection.failed,
-        "cross_fitted_score": records[selection.chosen]["score"],
-        "standard_error": records[selection.chosen]["score_standard_error"],
-        "candidates": {
-            name: {
-                **records[name],
-                **_scores(run, fit),
-                **_fitted_numbers(run, fit),
-                "file": candidate_file(name, ".csv"),
-                "in_sample_score": in_sample_score(columns, fit.final),
-                "is_postprocessed": fit.final.postprocess is not None,
-            }
-            for name, fit in selection.candidates.items()
-        },
-        "stages": {
-            name: {**stage_records[name], **_scores(run, fit), "file": stage_file(name)}
+    candidates = {}
+    for name, fit in selection.candidates.items():
+        candidates[name] = CandidateScores(
+            **selection.compared.loc[name],
+            **_scores(run, fit),
+            **_fitted_numbers(run, fit),
+            file=candidate_file(name, ".csv"),
+            in_sample_score=in_sample_score(columns, fit.final),
+            is_postprocessed=fit.final.postprocess is not None,
+        )
+    return Choice(
+        scores_labels=run.task.scores_labels,
+        chosen=selection.chosen,
+        default=selection.default,
+        reason=selection.reason,
+        candidates=candidates,
+        stages={
+            name: StageScores(**compared_stages.loc[name], **_scores(run, fit), file=stage_file(name))
             for name, fit in stages.items()
         },
-        # It is chosen on the same rows, which favours it a little.
-        "best_stage": gains.fillna(-np.inf).idxmax(),
-    }
+        best_stage=str(gains.fillna(-np.inf).idxmax()),
+        ablation=_ablation(run, selection) if level is Level.FULL else {},
+        expected=expected_score(run, chosen, selection.compared.T[selection.chosen]),
+        failed=[*_finished_folds(run), *selection.failed],
+    )
+
+
+def _finished_folds(run: Run) -> list[str]:
+    """Return a warning if there are models of some folds only; [] if there are of all."""
+    if run.has_all_folds:
+        return []
+    folds = folds_of(run.plan)
+    return [
+        f"WARNING: no stage has finished. The submission is the mean of {len(folds)} of {run.plan.n_folds} models of "
+        f"{', '.join(run.config.stages)} (fold {', '.join(map(str, folds))}), which held out "
+        f"{run.columns.has_fold.sum()} of {len(run.columns.ids)} training rows."
+    ]
 
 
 def _scores(run: Run, fit: CrossFit) -> dict[str, Any]:
     """Return the scores of a stage or candidate per target, also in each fold."""
     of_folds = []
-    for fold in range(run.plan.n_folds):
+    for fold in sorted(run.columns.all_folds):
         in_fold = replace(run.columns, folds=np.where(run.columns.folds == fold, fold, -1))
         of_folds.append(in_fold.target_scores(fit.scored))
     return {
@@ -205,13 +241,14 @@ def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
     return {weights: names for weights, names in users.items() if len(names) > 1}
 
 
-def _ablation(run: Run, selection: Selection) -> dict[str, dict[str, Any]]:
+def _ablation(run: Run, selection: Selection) -> dict[str, Ablation]:
     """Return the default blend without each stage, and without all stages that start from the same weights."""
     names = run.columns.names
     left_out = {stage: [stage] for stage in sorted(names)} | families(dict(run.config.stages))
     blend = MEAN if selection.default == MEAN else run.config.default_blend
     try:
-        return ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
+        compared = ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
+        return {name: Ablation(**compared.loc[name], stages=left_out[name]) for name in compared.index}
     except Exception as error:  # a user's function may need all columns
         reason = f"{type(error).__name__}: {error}"
         selection.failed.append(f"The leave-one-stage-out blends are left out: {reason}")
@@ -230,32 +267,33 @@ def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
     return {"weights": weights.to_dict(), "settings": blend.settings, "thresholds": thresholds}
 
 
-def _write_manifest(run: Run, folder: Path, choice: dict[str, Any], files: list[str]) -> None:
-    """Write run.json: what a later `predict` needs, and what the report and the command `compare` show."""
-    content = {
-        "format": FORMAT,
-        "run": run.name,
-        "made_from": run.made_from,
-        "config": run.config.model_dump(mode="json", exclude={"budget"}),
-        "stages": [
-            {"name": name, "key": run.plan.keys[name], "marks": _marks(run, name)}
-            for name in sorted(run.config.stages)
-        ],
-        "columns": run.columns.names,
-        "sample_columns": list(read_table(run.paths.sample).columns),
-        "n_folds": run.plan.n_folds,
-        "label_means": run.columns.label_means,
-        "tables": table_digests(run.paths),
-        "test_key": run.plan.test_key,
-        "user_code": user_code_of(run.config),
-        "versions": package_versions(),
-        "left_out": [asdict(left_out) for left_out in run.left_out],
-        "budget": run.budget,
-        "shift": run.digest_of_shift,
-        CHOICE: choice,
-        "files": {file: sha256_of(folder / file) for file in files},
-    }
-    write_json(folder / MANIFEST, plain(content))
+def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> Manifest:
+    """Return the content of run.json."""
+    return Manifest(
+        format=FORMAT,
+        run=run.name,
+        made_from=run.made_from,
+        level=level,
+        tried=level,
+        config=run.config.model_dump(mode="json", exclude={"budget"}),
+        stages={
+            name: StageRecord(key=run.plan.keys[name], marks=_marks(run, name)) for name in run.config.stages
+        },
+        columns=run.columns.names,
+        sample_columns=list(read_table(run.paths.sample).columns),
+        n_folds=run.plan.n_folds,
+        folds=folds_of(run.plan),
+        label_means=[*run.columns.label_means],
+        tables=table_digests(run.paths),
+        test_key=run.plan.test_key,
+        user_code=user_code_of(run.config),
+        versions=package_versions(),
+        left_out=list(run.left_out),
+        budget=run.budget,
+        shift=run.digest_of_shift,
+        choice=choice,
+        files=files,
+    )
 
 
 def _marks(run: Run, name: str) -> list[str]:

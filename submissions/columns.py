@@ -1,8 +1,7 @@
 """Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,12 +20,6 @@ from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer
 from submissions.blend.selection import CrossFit, Fitted, cross_fit
 from submissions.config import Config
-
-if TYPE_CHECKING:
-    from submissions.run import Run
-
-STD_FILE = "spread.csv"
-"""File with the standard deviation of each row's prediction over seeds and folds."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,6 +75,8 @@ def load_columns(config: Config, plan: JobPlan) -> Columns:
         DataError: if predictions do not match the tables.
     """
     labels = training_labels(config.competition, plan.paths)
+    folds = [job.fold for job in plan.jobs]  # rows of other folds are predicted by no model
+    labels = replace(labels, folds=np.where(np.isin(labels.folds, folds), labels.folds, -1))
     task = labels.task
     test_ids = list(read_table(plan.paths.test)[config.competition.id])
     columns = {}
@@ -118,7 +113,7 @@ def load_test_predictions(plan: JobPlan, names: list[str], test_key: str, ids: l
     return preds
 
 
-def std_table(run: "Run", model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
+def std_table(plan: JobPlan, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
     """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the
     standard deviations of stages with `predict_std`, named `<output> std of <stage>`.
 
@@ -134,11 +129,11 @@ def std_table(run: "Run", model: Fitted, names: list[str], test_key: str, ids: l
         test_key: key of the table that all jobs have predicted.
         ids: ids of its rows.
     """
-    outputs = run.task.outputs
+    outputs = plan.competition.task.outputs
     # Position of a column -> jobs, by seed and fold, so that folds agree.
     fold_jobs: dict[int, list[Job]] = {}
     for position, name in enumerate(names):
-        jobs = run.plan.jobs_of_stage(name)
+        jobs = plan.jobs_of_stage(name)
         of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]
         if jobs:  # a packed run has only the stages with weight
             fold_jobs[position] = of_folds or [job for job in jobs if job.fold == REFIT_FOLD]
@@ -152,8 +147,8 @@ def std_table(run: "Run", model: Fitted, names: list[str], test_key: str, ids: l
     table = pd.DataFrame({"id": ids})
     if len(members) > 1:
         table[outputs] = np.std(members, axis=0, ddof=1)
-    for stage in run.config.stages:
-        std = stage_test_std(run.plan.jobs_of_stage(stage), test_key, ids, outputs)
+    for stage in plan.stages:
+        std = stage_test_std(plan.jobs_of_stage(stage), test_key, ids, outputs)
         if std is not None:
             table[[f"{output} std of {stage}" for output in outputs]] = std
     return table

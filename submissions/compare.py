@@ -16,16 +16,8 @@ from core.types import Array
 from submissions.blend.scoring import Scorer
 from submissions.columns import training_labels
 from submissions.config import Config
-from submissions.run import (
-    CHOICE,
-    MANIFEST,
-    SO_FAR,
-    name_of_latest,
-    read_manifest,
-    scored_rows,
-    user_code_of,
-    verify_files,
-)
+from submissions.manifest import MANIFEST, SO_FAR, Manifest, verify_files
+from submissions.run import name_of_latest, scored_rows, user_code_of
 
 SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
 N_DIGITS = 7
@@ -44,7 +36,7 @@ def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") ->
             yield f"{where}: {json.dumps(older[key])} -> {json.dumps(newer[key])}"
 
 
-def records(runs: dict[str, dict[str, Any]], reference: str, config: Config) -> list[dict[str, Any]]:
+def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[dict[str, Any]]:
     """Return a record for each run, the latest first: scores, the gain over `reference`, and what differs from it.
 
     Args:
@@ -65,7 +57,7 @@ def records(runs: dict[str, dict[str, Any]], reference: str, config: Config) -> 
         record |= {"gain": None, "standard_error": None, "remarks": [], "changes": []}
         if name != reference:
             record |= _gain_over(labels, scored, name, reference)
-            if run["tables"]["folds.csv"] != runs[reference]["tables"]["folds.csv"]:
+            if run.tables["folds.csv"] != runs[reference].tables["folds.csv"]:
                 record["remarks"].append(
                     f"{name} has different folds, which may explain part of the difference."
                 )
@@ -90,48 +82,45 @@ def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: s
     return {**gains, "remarks": [f"{name} is compared on the {n_rows} rows that both runs predict."]}
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
+def _settings(run: Manifest) -> dict[str, Any]:
     """Return what a run was made from: the budget, settings with the keys of jobs, tables and code."""
-    settings = dict(run["config"])
-    settings["stages"] = {
-        stage["name"]: settings["stages"][stage["name"]] | {"jobs": stage["key"]} for stage in run["stages"]
+    stages = run.config["stages"]
+    return {
+        **run.config,
+        "stages": {name: stages[name] | {"jobs": record.key} for name, record in run.stages.items()},
+        "level": run.level,
+        "budget": format_duration(run.budget) if run.budget else "none",
+        "tables": {file: digest[:N_DIGITS] for file, digest in run.tables.items()},
+        "user_code": {file: digest[:N_DIGITS] for file, digest in run.user_code},
+        "versions": run.versions,
     }
-    settings["budget"] = format_duration(run["budget"]) if run["budget"] else "none"
-    for name in ("tables", "user_code"):
-        settings[name] = {file: digest[:N_DIGITS] for file, digest in dict(run[name]).items()}
-    return {**settings, "versions": run["versions"]}
 
 
-def _scores(run: dict[str, Any], config: Config) -> dict[str, Any]:
+def _scores(run: Manifest, config: Config) -> dict[str, Any]:
     """Return the chosen candidate and three scores, None if the run was scored by another metric."""
-    choice = run[CHOICE]
+    choice = run.choice
     metric = config.competition.metric
     file = Path(metric.rpartition(":")[0]).name  # of the user's function, or ""
     code = [entry for entry in user_code_of(config) if entry[0] == file]
-    of_run = run["config"]["competition"]["metric"]
-    if Path(of_run).name != Path(metric).name or any(entry not in run["user_code"] for entry in code):
-        return {"chosen": f"{choice['chosen']} by {of_run}", **dict.fromkeys(SCORES)}
-    scores = (
-        choice["stages"][choice["best_stage"]]["score"],
-        choice["candidates"][choice["chosen"]]["in_sample_score"],
-        choice["cross_fitted_score"],
-    )
-    return {"chosen": choice["chosen"], **dict(zip(SCORES, scores, strict=True))}
+    if Path(run.metric).name != Path(metric).name or any(entry not in run.user_code for entry in code):
+        return {"chosen": f"{choice.chosen} by {run.metric}", **dict.fromkeys(SCORES)}
+    best_stage, submitted = choice.stages[choice.best_stage], choice.submitted
+    scores = (best_stage.score, submitted.in_sample_score, submitted.score)
+    return {"chosen": choice.chosen, **dict(zip(SCORES, scores, strict=True))}
 
 
-def read_runs(config: Config) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def read_runs(config: Config) -> tuple[dict[str, Manifest], list[str]]:
     """Return name -> run.json of all runs of a competition, the oldest first, and why others are left out."""
     paths = config.competition.paths
     runs = {}
     left_out = []
-    manifests = [
-        file for file in paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}") if file.parent.name != SO_FAR
-    ]
+    skipped = {SO_FAR} - {name_of_latest(paths)}
+    files = paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")
+    manifests = [file for file in files if file.parent.name not in skipped]
     for manifest in sorted(manifests, key=lambda path: path.stat().st_mtime):
         name = manifest.parent.name
         try:
-            verify_files(manifest.parent)
-            runs[name] = read_manifest(manifest.parent)
+            runs[name] = verify_files(manifest.parent)
         except DataError as error:
             left_out.append(f"{name} is left out: {error}")
     return runs, left_out

@@ -1,50 +1,22 @@
-"""Settings of the `submissions:` section, and of the whole YAML."""
+"""Settings of the whole YAML."""
 
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from competition.config import CompetitionConfig, read_yaml, validate
 from competition.metrics import CLASS_TYPES
 from core.errors import ConfigError
 from core.overrides import NO_OVERRIDES, Overrides
-from core.settings import StrictModel, UniqueList, UserCodeRef, parse_duration
+from core.settings import StrictModel, parse_duration
 from core.user_code import short_ref
 from folds.kinds import FoldsConfig
 from models.registry import Stages
-from submissions.blend.candidates import CANDIDATES
-
-Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]
-ONLY_CLASSES = {"shrunk_logits"}
-ONLY_NUMBERS = {"shrunk_ridge", "hill_climb"}
-
-
-class SubmissionsConfig(StrictModel):
-    """Settings of the `submissions:` section."""
-
-    default: Blend | None = None
-    """The blend that is submitted unless another candidate is better by more than `margin` standard errors
-    and by a thousandth of the default's gain over a constant. Unset: shrunk_ridge, or shrunk_logits for
-    classification.
-    """
-    candidates: Annotated[list[Blend], UniqueList] = []
-    """Blends to compare with the default, in addition to best_single, mean and convex. `file.py:function` is
-    a function of yours (`submissions/blend/candidates.py`).
-    """
-    margin: float = Field(default=2.0, ge=0)
-    """Standard errors of the paired difference by which another candidate must be better."""
-    trials: int = Field(default=40, ge=2)
-    """Trials of Optuna on the shrinkage of the default."""
-    stack: bool = True
-    """Whether the stack is a candidate: small trees on the residual of the default blend."""
-    postprocess: UserCodeRef | None = None
-    """`file.py:function` of predictions (n_rows, n_outputs), which returns those to submit or, if the metric
-    scores labels, those to make labels from. It is applied to every candidate, so that the scores count it.
-    """
+from submissions.blend.settings import ONLY_CLASSES, ONLY_NUMBERS, SubmissionsConfig
 
 
 def _require_duration(text: str | int | float) -> str:
@@ -68,13 +40,12 @@ class Config(StrictModel):
     @property
     def default_blend(self) -> str:
         """The blend that is submitted unless another one is better."""
-        is_classification = self.competition.problem_type in CLASS_TYPES
-        return self.submissions.default or ("shrunk_logits" if is_classification else "shrunk_ridge")
+        return self.submissions.default_blend(self.competition.problem_type)
 
     @property
     def blends(self) -> list[str]:
         """The default blend and the candidates of the YAML."""
-        return [self.default_blend, *self.submissions.candidates]
+        return self.submissions.blends(self.competition.problem_type)
 
     @model_validator(mode="after")
     def _check_blends(self) -> Self:

@@ -5,13 +5,13 @@ fold. Where test rows differ from training rows, the score is between this one a
 docs/benchmarks.md has how often that holds.
 """
 
-from typing import Any
-
 import numpy as np
+import pandas as pd
 
 from core.errors import join_first
 from core.text import format_number
 from submissions.blend.selection import CrossFit
+from submissions.manifest import Expected, ExpectedShift
 from submissions.run import Run
 from submissions.shift import error_of, read_shift
 
@@ -23,12 +23,8 @@ MAX_RATIO = 1.5
 the two standard deviations in either direction."""
 
 
-def expected_score(run: Run, chosen: CrossFit, compared: dict[Any, Any]) -> dict[str, Any]:
-    """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
-
-    `shift` is None unless test rows differ from training rows. It has their `sentence`, and the `factor` by which
-    the error of rows like them is larger, and their `score`; both are None if that was not measured. `warnings`
-    are those of `compare_predictions`.
+def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
+    """Return the score to expect on the test table.
 
     Args:
         compared: row of `Selection.compared` of the chosen candidate.
@@ -43,13 +39,13 @@ def expected_score(run: Run, chosen: CrossFit, compared: dict[Any, Any]) -> dict
         of_rows_like_them = None
         if factor is not None and error is not None:
             of_rows_like_them = error_of(run.metric, factor * error)
-        shifted = {"sentence": shift.sentence, "factor": factor, "score": of_rows_like_them}
-    return {
-        "score": score,
-        "standard_error": compared["score_standard_error"] * np.sqrt(1 + n_rows / n_test_rows),
-        "shift": shifted,
-        "warnings": compare_predictions(run, chosen),
-    }
+        shifted = ExpectedShift(sentence=shift.sentence, factor=factor, score=of_rows_like_them)
+    return Expected(
+        score=score,
+        standard_error=compared["score_standard_error"] * np.sqrt(1 + n_rows / n_test_rows),
+        shift=shifted,
+        warnings=compare_predictions(run, chosen),
+    )
 
 
 def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:

@@ -16,8 +16,9 @@ from models.jobs.local import LocalExecutor
 from models.jobs.train import predict_jobs
 from submissions.blend.data import from_json
 from submissions.blend.selection import Fitted
-from submissions.columns import STD_FILE, load_test_predictions, std_table
-from submissions.run import Run, candidate_file, latest_run, require_same_code, verify_files
+from submissions.columns import load_test_predictions, std_table
+from submissions.manifest import STD_FILE, candidate_file, verify_files
+from submissions.run import Run, latest_run, require_same_code
 from submissions.submission_file import write_submission
 
 
@@ -27,8 +28,8 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     if name.endswith((".yaml", ".yml")):
         require_owned_outputs(paths, Path(name))
     run = latest_run(name)
-    config, competition, stored = run.config, run.config.competition, run.stored
-    require_same_code(config, stored)
+    competition, manifest = run.config.competition, run.manifest
+    require_same_code(run.config, manifest)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, raw, dropped = prepare_test(competition, test_file)
     for line in describe_raw_inputs(raw, competition, test_file.name):
@@ -41,14 +42,14 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     predicted_ids = list(table[competition.id])
     model = load_candidate(run, run.chosen)
-    names = stored["columns"]
+    names = manifest.columns
     scored = model.predict(load_test_predictions(run.plan, names, test_key, predicted_ids))
-    std = std_table(run, model, names, test_key, predicted_ids)
+    std = std_table(run.plan, model, names, test_key, predicted_ids)
     if len(std.columns) > 1:
         write_table(folder / STD_FILE, std)
-    sample = raw.reindex(columns=stored["sample_columns"], fill_value="")
+    sample = raw.reindex(columns=manifest.sample_columns, fill_value="")
     file = folder / "submission.csv"
-    write_submission(file, sample, competition.id, run.task, predicted_ids, scored, stored["label_means"])
+    write_submission(file, sample, competition.id, run.task, predicted_ids, scored, manifest.label_means)
     if dropped:
         print(
             f"{len(dropped)} unreadable rows get the mean, or the most frequent, training label: {join_first(dropped)}"
@@ -59,9 +60,9 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
 def load_candidate(run: Run, name: str) -> Fitted:
     """Return a candidate of a finished run; a DataError if its file has changed."""
     file = candidate_file(name, ".json")
-    verify_files(run.folder, file)
+    verify_files(run.folder, file, manifest=run.manifest)
     code_refs = {short_ref(blend): blend for blend in run.config.blends}
     code_ref = code_refs.get(name, run.config.default_blend)  # the blend in a stack is the default one
     fitted: Fitted = from_json(read_json(run.folder / file, "class"), code_ref)
-    is_postprocessed = run.candidates[name]["is_postprocessed"]
+    is_postprocessed = run.candidates[name].is_postprocessed
     return replace(fitted, postprocess=run.config.submissions.postprocess if is_postprocessed else None)

@@ -1,28 +1,15 @@
 """A run: one configuration with its tables and finished jobs, and the folder of the files made from them.
 
-Its folder, work/<name>/submissions/<run>/, has
-
-    run.json                  configuration, candidates, and the choice among them; written last
-    oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
-    candidates/NAME.json      a fitted candidate
-    candidates/NAME.csv       its submission
-    stages/NAME.csv           the submission of a single stage
-    candidates.parquet        cross-fitted predictions, or labels, of each candidate
-    cross_fitted.csv          the same of the submission
-    submission.csv            the submission of the chosen candidate
-    spread.csv                standard deviation of each row's prediction over seeds and folds
-    NAME.yaml                 the competition with the stages, epochs and seeds of the run, for any command
+`submissions/manifest.py` has the files of the folder and the fields of run.json.
 """
 
 import platform
 import shlex
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -43,54 +30,31 @@ from models.jobs.scheduler import JobResult
 from submissions.blend.candidates import complexity
 from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
+from submissions.manifest import (
+    CROSS_FITTED,
+    LEFT_OUT_HEADER,
+    MANIFEST,
+    OOF_TABLE,
+    SO_FAR,
+    SUBMISSION_FILE,
+    CandidateScores,
+    Choice,
+    LeftOut,
+    Manifest,
+    read_manifest,
+    verify_files,
+)
 
-MANIFEST = "run.json"
-FORMAT = 2
-"""Version of the keys of run.json and of the files of candidates."""
-CHOICE = "choice"
-"""Key of run.json: the candidates and the choice among them."""
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
-SUBMISSION_FILE = "submission.csv"
-OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "candidates.parquet"
-SO_FAR = "so_far"
-"""Folder of the interim submission, next to those of the runs, while stages still train."""
 CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
 )  # fmt: skip
-LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 TIME, EPOCHS = "time", "epochs"
 """Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
 BUDGET_ADVICE = "A larger --budget trains more, and --budget none everything in full; finished jobs are kept."
-MAX_ERROR = 110
-"""Characters of an error in tables."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A stage, or one of its seeds, that is not in a run.
-
-    Attributes:
-        seed: None for the whole stage.
-        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer
-            epochs.
-        error: one line.
-        log: file with the traceback.
-    """
-
-    stage: str
-    seed: int | None
-    reason: str
-    error: str
-    log: Path | str | None = None
-
-    @property
-    def row(self) -> list[str]:
-        """Row of a table with the columns LEFT_OUT_HEADER."""
-        seed = "all" if self.seed is None else str(self.seed)
-        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
 
 
 @dataclass(frozen=True)
@@ -117,12 +81,12 @@ class Run:
         """Files of the competition."""
         return self.plan.paths
 
-    @property
+    @cached_property
     def metric(self) -> Metric:
         """The metric of the competition."""
         return self.config.competition.scorer
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """Targets, outputs and classes of the competition."""
         return self.config.competition.task
@@ -142,6 +106,21 @@ class Run:
                 name = str(display_path(yaml_file))
         return shlex.quote(name)
 
+    @property
+    def has_all_folds(self) -> bool:
+        """Whether there are models of all folds; else no stage is finished."""
+        return len(folds_of(self.plan)) == self.plan.n_folds
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether it is the latest submission of the competition."""
+        return name_of_latest(self.paths) == self.folder.name
+
+    @property
+    def submission(self) -> Path:
+        """The file to submit."""
+        return self.paths.submission if self.is_latest else self.folder / SUBMISSION_FILE
+
     def oof_table(self) -> pd.DataFrame:
         """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
 
@@ -150,34 +129,25 @@ class Run:
         """
         return read_table(self.folder / OOF_TABLE).astype({"fold": int})
 
-    @property
-    def stored(self) -> dict[str, Any]:
-        """Content of run.json in the folder."""
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Content of run.json in the folder; it is read once."""
         return read_manifest(self.folder)
 
     @property
-    def choice(self) -> dict[str, Any]:
-        """The part of run.json about the candidates and the choice."""
-        return dict(self.stored[CHOICE])
+    def choice(self) -> Choice:
+        """The candidates and the choice among them."""
+        return self.manifest.choice
 
     @property
-    def without_stack(self) -> "Run":
-        """The same run, in the same folder, with the blends only."""
-        settings = self.config.submissions.model_copy(update={"stack": False})
-        return replace(self, config=self.config.model_copy(update={"submissions": settings}))
-
-    @property
-    def is_built(self) -> bool:
-        """Whether the folder has the files of this run, made from the same predictions and code."""
+    def built(self) -> Manifest | None:
+        """run.json as it is in the folder; None unless all files are there, of the same run, predictions and code."""
         try:
-            verify_files(self.folder)
+            manifest = verify_files(self.folder)
         except DataError:
-            return False
-        stored = self.stored
-        has_stack = stored["config"]["submissions"]["stack"]
-        of_files = [stored["run"], stored["made_from"], has_stack, stored.get("shift")]
-        has_to_be = [self.name, self.made_from, self.config.submissions.stack, self.digest_of_shift]
-        return of_files == has_to_be
+            return None
+        of_files = [manifest.run, manifest.made_from, manifest.shift]
+        return manifest if of_files == [self.name, self.made_from, self.digest_of_shift] else None
 
     @property
     def digest_of_shift(self) -> str | None:
@@ -188,22 +158,22 @@ class Run:
     def exit_status(self) -> int:
         """Exit status of the command that built the run: 3 if a failure left something out, else 0."""
         has_failed = any(each.reason not in (TIME, EPOCHS) for each in self.left_out)
-        return 3 if has_failed or any(line.startswith("WARNING") for line in self.choice["failed"]) else 0
+        return 3 if has_failed or any(line.startswith("WARNING") for line in self.choice.failed) else 0
 
     @property
-    def candidates(self) -> dict[str, Any]:
+    def candidates(self) -> dict[str, CandidateScores]:
         """The candidates with their weights and scores, from simple to complex."""
-        return dict(sorted(self.choice["candidates"].items(), key=lambda item: complexity(item[0])))
+        return dict(sorted(self.choice.candidates.items(), key=lambda item: complexity(item[0])))
 
     @property
     def chosen(self) -> str:
         """The candidate that is submitted."""
-        return str(self.choice["chosen"])
+        return self.choice.chosen
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each stage in the chosen blend, or in the base of the chosen stack; else empty."""
-        return dict(self.choice["candidates"][self.chosen]["weights"])
+        return self.choice.submitted.weights
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
@@ -216,11 +186,15 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
     )
     portable = {**rewrite_paths(settings, lambda path: path.name), "user_code": user_code_of(config)}
-    name = digest({"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}, 12)
+    content = {"config": portable, "tables": table_digests(plan.paths), "keys": plan.keys}
+    folds = folds_of(plan)
+    has_all_folds = len(folds) == plan.n_folds
+    name = digest(content if has_all_folds else {**content, "folds": folds}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
     made_from = digest([code, package_versions(), predictions, list(map(str, left_out))])
-    return Run(name, made_from, plan.paths.run(name), config, plan, left_out)
+    folder = plan.paths.run(name if has_all_folds else SO_FAR)
+    return Run(name, made_from, folder, config, plan, left_out)
 
 
 def finished_part(plan: JobPlan) -> JobPlan:
@@ -236,8 +210,27 @@ def finished_part(plan: JobPlan) -> JobPlan:
     return replace(plan, jobs=jobs, keys=keys, stages=stages)
 
 
+def finished_folds(plans: Iterable[JobPlan]) -> JobPlan | None:
+    """Return the plan of the stage and seed with the most finished folds; None if no fold is finished."""
+    found = []
+    for plan in plans:
+        jobs_of_seed: dict[tuple[str, int], list[Job]] = {}
+        for job in plan.jobs:
+            if job.fold != REFIT_FOLD and job.has_predicted(plan.test_key):
+                jobs_of_seed.setdefault((job.stage, job.seed), []).append(replace(job, predicts_test=True))
+        for (stage, seed), jobs in jobs_of_seed.items():
+            settings = plan.stages[stage].model_copy(update={"seeds": [seed], "final_fit": "folds"})
+            found.append(replace(plan, jobs=jobs, keys={stage: plan.keys[stage]}, stages={stage: settings}))
+    return max(found, key=lambda plan: len(plan.jobs), default=None)
+
+
+def folds_of(plan: JobPlan) -> list[int]:
+    """Return the folds that the jobs of a plan validate."""
+    return sorted({job.fold for job in plan.jobs} - {REFIT_FOLD})
+
+
 def name_of_latest(paths: Paths) -> str:
-    """Return the name of the latest run; "" if there is none."""
+    """Return the name of the folder of the latest submission; "" if there is none."""
     return paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
 
 
@@ -249,28 +242,22 @@ def latest_run(competition: str) -> Run:
         raise DataError(
             f"{paths.root} has no finished run: run ./run.sh full {competition} first, or check the name."
         )
+    return stored_run(paths, name)
+
+
+def stored_run(paths: Paths, name: str) -> Run:
+    """Return a run from its folder; tables are not needed."""
     folder = paths.run(name)
-    stored = read_manifest(folder)
-    config = validate(Config, stored["config"], folder / MANIFEST, yaml_file=Path(f"{paths.name}.yaml"))
-    keys = {stage["name"]: stage["key"] for stage in stored["stages"]}
+    manifest = read_manifest(folder)
+    config = validate(Config, manifest.config, folder / MANIFEST, yaml_file=Path(f"{paths.name}.yaml"))
+    keys = {stage: record.key for stage, record in manifest.stages.items()}
+    n_folds = manifest.n_folds
     jobs = []
     for stage, key in keys.items():
-        jobs += jobs_of(stage, config.stages[stage], key, stored["n_folds"], paths)
-    plan = JobPlan(
-        jobs, keys, stored["n_folds"], stored["test_key"], dict(config.stages), config.competition, paths
-    )
-    left_out = [LeftOut(**record) for record in stored["left_out"]]
-    return Run(stored["run"], stored["made_from"], folder, config, plan, left_out)
-
-
-def candidate_file(name: str, suffix: str) -> str:
-    """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
-    return f"candidates/{name.replace(':', '.')}{suffix}"
-
-
-def stage_file(name: str) -> str:
-    """Return the submission of a single stage, relative to the folder of the run."""
-    return f"stages/{name}.csv"
+        jobs += jobs_of(stage, config.stages[stage], key, n_folds, paths)
+    jobs = [job for job in jobs if job.fold in (*manifest.folds, REFIT_FOLD)]
+    plan = JobPlan(jobs, keys, n_folds, manifest.test_key, dict(config.stages), config.competition, paths)
+    return Run(manifest.run, manifest.made_from, folder, config, plan, manifest.left_out, manifest.budget)
 
 
 def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
@@ -279,44 +266,21 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
     There are no rows if the run scored labels and `task` scores predictions, or vice versa, or if the classes
     differ.
     """
-    verify_files(folder, CROSS_FITTED)
-    stored = read_manifest(folder)
-    # "decides" is `Task.scores_labels` of that run.
-    is_same = stored[CHOICE]["decides"] == task.scores_labels
-    is_same &= stored["config"]["competition"]["classes"] == task.classes
+    manifest = verify_files(folder, CROSS_FITTED)
+    is_same = manifest.choice.scores_labels == task.scores_labels and manifest.classes == task.classes
     rows = read_table(folder / CROSS_FITTED).set_index("id")
     return rows if is_same else rows.head(0)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the content of run.json of a run; a DataError if it is missing or of another version of the code."""
-    stored: dict[str, Any] = read_json(folder / MANIFEST, "run")
-    if stored.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
-        )
-    return stored
-
-
-def verify_files(folder: Path, *files: str) -> None:
-    """Raise a DataError if one of these files of a run, or of all if none is named, is missing or has changed."""
-    digests = read_manifest(folder)["files"]
-    for name in files or digests:
-        if name not in digests or not (folder / name).is_file() or sha256_of(folder / name) != digests[name]:
-            raise DataError(
-                f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."
-            )
-
-
-def user_code_of(config: Config) -> list[list[str]]:
+def user_code_of(config: Config) -> list[tuple[str, str]]:
     """Return name and digest of each file of user code in the settings, and of the modules that it imports."""
     files = user_code_files(config.model_dump())
-    return sorted([file.name, sha256_of(file) if file.exists() else "gone"] for file in files)
+    return sorted((file.name, sha256_of(file) if file.exists() else "gone") for file in files)
 
 
-def require_same_code(config: Config, stored: dict[str, Any]) -> None:
+def require_same_code(config: Config, manifest: Manifest) -> None:
     """Raise a DataError if user code in the settings has changed since the run."""
-    changed = [name for name, code in user_code_of(config) if [name, code] not in stored["user_code"]]
+    changed = [entry[0] for entry in user_code_of(config) if entry not in manifest.user_code]
     if changed:
         raise DataError(
             f"Your code in {changed[0]} has changed since the run. Run ./run.sh full, then this again."

@@ -1,6 +1,7 @@
 """Submission files: tables with the ids, order and columns of the sample."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def write_submission(
     task: Task,
     ids: list[str],
     scored: Array,
-    means: list[float],
+    means: Sequence[float | None],
 ) -> None:
     """Write a submission with the columns, ids and order of the prepared sample.
 
@@ -35,7 +36,7 @@ def write_submission(
         means: means of the labels, or shares of classes, (n_outputs,). Rows of the sample that are not among
             `ids` get them, or the most frequent class.
     """
-    default = np.array([means])
+    default = np.array([means], dtype=np.float64)
     if task.scores_labels:
         default = task.default_labels(default)
     values = np.vstack([scored.reshape(len(ids), -1), default])

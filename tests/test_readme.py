@@ -146,7 +146,7 @@ def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_tra
     for step in ("check", "full"):
         assert not commands.main([step, str(path)])
     (run,) = (tmp_path / "work").glob("mixed/submissions/*/run.json")
-    assert [stage["name"] for stage in json.loads(run.read_text())["stages"]] == ["knn", "others", "trees"]
+    assert list(json.loads(run.read_text())["stages"]) == ["knn", "others", "trees"]
     path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
     with pytest.raises(ConfigError, match="knn.neighbors: unknown key; try n_neighbors"):
         load_config(str(path))

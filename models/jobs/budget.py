@@ -98,10 +98,9 @@ class Budget:
         return plan_of(self.plan, [state for state in self.states.values() if state.seeds])
 
     @property
-    def tried_plan(self) -> JobPlan:
-        """The jobs of all stages, with each number of epochs that was considered."""
-        plans = [plan for state in self.states.values() for plan in state.plans.values()]
-        return replace(self.plan, jobs=[job for plan in plans for job in plan.jobs])
+    def tried_plans(self) -> list[JobPlan]:
+        """The jobs of each stage with each number of epochs that was considered."""
+        return [plan for state in self.states.values() for plan in state.plans.values()]
 
     @property
     def left_out(self) -> list[tuple[str, int | None, str]]:

@@ -9,7 +9,6 @@ margin.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +27,8 @@ from submissions.blend.candidates import (
 from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, serializable
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
 from submissions.blend.scoring import Scorer
+from submissions.blend.settings import SubmissionsConfig
 from submissions.blend.stack import Stack, fit_stack
-from submissions.config import Config
 
 MEAN = "mean"
 """Candidate that takes the place of a default that cannot be fitted."""
@@ -119,7 +118,7 @@ def cross_fit(
     outputs = np.full_like(data.preds[:, 0], np.nan)
     scored = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
     for fold in sorted(data.all_folds):
-        part = fitted(data.all_folds - {fold})
+        part = fitted(data.all_folds - {fold} or data.all_folds)  # one fold alone has no others
         in_fold = data.folds == fold
         outputs[in_fold] = part.outputs(data.preds[in_fold])
         scored[in_fold] = apply_decision(part.decision, outputs[in_fold])
@@ -159,7 +158,7 @@ class Selection:
     failed: list[str]
 
 
-def select_candidate(data: BlendData, test: Array, config: Config) -> Selection:
+def select_candidate(data: BlendData, test: Array, settings: SubmissionsConfig) -> Selection:
     """Fit all candidates, compare them with the default, and choose one.
 
     A candidate that raises is left out; the mean takes the place of a default that raises.
@@ -167,7 +166,7 @@ def select_candidate(data: BlendData, test: Array, config: Config) -> Selection:
     Args:
         test: columns of the test table (n_test_rows, n_models, n_outputs), which a user's function may not predict.
     """
-    settings = config.submissions
+    default_blend, *others = settings.blends(data.task.problem_type)
     candidates: dict[str, CrossFit] = {}
     failed: list[str] = []
 
@@ -179,14 +178,14 @@ def select_candidate(data: BlendData, test: Array, config: Config) -> Selection:
         except Exception as error:
             failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")
 
-    for name in dict.fromkeys([*ALWAYS, *config.blends]):
+    for name in dict.fromkeys([*ALWAYS, default_blend, *others]):
         try_candidate(short_ref(name), partial(fit_candidate, data, name))
     if MEAN not in candidates:  # only a user's post-processing can fail there
         candidates[MEAN] = cross_fit(data, partial(fit_candidate, data, MEAN))
         failed.append(f"WARNING: submissions.postprocess is not applied to the {MEAN}.")
-    default = short_ref(config.default_blend)
+    default = short_ref(default_blend)
     if settings.stack and default in candidates:
-        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, config.default_blend))
+        try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
         if LIGHTGBM_STACK in candidates:
             stack = _validated_stack(candidates.pop(LIGHTGBM_STACK), candidates[default], data)
             if stack is None:
@@ -268,7 +267,7 @@ def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) 
 
 def ablation(
     data: BlendData, names: list[str], left_out: dict[str, list[str]], blend: str, default: CrossFit
-) -> dict[str, dict[str, Any]]:
+) -> pd.DataFrame:
     """Return the default blend without some columns, refitted with the settings that were tuned for all columns.
 
     Args:
@@ -278,8 +277,7 @@ def ablation(
         default: this blend of all columns.
 
     Returns:
-        Name -> the `stages` that are left out, the `score` without them, the paired `difference` to the
-        default, and the `standard_error` of it.
+        Its comparison with the default, a row per name (`Scorer.compare`).
     """
     tuned = default.final.predictor.settings if isinstance(default.final.predictor, Blend) else []
     scored = {"all stages": default.scored}
@@ -291,6 +289,5 @@ def ablation(
                 part, partial(fit_candidate, part, blend), default.final.postprocess
             ).scored
     if len(scored) == 1:
-        return {}
-    compared: dict[Any, Any] = data.compare(scored, "all stages").drop(index="all stages").to_dict("index")
-    return {name: {"stages": left_out[name], **record} for name, record in compared.items()}
+        return pd.DataFrame()
+    return data.compare(scored, "all stages").drop(index="all stages")

@@ -25,15 +25,16 @@ from core.paths import Paths
 from core.settings import StrictModel
 from core.text import format_number
 from submissions.columns import training_labels
-from submissions.run import (
+from submissions.manifest import (
     CANDIDATES_TABLE,
-    CHOICE,
     MANIFEST,
+    ExpectedShift,
+    Manifest,
     candidate_file,
     read_manifest,
-    scored_rows,
     verify_files,
 )
+from submissions.run import scored_rows
 
 BY_HAND = "by hand"
 """`ref` of a file that was sent by hand."""
@@ -98,26 +99,22 @@ def find_submission(name: str, rows: list[Submission]) -> Submission:
 
 def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
     """Return run, candidate and scores of a file, as in the ledger; {} for a file of no run."""
-    for manifest in sorted(paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")):
+    for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")):
         with suppress(DataError):  # of another version of the code
-            stored = read_manifest(manifest.parent)
-            for name in (stored[CHOICE]["chosen"], *stored[CHOICE]["candidates"]):
-                if stored["files"][candidate_file(name, ".csv")] == file_digest:
-                    return scores_of(stored, name)
+            manifest = read_manifest(file.parent)
+            for name in (manifest.choice.chosen, *manifest.choice.candidates):
+                if manifest.files[candidate_file(name, ".csv")] == file_digest:
+                    return scores_of(manifest, name)
     return {}
 
 
-def scores_of(stored: dict[str, Any], candidate: str) -> dict[str, Any]:
-    """Return run, candidate and scores of the submission of a candidate, as in the ledger.
-
-    Args:
-        stored: content of run.json.
-    """
-    choice = stored[CHOICE]
-    score = choice["candidates"][candidate]["score"]
-    of_run = {"run": stored["run"], "chosen": candidate, "cross_fitted_score": score}
-    if candidate == choice["chosen"]:
-        of_run["standard_error"] = choice["expected"]["standard_error"]
+def scores_of(manifest: Manifest, candidate: str) -> dict[str, Any]:
+    """Return run, candidate and scores of the submission of a candidate, as in the ledger."""
+    choice = manifest.choice
+    score = choice.candidates[candidate].score
+    of_run: dict[str, Any] = {"run": manifest.run, "chosen": candidate, "cross_fitted_score": score}
+    if candidate == choice.chosen:
+        of_run["standard_error"] = choice.expected.standard_error
     return of_run
 
 
@@ -170,8 +167,8 @@ def page(competition: CompetitionConfig) -> str:
     if not rows:
         return f"No submissions of {paths.name} yet: ./run.sh submit makes one and records it."
     files = distinct(rows)
-    shifts = [expected_of(paths, row)["shift"] for row in rows]
-    begin = [shift["sentence"] for shift in shifts if shift][-1:]
+    shifts = [shift_of(paths, row) for row in rows]
+    begin = [shift.sentence for shift in shifts if shift][-1:]
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS])
     lines = rank_correlations(scores.set_index("submission").astype(float))
     drawn = draw_scores(competition, files)
@@ -186,12 +183,12 @@ def page(competition: CompetitionConfig) -> str:
     return "\n\n".join([*begin, f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
 
 
-def expected_of(paths: Paths, one: Submission) -> dict[str, Any]:
-    """Return what was to expect of the run of a submission (`expected_score`), or no shift without the run."""
+def shift_of(paths: Paths, one: Submission) -> ExpectedShift | None:
+    """Return how test rows differ from training rows by the run of a submission; None without the run."""
     try:
-        return dict(read_manifest(paths.run(one.run or "no run"))[CHOICE]["expected"])
+        return read_manifest(paths.run(one.run or "no run")).choice.expected.shift
     except DataError:
-        return {"shift": None}
+        return None
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:

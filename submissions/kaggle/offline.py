@@ -19,7 +19,8 @@ from core.errors import DataError
 from core.files import PROJECT, read_json, read_text_table, write_table
 from core.paths import BUNDLE_MANIFEST, Paths
 from submissions.kaggle.paths import Bundle
-from submissions.run import SO_FAR, SUBMISSION_FILE, describe_left_out, latest_run
+from submissions.manifest import SO_FAR, SUBMISSION_FILE
+from submissions.run import describe_left_out, latest_run
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:

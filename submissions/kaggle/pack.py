@@ -31,13 +31,8 @@ from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.config import Config, rewrite_paths
 from submissions.kaggle.paths import Bundle, Kernel, kaggle_files, kaggle_mount
 from submissions.kaggle.wheels import add_wheels
-from submissions.run import (
-    MANIFEST,
-    candidate_file,
-    latest_run,
-    require_same_code,
-    verify_files,
-)
+from submissions.manifest import candidate_file, verify_files, write_manifest
+from submissions.run import latest_run, require_same_code
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline")
 """Packages that make and use a run."""
@@ -181,7 +176,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         raise DataError(
             f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."
         )
-    require_same_code(config, run.stored)
+    require_same_code(config, run.manifest)
     settings = _prediction_settings(config, bundle, run_folder)
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
@@ -194,17 +189,20 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
                 copy(job.folder / name, target / name)
             write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
     file = candidate_file(run.chosen, ".json")  # the other files of a run are predictions
-    verify_files(run.folder, file)
+    stored = verify_files(run.folder, file)
     copy(run.folder / file, run_folder / file)
-    stored = run.stored | {"files": {file: run.stored["files"][file]}}
-    records = [record for record in stored["stages"] if record["name"] in used]
-    write_json(run_folder / MANIFEST, {**stored, "config": settings, "stages": records})
-    write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.name}\n")
+    changes = {
+        "config": settings,
+        "stages": {stage: stored.stages[stage] for stage in stages},
+        "files": {file: stored.files[file]},
+    }
+    write_manifest(run_folder, stored.model_copy(update=changes))
+    write_atomically(bundle.work / run.paths.latest_run.relative_to(work_root()), f"{run.folder.name}\n")
     manifest = {
         "name": run.paths.name,
         "purpose": "prediction",
         "kaggle": config.competition.kaggle,
-        "run": run.name,
+        "run": run.folder.name,
     }
     return config, manifest
 

@@ -35,7 +35,8 @@ from submissions.kaggle.ledger import (
 )
 from submissions.kaggle.paths import Kernel
 from submissions.kaggle.push import pushed_notebook
-from submissions.run import CHOICE, SUBMISSION_FILE, latest_run, read_manifest
+from submissions.manifest import SUBMISSION_FILE, read_manifest
+from submissions.run import latest_run
 from submissions.submission_file import check_submission
 
 LIMIT = 1800.0
@@ -122,8 +123,8 @@ def notebook_to_send(competition: CompetitionConfig) -> tuple[Submission, Send]:
     paths = competition.paths
     notebook, version = pushed_notebook(paths)
     packed = read_json(Kernel.of(paths).bundle.manifest, "run")
-    stored = read_manifest(paths.run(packed["run"]))
-    made = scores_of(stored, stored[CHOICE]["chosen"])
+    manifest = read_manifest(paths.run(packed["run"]))
+    made = scores_of(manifest, manifest.choice.chosen)
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, str(competition.kaggle), notebook, version)
 

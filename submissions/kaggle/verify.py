@@ -30,8 +30,9 @@ from core.files import read_json, read_table, read_text_table, write_table
 from core.paths import display_path
 from submissions.kaggle.paths import Bundle, Kernel
 from submissions.kaggle.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
+from submissions.manifest import SUBMISSION_FILE
 from submissions.predict import predict
-from submissions.run import SUBMISSION_FILE, Run, latest_run
+from submissions.run import Run, latest_run
 from submissions.submission_file import check_submission
 
 NO_NETWORK = Path(__file__).with_name("no_network.py")

@@ -13,9 +13,10 @@ from core.types import Array
 from folds.make import missing_class_warnings
 from models.jobs.job import stage_oof_std
 from models.training.loss_log import read_losses
+from submissions.manifest import CROSS_FITTED
 from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table
-from submissions.run import CROSS_FITTED, PREDICTION, Run, scored_rows
+from submissions.run import PREDICTION, Run, scored_rows
 from submissions.shift import read_shift
 
 MAX_POINTS = 2000
@@ -194,7 +195,7 @@ def _shift(run: Run) -> list[Element]:
         return [f"{command} compares held-out rows with test rows; it has not been run."]
     shift_report = read_json(file)
     elements: list[Element] = []
-    if not shift_report["made_from"].items() <= run.stored["tables"].items():
+    if not shift_report["made_from"].items() <= run.manifest.tables.items():
         elements.append("Outdated: tables or folds have changed since. Run ./run.sh folds again.")
     recommended = shift_report["recommended"]
     if recommended:

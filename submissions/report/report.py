@@ -22,6 +22,7 @@ from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
+from submissions.manifest import LEFT_OUT_HEADER, SUBMISSION_FILE
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
     error_correlation,
@@ -40,12 +41,7 @@ from submissions.report.scores import (
     stages_without_weight,
     unused_labels,
 )
-from submissions.run import (
-    LEFT_OUT_HEADER,
-    SUBMISSION_FILE,
-    Run,
-    left_out_notes,
-)
+from submissions.run import Run, left_out_notes
 
 SUMMARY = "report.md"
 PAGE = "index.html"
@@ -99,7 +95,7 @@ def build_report(run: Run) -> Report:
     holdout_of = run.config.competition.holdout_of
     if answers.scores:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
-        test_score = format_number(answers.score(run.candidates[run.chosen]["file"]))
+        test_score = format_number(answers.score(run.choice.submitted.file))
         facts[title] = (test_score, "on labels used nowhere else")
     closing = _closing(run)
     task = run.task
@@ -148,11 +144,11 @@ def _summary(run: Run) -> str:
     n_refits = folds.count(REFIT_FOLD)
     kinds = "models (folds and seeds)" if not n_refits else "models (folds, refits and seeds)"
     sentences = [f"Expect {run.metric.name} {score}."]
-    shift = run.choice["expected"]["shift"]
+    shift = run.choice.expected.shift
     if shift:
-        sentences.insert(0, shift["sentence"])
-        if shift["factor"] is not None:
-            like_them = f"held-out rows like them have {shift['factor']:.2f} times the error"
+        sentences.insert(0, shift.sentence)
+        if shift.factor is not None:
+            like_them = f"held-out rows like them have {shift.factor:.2f} times the error"
             sentences[1] = f"{sentences[1].rstrip('.')}: {like_them}."
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]
@@ -167,11 +163,11 @@ def _summary(run: Run) -> str:
 
 def describe_expected(run: Run) -> str:
     """Return the score to expect: with its error, or a range if test rows differ from training rows."""
-    expected = run.choice["expected"]
-    shift = expected["shift"]
-    if shift is None or shift["score"] is None:
-        return format_with_error(expected["score"], expected["standard_error"])
-    return " to ".join(map(format_number, sorted([expected["score"], shift["score"]])))
+    expected = run.choice.expected
+    shift = expected.shift
+    if expected.score is None or shift is None or shift.score is None:
+        return format_with_error(expected.score, expected.standard_error)
+    return " to ".join(map(format_number, sorted([expected.score, shift.score])))
 
 
 def _closing(run: Run) -> list[str]:
@@ -193,7 +189,7 @@ def _closing(run: Run) -> list[str]:
     if idle:
         seconds = format_duration(sum(map(partial(seconds_of_stage, run), idle)))
         lines.append(f"Without weight in the submission: {', '.join(idle)}, which took {seconds}")
-    if run.choice["expected"]["shift"]:
+    if run.choice.expected.shift:
         lines.append(f"Test rows differ: ./run.sh folds {name} recommends a kind of folds")
     unused = read_json(run.paths.prepare_report)["unused_columns"]
     if unused:
@@ -212,18 +208,18 @@ def _closing(run: Run) -> list[str]:
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
-    shift = choice["expected"]["shift"]
-    is_range = shift is not None and shift["score"] is not None
+    shift = choice.expected.shift
+    is_range = shift is not None and shift.score is not None
     what = (
         "between held-out rows and those like test rows" if is_range else "+- accounts for both table sizes"
     )
     facts = {"expected_score": (describe_expected(run), f"on the test table; {what}")}
-    best_stage = choice["best_stage"]
-    compared = choice["stages"][best_stage]
-    improvement = gain(run, 0.0, compared["difference"])
-    if improvement is not None and len(choice["stages"]) > 1:
+    best_stage = choice.best_stage
+    compared = choice.stages[best_stage]
+    improvement = gain(run, 0.0, compared.difference)
+    if improvement is not None and len(choice.stages) > 1:
         facts[f"gain over the best single stage, {best_stage}"] = (
-            format_with_error(improvement, compared["standard_error"]),
+            format_with_error(improvement, compared.standard_error),
             "paired; above 0 is better",
         )
     return facts

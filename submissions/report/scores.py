@@ -21,10 +21,11 @@ from models.jobs.compute import UNUSED_LABELS
 from models.stage import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.scoring import Scorer
+from submissions.manifest import SUBMISSION_FILE, StageScores
 from submissions.report.elements import Element, Figure, make_table
 from submissions.report.figures import heat_map, score_chart
 from submissions.report.predictions import labels, predictions
-from submissions.run import SUBMISSION_FILE, Run
+from submissions.run import Run
 
 FLAGS = {
     "other code": "trained by another code version (--reuse)",
@@ -99,8 +100,8 @@ def load_answers(run: Run) -> Answers:
     )
     scores = {}
     try:
-        for record in [*run.choice["stages"].values(), *run.candidates.values()]:
-            scores[record["file"]] = scorer.target_scores(submitted_rows(run, record["file"]))
+        for record in [*run.choice.stages.values(), *run.choice.candidates.values()]:
+            scores[record.file] = scorer.target_scores(submitted_rows(run, record.file))
     except ConfigError as error:  # the answers may lack a column that the user's metric reads
         return Answers({}, [f"Test labels not scored: {error}"])
     notes = []
@@ -141,10 +142,11 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     """Return a chart of the scores of all stages, with their weights, and of all candidates."""
     weights = pd.DataFrame(run.weights).mean(axis=1)
     rows = []
-    for kind, records in (("stage", run.choice["stages"]), ("candidate", run.candidates)):
+    for kind, records in (("stage", run.choice.stages), ("candidate", run.candidates)):
         for name, record in records.items():
             label = f"{name} ({weights[name]:.2f})" if kind == "stage" and name in weights else name
-            rows.append({**record, "name": label, "kind": kind, "test_score": answers.score(record["file"])})
+            test_score = answers.score(record.file)
+            rows.append({**dict(record), "name": label, "kind": kind, "test_score": test_score})
     table = pd.DataFrame(rows)
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     caption = (
@@ -163,10 +165,10 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
         table = table.drop(columns="target")
     legend = LEGEND.format(
         chosen=f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen,
-        default=choice["default"],
+        default=choice.default,
     )
     elements: list[Element] = [
-        make_table(table), choice["reason"], *choice["failed"], *choice["expected"]["warnings"], legend, *answers.notes
+        make_table(table), choice.reason, *run.manifest.remarks, *choice.expected.warnings, legend, *answers.notes
     ]  # fmt: skip
     if run.plan.n_folds == 2:
         elements.append("With two folds, no fold is left for tuning, so convex replaces tuned blends.")
@@ -177,15 +179,15 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
     return [*elements, *_stage_notes(run)]
 
 
-def _lines(run: Run, answers: Answers, name: str, record: dict[str, Any]) -> list[dict[str, str]]:
+def _lines(run: Run, answers: Answers, name: str, record: StageScores) -> list[dict[str, str]]:
     """Return the cells of a stage or candidate for all targets and, if there are several, for each."""
     targets = run.task.targets
     lines = []
     for target in targets if len(targets) == 1 else ["all", *targets]:
-        score = format_number(record["target_scores"][target])
-        line = {"target": target, "score": score, "fold_scores": mean_and_std(record["fold_scores"][target])}
+        score = format_number(record.target_scores[target])
+        line = {"target": target, "score": score, "fold_scores": mean_and_std(record.fold_scores[target])}
         if answers.scores:
-            line["test_score"] = format_number(answers.scores[record["file"]][target])
+            line["test_score"] = format_number(answers.scores[record.file][target])
         lines.append(line)
     lines[0][NAME] = name
     return lines
@@ -196,13 +198,13 @@ def _candidate_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
     lines = []
     for name, candidate in run.candidates.items():
         of_candidate = _lines(run, answers, name, candidate)
-        of_candidate[0]["in_sample_score"] = format_number(candidate["in_sample_score"])
+        of_candidate[0]["in_sample_score"] = format_number(candidate.in_sample_score)
         of_candidate[0]["flags"] = ", ".join(
-            role for role in ("chosen", "default") if name == run.choice[role]
+            role for role in ("chosen", "default") if name == getattr(run.choice, role)
         )
-        if name != run.choice["default"]:
+        if name != run.choice.default:
             of_candidate[0]["gain"] = format_with_error(
-                gain(run, candidate["difference"]), candidate["standard_error"]
+                gain(run, candidate.difference), candidate.standard_error
             )
         lines += of_candidate if name == run.chosen else of_candidate[:1]
     return lines
@@ -213,22 +215,22 @@ def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
     weights = pd.DataFrame(run.weights)  # a row per stage, a column per output
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
-    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
     lines: list[dict[str, str]] = []
     for name in run.config.stages:
-        of_stage = _lines(run, answers, name, run.choice["stages"][name])
+        of_stage = _lines(run, answers, name, run.choice.stages[name])
         for line in of_stage:
             if line["target"] in weights:
                 line["weight"] = f"{weights[line['target']][name]:.3f}"
-        of_stage[0] |= {"seconds": f"{seconds_of_stage(run, name):.1f}", "flags": ", ".join(marks[name])}
+        marks = run.manifest.stages[name].marks
+        of_stage[0] |= {"seconds": f"{seconds_of_stage(run, name):.1f}", "flags": ", ".join(marks)}
         lines += of_stage
     first_lines = {line[NAME]: line for line in lines if NAME in line}
-    for name, without in run.choice["ablation"].items():
+    for name, without in run.choice.ablation.items():
         if name not in first_lines:
-            first_lines[name] = {NAME: f"{name}: {', '.join(without['stages'])}"}
+            first_lines[name] = {NAME: f"{name}: {', '.join(without.stages)}"}
             lines.append(first_lines[name])
-        improvement = gain(run, 0.0, without["difference"])  # with the stage against without it
-        first_lines[name]["gain"] = format_with_error(improvement, without["standard_error"])
+        improvement = gain(run, 0.0, without.difference)  # with the stage against without it
+        first_lines[name]["gain"] = format_with_error(improvement, without.standard_error)
     return lines
 
 
@@ -248,7 +250,7 @@ def stages_without_weight(run: Run) -> list[str]:
 
 def _stage_notes(run: Run) -> list[str]:
     """Return the meaning of the flags, and the notes of the stages."""
-    used_flags = {flag for stage in run.stored["stages"] for flag in stage["marks"]}
+    used_flags = {flag for stage in run.manifest.stages.values() for flag in stage.marks}
     notes = [f"{flag}: {meaning}." for flag, meaning in FLAGS.items() if flag in used_flags]
     for name, stage in run.config.stages.items():
         notes += [f"{name}: {note}" for note in read_notes(run.plan.jobs_of_stage(name)[0].folder)]
@@ -304,15 +306,15 @@ def class_section(run: Run) -> list[Element]:
     return elements
 
 
-def _thresholds(run: Run) -> tuple[list[float], str]:
+def _thresholds(run: Run) -> tuple[list[float | None], str]:
     """Return the thresholds of the submission, and the gain of tuning them as a sentence."""
     task = run.task
-    chosen = run.candidates[run.chosen]
+    chosen = run.choice.submitted
     default_score = run.columns.score(task.default_labels(predictions(run)))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row gets the class")
-    return chosen["thresholds"], (
+    return chosen.thresholds, (
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
-        f"and {format_number(chosen['score'])} with thresholds tuned without each row's fold."
+        f"and {format_number(chosen.score)} with thresholds tuned without each row's fold."
     )
 
 

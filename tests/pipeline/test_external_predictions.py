@@ -100,7 +100,7 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path):
     text = path.read_text().replace("n_folds: 10", "n_folds: 3")
     path.write_text(text + "submissions: {default: mean, margin: 100, trials: 2, stack: false}\n")
     run = full(path)
-    marks = {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    marks = {name: stage.marks for name, stage in run.manifest.stages.items()}
     assert marks == {"a_b": ["unknown folds"], "c": ["other folds"]}
     submission = run.folder / "submission.csv"
     before, written = submission.read_bytes(), by_id(submission)

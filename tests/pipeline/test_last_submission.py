@@ -13,10 +13,15 @@ from models.jobs.budget_stages import Clock
 from models.jobs.scheduler import JobResult
 from pipeline import full as full_step
 from pipeline import last_submission
-from pipeline.last_submission import build_so_far, submit_finished_folds, submit_until, take_latest
-from submissions.build import build_submission
-from submissions.run import latest_run
-from tests.submissions.fakes import TARGETS, by_id, opened
+from pipeline.last_submission import submit_finished, submit_until, take_latest
+from submissions import build as build_step
+from submissions.build import build
+from submissions.compare import compare
+from submissions.levels import Level
+from submissions.manifest import write_manifest
+from submissions.report.report import report
+from submissions.run import finished_folds, finished_part, latest_run, open_run
+from tests.submissions.fakes import TARGETS, by_id, fake_classes, opened, prepare_and_fake_jobs, run_of
 
 
 @pytest.fixture
@@ -25,82 +30,220 @@ def finished(tmp_path):
     return replace(opened(tmp_path), budget=300.0)
 
 
-def test_if_the_last_submission_is_not_built_in_time_that_of_the_finished_stages_takes_its_place(
+@pytest.fixture
+def of_folds(finished):
+    """A run of the jobs that are left: two folds of the stage `good`, and one of another."""
+    for job in finished.plan.jobs:
+        if job.title not in ("good/seed_0/fold_0", "good/seed_0/fold_2", "fair/seed_0/fold_1"):
+            shutil.rmtree(job.folder)
+    return replace(open_run(finished.config, finished_folds([finished.plan])), budget=300.0)
+
+
+def submission_of(run):
+    return (run.folder / "submission.csv").read_bytes()
+
+
+def over(monkeypatch):
+    """Let the time be over before the worker has built anything."""
+    skipped: Any = {"submission": JobResult("submission", "skipped", "time")}
+    monkeypatch.setattr(last_submission, "run", lambda *_: skipped)
+
+
+def stop_at(monkeypatch, level):
+    """Let the time be over when all files of a level but the last one are written."""
+
+    def write(folder, manifest):
+        if manifest.level is level:
+            raise TimeoutError
+        write_manifest(folder, manifest)
+
+    monkeypatch.setattr(build_step, "write_manifest", write)
+
+
+def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competition(finished, monkeypatch):
+    (line,) = submit_finished(finished.config, finished.plan).lines
+    assert line == f"submission of good, fair, poor: {finished.paths.submission}"
+    interim = latest_run("mixed")
+    assert (interim.folder.name, interim.name) == ("so_far", finished.name)
+    assert "gain: of the run over so_far" in compare(finished.config)[0]
+    over(monkeypatch)
+    executor: Any = None
+    lines, status = submit_until(Clock(0.0, 300.0), finished, executor, True)
+    assert lines[-1] == (
+        f"the 5 min budget ran out before the last submission was built. {finished.paths.submission} is the "
+        "candidate shrunk_ridge of fair, good, poor, without a report"
+    )
+    assert status == 3
+    assert finished.paths.submission.read_bytes() == submission_of(interim)
+    build(finished)
+    assert latest_run("mixed").folder == finished.folder
+    assert finished.paths.submission.read_bytes() == submission_of(finished)
+    assert not interim.folder.exists()
+
+
+def test_an_interim_submission_does_not_replace_that_of_an_earlier_run_and_the_last_line_says_where_it_is(
     finished,
 ):
-    build_so_far(finished)
-    lines, status = take_latest(finished, False)
-    assert lines[-1].endswith("is the candidate shrunk_ridge of fair, good, poor, without a report")
+    build(finished)
+    report(finished)
+    other = finished.config.submissions.model_copy(update={"trials": 3})
+    run = replace(
+        open_run(finished.config.model_copy(update={"submissions": other}), finished.plan), budget=60
+    )
+    interim = finished.paths.run("so_far") / "submission.csv"
+    (line,) = submit_finished(run.config, run.plan).lines
+    assert line.endswith(str(interim))
+    (line,), status = take_latest(run, True)
+    assert f"{interim} is the candidate shrunk_ridge of" in line
+    assert line.endswith(f"{finished.paths.submission} is still of run {finished.name}")
     assert status == 3
-    latest = latest_run("mixed")
-    assert latest.name == finished.name
-    assert finished.paths.submission.read_bytes() == (latest.folder / "submission.csv").read_bytes()
-    assert not finished.is_built  # it has no stack, so the next command builds it
-    build_submission(finished)
-    lines, status = take_latest(finished, False)
-    assert "the report was written" in lines[-1]
-    assert status == 3
+    assert latest_run("mixed").name == finished.name
+    assert finished.paths.submission.read_bytes() == submission_of(finished)
+    assert (finished.paths.report / "report.md").exists()  # it is of the latest submission
 
 
 def test_the_report_of_another_run_is_removed_even_if_no_other_is_written_in_time(finished, monkeypatch):
     finished.paths.report.mkdir()
     for name in ("report.md", "index.html"):
         (finished.paths.report / name).touch()
-    over: Any = {"submission": JobResult("submission", "skipped", "time")}
-    monkeypatch.setattr(last_submission, "run", lambda *_: over)
+    over(monkeypatch)
     executor: Any = None
     _, status = submit_until(Clock(0.0, 300.0), finished, executor, False)
     assert status == 3
     assert not finished.paths.report.exists()
 
 
-def test_without_time_for_the_stack_the_blend_is_submitted_with_a_report_that_says_so(finished, monkeypatch):
-    monkeypatch.setattr(last_submission, "build_submission", quick_only)
+@pytest.mark.parametrize(
+    ("missing", "chosen", "words"),
+    [
+        (Level.FULL, "shrunk_ridge", "The LightGBM stack and the leave-one-stage-out blends are left out"),
+        (
+            Level.BLEND,
+            "convex",
+            "Tuned blends, the LightGBM stack and the leave-one-stage-out blends are left",
+        ),
+    ],
+)
+def test_a_run_without_time_for_a_level_has_the_one_before_with_a_report_and_goes_on_from_there(
+    finished, monkeypatch, missing, chosen, words
+):
+    stop_at(monkeypatch, missing)
     with pytest.raises(TimeoutError):
-        last_submission._submit(finished, True)
-    lines, status = take_latest(finished, True)
-    assert status == 0
-    assert "Submitted: shrunk_ridge" in lines[0]
-    assert "The LightGBM stack and the leave-one-stage-out blends are left out" in lines[0]
-    assert latest_run("mixed").name == finished.name
-    assert not finished.is_built
-
-
-def quick_only(run, quick=False):
-    """Build the blend, and run out of time before the stack."""
-    if not quick:
-        raise TimeoutError
-    return build_submission(run, quick)
-
-
-def test_if_no_blend_was_tuned_in_time_one_that_needs_no_tuning_is_submitted(finished):
+        last_submission._submit(finished, False)
     lines, status = take_latest(finished, False)
-    assert "the 5 min budget ran out before the last submission was built" in lines[-1]
-    assert lines[-1].endswith("is the candidate convex of fair, good, poor, without a report")
+    assert status == 0
+    text = lines[0].replace("\n", " ")
+    assert f"Submitted: {chosen}" in text
+    assert words in text
+    latest = latest_run("mixed")
+    assert (latest.name, latest.manifest.level) == (
+        finished.name,
+        list(Level)[list(Level).index(missing) - 1],
+    )
+    assert finished.paths.submission.read_bytes() == submission_of(finished)
+    assert last_submission.levels_of(finished, False)[0] is missing
+    monkeypatch.setattr(build_step, "write_manifest", write_manifest)
+    (*_, text) = last_submission._submit(finished, False).lines
+    assert "are left out" not in text
+    assert latest_run("mixed").manifest.level == Level.FULL
+
+
+def test_if_no_level_was_built_in_time_the_first_one_is_which_needs_no_tuning(finished):
+    lines, status = take_latest(finished, False)
+    assert lines[-1].endswith("is the candidate convex of good, fair, poor, without a report")
     assert status == 3
     assert set(latest_run("mixed").candidates) == {"mean", "convex", "best_single"}
-    assert not finished.is_built
+    assert finished.built.tried == Level.MEAN
+
+
+def test_a_later_level_of_a_run_replaces_an_earlier_one_unless_its_score_is_worse(finished, monkeypatch):
+    """The score of an earlier level is set to what the later one has, and to a little less: rmse, lower is better."""
+    build(finished, Level.BLEND)
+    score = finished.choice.submitted.score
+    assert finished.manifest.tried == Level.BLEND
+    for earlier, level in ((np.nextafter(score, 0), Level.BLEND), (score, Level.FULL)):
+        shutil.rmtree(finished.folder)
+        build(finished, Level.BLEND)
+        before, chosen = submission_of(finished), finished.choice.submitted
+        records = finished.choice.candidates | {finished.chosen: chosen.model_copy(update={"score": earlier})}
+        choice = finished.choice.model_copy(update={"candidates": records})
+        write_manifest(finished.folder, finished.manifest.model_copy(update={"choice": choice}))
+        lines = build(finished, Level.FULL)
+        assert (finished.manifest.level, finished.manifest.tried) == (level, Level.FULL)
+        assert finished.exit_status == 0
+        is_said = any("are left out: with them the cross-fitted score is worse" in line for line in lines)
+        assert is_said == (level is Level.BLEND)
+        if is_said:
+            assert submission_of(finished) == before
+            with monkeypatch.context() as patch:  # it is not tried again
+                patch.delattr(build_step, "select_candidate")
+                assert build(finished, Level.FULL) == lines
+        assert not any("no time" in line for line in lines)
 
 
 def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_submitted(
-    finished,
+    of_folds, finished, monkeypatch
 ):
-    plan, columns = finished.plan, finished.columns
-    for job in plan.jobs:
-        if job.title not in ("good/seed_0/fold_0", "good/seed_0/fold_2", "fair/seed_0/fold_1"):
-            shutil.rmtree(job.folder)
-    _, line = submit_finished_folds(finished.config, plan, [])
-    assert "is the mean of 2 of 3 models of good (fold 0, 2)" in line
-    assert f"on the {(columns.folds != 1).sum()} of 150 training rows" in line
+    plan = finished.plan
+    (*_, text) = last_submission._submit(of_folds, False).lines
+    text = text.replace("\n", " ")
+    assert (
+        "WARNING: no stage has finished. The submission is the mean of 2 of 3 models of good (fold 0, 2)"
+        in text
+    )
+    n_rows = (by_id(finished.paths.folds)["fold"] != 1).sum()
+    assert f"held out {n_rows} of 150 training rows" in text
+    assert "could not be made" not in (finished.paths.report / "index.html").read_text()
+    latest = latest_run("mixed")
+    assert (latest.manifest.level, latest.exit_status, latest.folder.name) == (Level.FOLDS, 3, "so_far")
     jobs = [job for job in plan.jobs_of_stage("good") if job.fold != 1]
+    assert [job.folder for job in latest.plan.jobs] == [job.folder for job in jobs]
+    y_pred = np.vstack([by_id(job.oof_file).reindex(columns=TARGETS) for job in jobs])
+    y = by_id(finished.paths.train).loc[[i for job in jobs for i in by_id(job.oof_file).index], TARGETS]
+    assert latest.choice.submitted.score == pytest.approx(finished.metric(y.to_numpy(), y_pred))
     first, second = (by_id(job.test_file(plan.test_key)) for job in jobs)
     submitted = by_id(finished.paths.submission)[TARGETS]
     expected = (first + second).loc[submitted.index, TARGETS] / 2
     np.testing.assert_allclose(submitted, expected, atol=1e-5)
+    with monkeypatch.context() as patch:  # the same command again
+        patch.delattr(build_step, "select_candidate")
+        last_submission._submit(of_folds, False)
     for job in plan.jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
+    assert finished_folds([plan]) is None
+
+
+def test_finished_folds_never_replace_a_complete_submission_whose_report_and_run_stay(of_folds, finished):
+    complete = opened(finished.paths.root.parents[1])
+    build(complete)
+    report(complete)
+    before = complete.paths.submission.read_bytes()
+    lines = last_submission._submit(of_folds, False).lines
+    beside = finished.paths.run("so_far") / "submission.csv"
+    assert (
+        f"{beside} is not complete, so {finished.paths.submission} is still of run {complete.name}."
+    ) in lines
+    assert complete.paths.submission.read_bytes() == before != beside.read_bytes()
+    assert latest_run("mixed").name == complete.name
+    assert "good, fair, poor" in (complete.paths.report / "report.md").read_text()
+    assert of_folds.submission == beside
+    plan = replace(complete.plan, jobs=complete.plan.jobs_of_stage("good"), stages=of_folds.plan.stages)
+    all_folds = open_run(complete.config, replace(plan, keys={"good": complete.plan.keys["good"]}))
+    assert all_folds.name != of_folds.name
+
+
+def test_one_finished_fold_of_classes_is_submitted_with_thresholds_of_its_own_rows(tmp_path):
+    path = fake_classes(tmp_path, "binary", "f1")
+    prepare_and_fake_jobs(path)
+    run = run_of(path)
+    for job in run.plan.jobs:
+        if job.title != "fair/seed_0/fold_1":
+            shutil.rmtree(job.folder)
     with pytest.raises(NothingToSubmit, match="no stage has finished"):
-        submit_finished_folds(finished.config, plan, [])
+        open_run(run.config, finished_part(run.plan))
+    part = open_run(run.config, finished_folds([run.plan]))
+    build(part, Level.FOLDS)
+    assert np.isfinite(part.choice.submitted.score) and len(part.choice.submitted.thresholds) == 1
 
 
 def test_the_last_line_names_the_budget_that_trains_one_more_stage(monkeypatch):

@@ -19,7 +19,7 @@ from models.jobs.job_files import write_report
 from models.jobs.local import LocalExecutor
 from models.jobs.plan import make_plan
 from models.jobs.train import train
-from submissions.build import build_submission
+from submissions.build import build
 from submissions.config import load_config
 from submissions.report.scores import read_answers
 from submissions.run import open_run
@@ -139,7 +139,7 @@ def run_of(path):
 def built(path):
     """Return the run of a made-up competition with its files."""
     run = run_of(path)
-    build_submission(run)
+    build(run)
     return run
 
 

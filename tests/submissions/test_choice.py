@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from core.errors import DataError
-from core.files import write_json
 from models.jobs.job import read_predictions, std_file
 from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
-from submissions.build import build_submission
+from submissions.build import build
+from submissions.manifest import write_manifest
 from submissions.predict import load_candidate
 from submissions.report.elements import Table
 from submissions.report.predictions import prediction_section
 from submissions.report.scores import load_answers, score_section
-from submissions.run import MANIFEST, latest_run, require_same_code
+from submissions.run import latest_run, require_same_code
 from tests.submissions.fakes import (
     TARGETS,
     built,
@@ -98,16 +98,17 @@ def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path):
     for name in names:
         file = f"candidates/{name.replace(':', '.')}.csv"
         np.testing.assert_allclose(load_candidate(run, name).predict(preds), submitted(run, file), rtol=1e-6)
-    write_json(run.folder / MANIFEST, run.stored | {"choice": run.choice | {"chosen": "mine.py:trimmed"}})
+    choice = run.choice.model_copy(update={"chosen": "mine.py:trimmed"})
+    write_manifest(run.folder, run.manifest.model_copy(update={"choice": choice}))
     stored = latest_run(str(path))
     model = load_candidate(stored, stored.chosen)
     np.testing.assert_allclose(model.predict(preds), model.predictor.predict(preds) + 1.5)
     assert np.abs(model.predictor.predict(preds) - np.median(preds, axis=1)).max() < 1
-    require_same_code(run.config, run.stored)
+    require_same_code(run.config, run.manifest)
     user_file.write_text(USER_CODE + "\n\nVERSION = 2\n")
     assert run_of(path).name != run.name
     with pytest.raises(DataError, match=r"code in mine\.py has changed since the run"):
-        require_same_code(run.config, run.stored)
+        require_same_code(run.config, run.manifest)
 
 
 @pytest.mark.parametrize(
@@ -119,18 +120,18 @@ def test_a_candidate_that_raises_is_left_out_and_the_mean_replaces_a_default_tha
 ):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions=submissions)
-    lines = build_submission(run)
+    lines = build(run)
     assert lines[0].startswith("WARNING: mine.py:broken is left out: ConfigError: ")
     assert lines[0].endswith("ValueError in line 17: not today.")
     assert "mine.py:broken" not in run.candidates
-    assert run.choice["default"] == default
+    assert run.choice.default == default
 
 
 @pytest.mark.parametrize("name", ["picky_in_folds", "picky_on_test_rows"])
 def test_a_candidate_that_cannot_predict_held_out_or_test_rows_is_left_out(tmp_path, name):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, 93, submissions={"candidates": [f"mine.py:{name}"], "stack": False})
-    lines = build_submission(run)
+    lines = build(run)
     assert lines[0] == (
         f"WARNING: mine.py:{name} is left out: ValueError: expected finite predictions, got NaN or infinite values"
     )
@@ -141,17 +142,17 @@ def test_a_candidate_that_cannot_predict_held_out_or_test_rows_is_left_out(tmp_p
 def test_a_default_that_needs_all_columns_is_submitted_without_its_comparison_with_fewer(tmp_path):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions={"default": "mine.py:fixed", "margin": 100, "stack": False})
-    lines = build_submission(run)
+    lines = build(run)
     assert lines[0].startswith(
         "The leave-one-stage-out blends are left out: ConfigError: mine.py:fixed must return weights (2,)"
     )
-    assert (run.chosen, run.choice["ablation"], run.exit_status) == ("mine.py:fixed", {}, 0)
+    assert (run.chosen, run.choice.ablation, run.exit_status) == ("mine.py:fixed", {}, 0)
 
 
 def test_post_processing_that_fails_on_test_rows_is_not_applied_then_or_later(tmp_path):
     (tmp_path / "mine.py").write_text(USER_CODE)
     run = opened(tmp_path, submissions={"postprocess": "mine.py:half"})
-    lines = build_submission(run)
+    lines = build(run)
     assert "WARNING: submissions.postprocess is not applied to the mean." in lines
     assert (run.chosen, run.exit_status) == ("mean", 3)
     preds = run.columns.preds[:5]
@@ -183,7 +184,7 @@ def test_a_stack_without_a_scored_correction_is_left_out_with_the_reason(done, m
     run = built(fake_competition(done.parent, submissions={"margin": 0.0}))
     assert LIGHTGBM_STACK not in run.candidates
     words = "lightgbm_stack is left out: its trees do not help, so that it equals shrunk_ridge."
-    assert run.choice["failed"] == [words]
+    assert run.choice.failed == [words]
 
 
 # Choice
@@ -203,19 +204,19 @@ def test_the_default_is_compared_with_itself_without_a_stage_and_without_those_o
         "poor": ["good", "fair"],
         "minimol": ["poor"],
     }
-    assert choice["ablation"].keys() == kept_stages.keys()
-    default = choice["cross_fitted_score"]
+    assert choice.ablation.keys() == kept_stages.keys()
+    default = choice.submitted.score
     for name, kept in kept_stages.items():
-        record = choice["ablation"][name]
+        record = choice.ablation[name]
         score = run.metric(columns.y, np.mean([columns.stage_oof(stage) for stage in kept], axis=0))
-        assert (record["score"], record["difference"]) == pytest.approx((score, score - default))
-    assert choice["ablation"]["minimol"]["stages"] == ["good", "fair"]
-    good = choice["ablation"]["good"]
-    assert good["difference"] > 3 * good["standard_error"]  # the best stage is missed, clearly
-    best, score = choice["stages"]["good"], run.metric(columns.y, columns.stage_oof("good"))
-    assert choice["best_stage"] == "good"
-    assert (best["score"], best["difference"]) == pytest.approx((score, score - default))
-    assert best["standard_error"] > 0
+        assert (record.score, record.difference) == pytest.approx((score, score - default))
+    assert choice.ablation["minimol"].stages == ["good", "fair"]
+    good = choice.ablation["good"]
+    assert good.difference > 3 * good.standard_error  # the best stage is missed, clearly
+    best, score = choice.stages["good"], run.metric(columns.y, columns.stage_oof("good"))
+    assert choice.best_stage == "good"
+    assert (best.score, best.difference) == pytest.approx((score, score - default))
+    assert best.standard_error > 0
     assert score_section(run, load_answers(run))[0].rows[-1][0] == "minimol: good, fair"
 
 

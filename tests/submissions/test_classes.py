@@ -10,10 +10,11 @@ from sklearn.metrics import cohen_kappa_score, f1_score, log_loss, precision_sco
 
 from competition.task import Task, from_submission_columns
 from core.files import read_table, read_text_table
+from submissions.manifest import SUBMISSION_FILE
 from submissions.predict import load_candidate
 from submissions.report.predictions import cross_fitted, labels, reliability
 from submissions.report.report import build_report, markdown, page
-from submissions.run import SUBMISSION_FILE, latest_run, scored_rows
+from submissions.run import latest_run, scored_rows
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import by_id, fake_classes, finished
 from tests.submissions.test_report import rows_of, scores_of, section
@@ -58,17 +59,17 @@ def test_a_stored_run_gives_each_row_alone_what_its_submission_has(made, monkeyp
 def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made):
     run, _ = made
     y, choice, task = run.columns.y, run.choice, run.task
-    assert run.metric(y, cross_fitted(run)) == pytest.approx(choice["cross_fitted_score"])
+    assert run.metric(y, cross_fitted(run)) == pytest.approx(choice.submitted.score)
     table = read_table(run.folder / "candidates.parquet").set_index("id").loc[run.columns.ids]
     n_thresholds = {"multiclass": 4, "ordinal": 4}.get(task.problem_type, len(task.targets))
     for name, part in run.candidates.items():
         of_candidate = table[[f"{name} {column}" for column in task.scored_columns]].to_numpy()
-        assert part["score"] == pytest.approx(run.metric(y, of_candidate))
-        assert len(part["thresholds"]) == n_thresholds * task.scores_labels
-    assert choice["default"] == ("shrunk_ridge" if task.problem_type == "ordinal" else "shrunk_logits")
-    good, poor = (choice["stages"][name]["score"] for name in ("good", "poor"))
+        assert part.score == pytest.approx(run.metric(y, of_candidate))
+        assert len(part.thresholds) == n_thresholds * task.scores_labels
+    assert choice.default == ("shrunk_ridge" if task.problem_type == "ordinal" else "shrunk_logits")
+    good, poor = (choice.stages[name].score for name in ("good", "poor"))
     assert run.columns.gain(good) > run.columns.gain(poor)
-    assert choice["best_stage"] == "good"
+    assert choice.best_stage == "good"
     other_classes = replace(task, classes=task.classes[::-1])
     others = [task, other_classes, replace(task, scores_labels=not task.scores_labels)]
     assert [scored_rows(run.folder, other).empty for other in others] == [False, True, True]
@@ -89,12 +90,12 @@ def test_scores_shares_and_cuts_by_class_are_those_of_labels_that_were_made_with
     expected = {"rows": true.sum(), "share in training": true.mean(), "out of fold": of_class.mean()}
     for name, score in (("precision", precision_score), ("recall", recall_score), ("F1", f1_score)):
         expected[name] = score(true, predicted)
-    chosen = run.candidates[run.chosen]
+    chosen = run.choice.submitted
     if task.scores_labels:
         submitted = read_text_table(run.folder / SUBMISSION_FILE)[task.targets[-1]]
-        expected |= {"on test": (submitted == task.classes[-1]).mean(), "threshold": chosen["thresholds"][-1]}
+        expected |= {"on test": (submitted == task.classes[-1]).mean(), "threshold": chosen.thresholds[-1]}
         (tuned,) = re.findall(r" and (\d\S+) with thresholds", section(report, "Scores by class")[2])
-        assert float(tuned) == pytest.approx(chosen["score"], abs=1e-4)
+        assert float(tuned) == pytest.approx(chosen.score, abs=1e-4)
     found = {name: float(cell) for name, cell in last.items() if name != "class"}
     assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-3)
 

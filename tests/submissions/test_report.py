@@ -1,7 +1,6 @@
 """The report: its numbers are those of the run, names stay text, and the page asks nothing of the network."""
 
 import re
-from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +13,11 @@ from core.files import read_json, read_text_table, write_table
 from models.job_folder import LOSSES
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
+from submissions.manifest import SUBMISSION_FILE, ExpectedShift, LeftOut
 from submissions.report import figures
 from submissions.report import report as report_module
 from submissions.report.predictions import cross_fitted
 from submissions.report.report import build_report, markdown, page
-from submissions.run import SUBMISSION_FILE, LeftOut
 from tests.conftest import SMOKE
 from tests.submissions.fakes import (
     TARGETS,
@@ -94,9 +93,9 @@ def test_ids_texts_and_names_of_columns_stay_text_and_nothing_on_the_page_asks_t
 
 def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, monkeypatch):
     run, report = made
-    expected, n_models = run.choice["expected"], sum(job.predicts_test for job in run.plan.jobs)
+    expected, n_models = run.choice.expected, sum(job.predicts_test for job in run.plan.jobs)
     assert report.summary == (
-        f"Expect rmse {expected['score']:#.4g} +- {expected['standard_error']:#.2g}. Submitted: "
+        f"Expect rmse {expected.score:#.4g} +- {expected.standard_error:#.2g}. Submitted: "
         f"{run.chosen} of good, fair, poor; a test prediction uses {n_models} models (folds and seeds)."
     )
     titles = {each.title for each in report.sections}
@@ -124,10 +123,12 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
 def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     run, _ = made
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
-    choice = deepcopy(run.choice)
-    for weights in choice["candidates"][run.chosen]["weights"].values():
+    shift = ExpectedShift(sentence="They differ.", factor=None, score=None)
+    expected = run.choice.expected.model_copy(update={"shift": shift})
+    choice = run.choice.model_copy(update={"expected": expected}, deep=True)
+    for weights in choice.submitted.weights.values():
         weights["poor"] = 0.0004
-    choice["expected"]["shift"] = {"sentence": "They differ.", "factor": None, "score": None}
+    stack = choice.model_copy(update={"chosen": "lightgbm_stack"})
     monkeypatch.setattr(type(run), "choice", choice)
     unused = {"unused_columns": ["batch"]}
     monkeypatch.setattr(report_module, "read_json", lambda *given: {**read_json(*given), **unused})
@@ -139,7 +140,7 @@ def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     assert "Columns of both tables that no setting reads: 'batch'" in lines
     n_models = sum(job.predicts_test and job.stage != "poor" for job in run.plan.jobs)
     assert f"a test prediction uses {n_models} models" in report.summary
-    choice["chosen"] = "lightgbm_stack"  # whose trees read every stage
+    monkeypatch.setattr(type(run), "choice", stack)  # whose trees read every stage
     assert "Without weight" not in "\n".join(build_report(run).closing)
 
 
@@ -174,8 +175,8 @@ def test_a_stage_that_helps_has_a_gain_above_0_in_either_direction_of_the_metric
     first = run_of(done)
     settings = {"competition": {"metric": "r2"}, "submissions": {"stack": False}}
     for run, sign in ((first, 1), (built(fake_competition(done.parent, **settings)), -1)):
-        without = run.choice["ablation"]["good"]
-        assert sign * without["difference"] > 0  # without minus with, in the metric's own sign: worse without
+        without = run.choice.ablation["good"]
+        assert sign * without.difference > 0  # without minus with, in the metric's own sign: worse without
         assert float(scores_of(build_report(run))["good"]["gain"].partition(" +-")[0]) > 0
 
 
@@ -184,9 +185,9 @@ def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_th
 ):
     run, report = made
     lines, choice = scores_of(report), run.choice
-    for name, record in (choice["candidates"] | choice["stages"]).items():
-        assert float(lines[name]["score"]) == pytest.approx(record["score"], rel=1e-3)
-        in_sample = f"{record['in_sample_score']:#.4g}" if name in choice["candidates"] else ""
+    for name, record in (choice.candidates | choice.stages).items():
+        assert float(lines[name]["score"]) == pytest.approx(record.score, rel=1e-3)
+        in_sample = f"{record.in_sample_score:#.4g}" if name in choice.candidates else ""
         assert lines[name]["in_sample_score"] == in_sample
     chosen = lines[run.chosen]
     assert "chosen" in chosen["flags"]

@@ -19,12 +19,13 @@ from models.jobs.scheduler import JobResult
 from pipeline import commands
 from submissions import build as build_step
 from submissions.blend.candidates import ALWAYS
-from submissions.build import build_submission
+from submissions.build import build
 from submissions.config import load_config
+from submissions.levels import Level
+from submissions.manifest import LeftOut
 from submissions.predict import load_candidate, predict
 from submissions.run import (
     BUDGET_ADVICE,
-    LeftOut,
     describe_left_out,
     finished_part,
     latest_run,
@@ -53,7 +54,7 @@ def contents(folder):
 
 
 def marks_of(run):
-    return {stage["name"]: stage["marks"] for stage in run.stored["stages"]}
+    return {name: stage.marks for name, stage in run.manifest.stages.items()}
 
 
 def test_all_columns_and_submissions_are_joined_on_id(done):
@@ -78,14 +79,14 @@ def test_all_columns_and_submissions_are_joined_on_id(done):
     weights = run.weights["height"]
     assert weights["good"] > weights["fair"] > weights["poor"]
     in_sample = run.metric(columns.y, load_candidate(run, run.chosen).predict(columns.preds))
-    assert run.candidates[run.chosen]["in_sample_score"] == pytest.approx(in_sample)
+    assert choice.submitted.in_sample_score == pytest.approx(in_sample)
     in_fold = columns.folds == 1
     of_fold = run.metric(columns.y[in_fold], columns.stage_oof("good")[in_fold])
-    assert choice["stages"]["good"]["fold_scores"]["all"][1] == pytest.approx(of_fold)
+    assert choice.stages["good"].fold_scores["all"][1] == pytest.approx(of_fold)
     # The error to expect counts the rows of both tables.
-    assert choice["expected"]["score"] == choice["cross_fitted_score"]
-    error = choice["standard_error"] * np.sqrt(1 + 150 / 30)
-    assert choice["expected"]["standard_error"] == pytest.approx(error)
+    assert choice.expected.score == choice.submitted.score
+    error = choice.submitted.score_standard_error * np.sqrt(1 + 150 / 30)
+    assert choice.expected.standard_error == pytest.approx(error)
 
 
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done):
@@ -124,7 +125,7 @@ def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was
     run = run_of(done)
     before = contents(run.paths.latest_run.parent)
     path = fake_competition(done.parent, submissions={"trials": 3})
-    monkeypatch.setattr(build_step, "_write_manifest", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(build_step, "write_manifest", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         built(path)
     assert contents(run.paths.latest_run.parent) == before
@@ -142,7 +143,7 @@ def test_an_interim_submission_of_the_finished_stages_has_no_stack_and_is_no_run
     part = open_run(config, finished_part(plan))
     assert list(part.config.stages) == ["good", "fair"]
     part = replace(part, folder=part.paths.run("so_far"))
-    build_submission(pickle.loads(pickle.dumps(part)), quick=True)  # as a worker gets it
+    build(pickle.loads(pickle.dumps(part)), Level.BLEND)  # as a worker gets it
     so_far = run.paths.run("so_far")
     assert not (so_far / "candidates" / "lightgbm_stack.csv").exists()
     check_submission(so_far / "submission.csv", read_table(run.paths.sample), "id", run.task)
@@ -167,9 +168,9 @@ def test_new_predictions_and_unfinished_jobs_are_noticed(done):
     write_report(job.folder, {"seconds": 1.5})  # trained again, under the same key
     after = run_of(done)
     assert after.name == before.name
-    assert before.is_built and not after.is_built
-    build_submission(after)
-    assert after.is_built and not before.is_built
+    assert before.built and not after.built
+    build(after)
+    assert after.built and not before.built
     (job.folder / "report.json").unlink()
     with pytest.raises(DataError, match=r"is not finished, .* Run \./run\.sh train"):
         run_of(done)
@@ -198,7 +199,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     write_table(tmp_path / "sample_submission.csv", sample)
     run = finished(path)
     table = read_table(run.folder / "submission.csv")
-    assert list(table.columns) == ["D", "id", "H"] == run.stored["sample_columns"]
+    assert list(table.columns) == ["D", "id", "H"] == run.manifest.sample_columns
     assert list(table["id"]) == list(sample["id"])
     assert table["H"].mean() > 5 > table["D"].mean()
     means = read_table(run.paths.train)[TARGETS].mean().tolist()
@@ -228,7 +229,7 @@ def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml
         ("poor", 0, "dependency", "it has pseudo-labels of a stage that is left out"),
     ]
     run = open_run(load_config(str(tmp_path / "mixed.yaml")), finished_part(plan), left_out)
-    build_submission(run)
+    build(run)
     assert run.exit_status == 3
     submission = run.paths.submission.read_bytes()
     alone = built(fake_competition(tmp_path, stages={"good": {**TREES, "final_fit": "both"}}))
@@ -252,7 +253,7 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_o
     plan = replace(run.plan, reuse=True, made_by={**run.plan.made_by, "good": {}})
     left_out = [LeftOut("fair", None, "epochs", "15 of 30 epochs"), LeftOut("unimol", 1, "time", "")]
     run = replace(run, plan=plan, left_out=left_out)
-    build_submission(run)
+    build(run)
     assert marks_of(run) == {
         "good": ["other code"], "fair": ["pseudo-labels", "fewer epochs"], "poor": ["refit"]
     }  # fmt: skip

@@ -8,9 +8,10 @@ import pytest
 from models.jobs.run_job import run_job
 from submissions.blend.candidates import single_column
 from submissions.blend.selection import cross_fit
+from submissions.manifest import SUBMISSION_FILE, candidate_file
 from submissions.report.report import build_report
 from submissions.report.scores import load_answers
-from submissions.run import SUBMISSION_FILE, candidate_file, scored_rows
+from submissions.run import scored_rows
 from tests.pipeline.made import checked
 from tests.submissions.fakes import fake_classes, fake_competition, finished, planned
 
@@ -53,11 +54,11 @@ def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path, is_classifi
     run = finished(path)
     columns, choice = run.columns, run.choice
     y, y_pred = pd.DataFrame(columns.y, columns.ids), scored_rows(run.folder, run.task)
-    assert choice["cross_fitted_score"] == pytest.approx(expected(y, y_pred))
+    assert choice.submitted.score == pytest.approx(expected(y, y_pred))
     good = cross_fit(columns, partial(single_column, columns, columns.names.index("good"))).scored
     of_good = pd.DataFrame(good, columns.ids, run.task.scored_columns)
-    assert choice["stages"]["good"]["score"] == pytest.approx(expected(y, of_good))
-    assert choice["standard_error"] > 0
+    assert choice.stages["good"].score == pytest.approx(expected(y, of_good))
+    assert choice.submitted.score_standard_error > 0
     assert "could not be made" not in str(build_report(run).sections)
 
 

@@ -62,16 +62,16 @@ def test_a_shift_is_said_first_and_the_range_holds_the_score_of_the_test_rows(mo
         < summary.index("times the error. Submitted")
     )
     assert summary[:start].count(".") < 3  # only the title is above
-    expected = run.choice["expected"]
-    shift = expected["shift"]
+    expected = run.choice.expected
+    shift = expected.shift
     truth = float(summary.partition("test_score: ")[2].split(",")[0])
-    assert shift["factor"] > 1.3
-    assert shift["score"] == pytest.approx(expected["score"] * shift["factor"])
-    assert expected["score"] * 1.2 < truth
-    assert abs(np.log(truth / shift["score"])) < abs(np.log(truth / expected["score"]))
+    assert shift.factor > 1.3
+    assert shift.score == pytest.approx(expected.score * shift.factor)
+    assert expected.score * 1.2 < truth
+    assert abs(np.log(truth / shift.score)) < abs(np.log(truth / expected.score))
     commands.main(["submit", str(moved)])
-    assert page(run.config.competition).startswith(shift["sentence"])
-    (warning,) = expected["warnings"]
+    assert page(run.config.competition).startswith(shift.sentence)
+    (warning,) = expected.warnings
     assert warning.startswith("WARNING: test predictions differ in mean or standard deviation")
     assert summary.count(warning[:50]) == 1
 
@@ -104,9 +104,9 @@ def test_without_a_shift_one_score_is_expected(tmp_path, monkeypatch):
     run = latest_run(str(path))
     shift = read_shift(run.paths)
     assert shift is not None and not shift.is_clear and shift.stage == ""
-    assert run.choice["expected"]["shift"] is None
+    assert run.choice.expected.shift is None
     assert "Expect rmse" in (run.paths.report / "report.md").read_text().splitlines()[4]
-    assert run.choice["expected"]["warnings"] == []
+    assert run.choice.expected.warnings == []
 
 
 def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved):
@@ -118,7 +118,7 @@ def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved):
     assert shift is not None and shift.is_clear and (shift.stage, shift.ratio) == ("", None)
     commands.main(["full", str(moved), "--workers", "1"])  # the jobs are the same, and there is more time
     assert read_shift(plan.paths).stage == "line"
-    assert latest_run(str(moved)).choice["expected"]["shift"]["factor"] > 1.3
+    assert latest_run(str(moved)).choice.expected.shift.factor > 1.3
 
 
 def test_errors_of_scores(tmp_path):

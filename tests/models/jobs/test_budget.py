@@ -20,9 +20,10 @@ from models.jobs.budget_stages import (
     epoch_shares,
     with_more_seeds,
 )
+from models.jobs.job import Job
 from models.jobs.job_files import write_failure
 from models.jobs.pace import Paces, makespan
-from models.jobs.plan import Job, make_plan
+from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.stages.gnn import Gnn
 from models.stages.lightgbm import Lightgbm
@@ -204,7 +205,7 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     assert trained(budget) == "net: 7 epochs, 0"  # 210 of the 278 s, 300 would be too many
     assert [(now, epochs) for now, _, epochs in machine.started] == [(0, 10), (20, 7), (90, 7), (160, 7)]
     assert budget.states["net"].epochs == "7 of 10 epochs"
-    tried = {job.folder for job in budget.tried_plan.jobs}
+    tried = {job.folder for plan in budget.tried_plans for job in plan.jobs}
     assert {job.folder for job in [*job_plan.jobs, *budget.current_plan.jobs]} < tried
     pace = (
         "stage net  7 of 10 epochs, about 1.17 min a job; its jobs and all earlier ones end in about 3.5 min"

@@ -13,9 +13,8 @@ from core.errors import DataError
 from core.files import read_table, sha256_of, write_json
 from folds.make import read_folds
 from models.jobs import compute
-from models.jobs.job import read_predictions, stage_oof, stage_test, write_predictions
+from models.jobs.job import Job, read_predictions, stage_oof, stage_test, write_predictions
 from models.jobs.job_files import start_attempt, verify_job, write_report
-from models.jobs.plan import Job
 from models.jobs.progress import ProgressFile
 from models.jobs.run_job import run_job
 from models.stages import trees

@@ -12,7 +12,7 @@ from core.paths import Paths
 from submissions.kaggle import offline
 from submissions.kaggle.offline import find_table, in_order_of, train
 from submissions.kaggle.paths import Bundle
-from submissions.run import LeftOut
+from submissions.manifest import LeftOut
 from tests.submissions.kaggle.conftest import SLUG
 
 PACK = "datasets/me/mixed-pack"

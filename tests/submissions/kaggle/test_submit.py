@@ -60,7 +60,7 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     (row,), folder = read(paths.ledger), run_folder(paths)
     choice = read_json(folder / "run.json")["choice"]
     assert (row.status, row.run, row.chosen) == ("scored", folder.name, choice["chosen"])
-    assert row.cross_fitted_score == choice["cross_fitted_score"] == choice["expected"]["score"]
+    assert row.cross_fitted_score == choice["candidates"][row.chosen]["score"] == choice["expected"]["score"]
     assert row.standard_error == choice["expected"]["standard_error"]
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)

@@ -1,0 +1,288 @@
+"""The folder of a run, work/<name>/submissions/<run>/: the names of its files, and the fields of run.json.
+
+run.json                  `Manifest`: configuration, candidates, and the choice among them; written last
+oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
+candidates/NAME.json      a fitted candidate
+candidates/NAME.csv       its submission
+stages/NAME.csv           the submission of a single stage
+candidates.parquet        cross-fitted predictions, or labels, of each candidate
+cross_fitted.csv          the same of the submission
+submission.csv            the submission of the chosen candidate
+spread.csv                standard deviation of each row's prediction over seeds and folds
+NAME.yaml                 the competition with the stages, epochs and seeds of the run, for any command
+"""
+
+import math
+import textwrap
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ValidationError
+
+from core.errors import DataError
+from core.files import read_json, sha256_of, write_json
+from core.settings import StrictModel
+from submissions.levels import MISSING, Level
+
+MANIFEST = "run.json"
+SUBMISSION_FILE = "submission.csv"
+OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "candidates.parquet"
+STD_FILE = "spread.csv"
+SO_FAR = "so_far"
+"""Folder of a submission that is not complete, next to those of the runs."""
+FORMAT = 3
+"""Version of the fields of run.json and of the files of candidates."""
+LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
+MAX_ERROR = 110
+"""Characters of an error in tables."""
+
+
+def _none_unless_finite(value: Any) -> Any:
+    return None if isinstance(value, Real) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_none_unless_finite)]
+"""A number; None if it is undefined or infinite."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A stage, or one of its seeds, that is not in a run.
+
+    Attributes:
+        seed: None for the whole stage.
+        reason: see `models.jobs.scheduler.JobResult`; EPOCHS for a stage that is in the run with fewer
+            epochs.
+        error: one line.
+        log: file with the traceback.
+    """
+
+    stage: str
+    seed: int | None
+    reason: str
+    error: str
+    log: Path | str | None = None
+
+    @property
+    def row(self) -> list[str]:
+        """Row of a table with the columns LEFT_OUT_HEADER."""
+        seed = "all" if self.seed is None else str(self.seed)
+        return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
+
+
+class StageRecord(StrictModel):
+    """What a stage was made from."""
+
+    key: str
+    """Key of its jobs."""
+    marks: list[str]
+    """What a reader of the tables has to know about it (`submissions.report.scores.FLAGS`)."""
+
+
+class Compared(StrictModel):
+    """A score, compared with another one on the same rows, in the unit of the metric."""
+
+    score: Number
+    """Cross-fitted score."""
+    difference: Number
+    """It minus the other score."""
+    score_standard_error: Number
+    """Bootstrap standard error of the score."""
+    standard_error: Number
+    """Bootstrap standard error of the difference."""
+
+
+class StageScores(Compared):
+    """A single stage, compared with the submission."""
+
+    target_scores: dict[str, Number]
+    """Score of all targets, "all", and of each; of a single target only its score."""
+    fold_scores: dict[str, list[Number]]
+    """The same in each fold."""
+    file: str
+    """Its submission, relative to the folder of the run."""
+
+
+class CandidateScores(StageScores):
+    """A candidate, compared with the default."""
+
+    in_sample_score: Number
+    """Score on the rows that it was fitted on."""
+    weights: dict[str, dict[str, float]]
+    """Output -> stage -> weight, of a stack those of its base; empty for a candidate without weights."""
+    settings: list[dict[str, float]]
+    """Tuned settings of each target."""
+    thresholds: list[Number]
+    """Numbers of the decision that turns predictions into labels; empty without one."""
+    is_postprocessed: bool
+    """Whether `submissions.postprocess` is applied to it."""
+
+
+class Ablation(Compared):
+    """The default blend without some stages, compared with the blend of all."""
+
+    stages: list[str]
+    """The stages that are left out."""
+
+
+class ExpectedShift(StrictModel):
+    """How test rows differ from training rows."""
+
+    sentence: str
+    factor: Number
+    """How many times the error of rows like them is larger; None if that was not measured."""
+    score: Number
+    """Score of rows like them; None if it was not measured."""
+
+
+class Expected(StrictModel):
+    """The score to expect on the test table (`submissions.expected_score`)."""
+
+    score: Number
+    standard_error: Number
+    """It counts the rows of both tables."""
+    shift: ExpectedShift | None
+    """None unless test rows differ from training rows."""
+    warnings: list[str]
+    """About test predictions with another mean or spread than those out of fold."""
+
+
+class Choice(StrictModel):
+    """The candidates and the choice among them."""
+
+    scores_labels: bool
+    """Whether the metric scores labels, which a decision makes from predictions (`Task.scores_labels`)."""
+    chosen: str
+    """The candidate that is submitted."""
+    default: str
+    """The candidate that is submitted unless another one is clearly better."""
+    reason: str
+    """The reason of the choice, a sentence."""
+    failed: list[str]
+    """A line per candidate, or other part, that could not be made."""
+    candidates: dict[str, CandidateScores]
+    stages: dict[str, StageScores]
+    best_stage: str
+    """The stage with the best score. It is chosen on the same rows, which favours it a little."""
+    ablation: dict[str, Ablation]
+    """Stage, or weights that several stages start from -> the default blend without them."""
+    expected: Expected
+
+    @property
+    def submitted(self) -> CandidateScores:
+        """The candidate that is submitted."""
+        return self.candidates[self.chosen]
+
+
+class Manifest(StrictModel):
+    """Content of run.json: what a later `predict` needs, and what the report and the command `compare` show."""
+
+    format: int
+    """FORMAT of the code that wrote it."""
+    run: str
+    """Name of the run: a digest of configuration, tables and keys of jobs."""
+    made_from: str
+    """Digest of predictions, code, packages, and of what is left out."""
+    level: Level
+    """Level of the submission."""
+    tried: Level
+    """Latest level that was built; if it is later than `level`, its score was worse."""
+    config: dict[str, Any]
+    """The settings (`submissions.config.Config`), as data: other versions of user code must not hide a run."""
+    stages: dict[str, StageRecord]
+    columns: list[str]
+    """The stages in the order of the columns of the blends."""
+    sample_columns: list[str]
+    """Columns of sample_submission.csv."""
+    n_folds: int
+    folds: list[int]
+    """Folds whose models are in the submission: all, except at the level of folds."""
+    label_means: list[Number]
+    """Means of the labels, or shares of the classes: predictions of rows that cannot be read."""
+    tables: dict[str, str]
+    """File name -> digest of the prepared tables and of folds.csv."""
+    test_key: str
+    """Digest of the test table."""
+    user_code: list[tuple[str, str]]
+    """Name and digest of each file of user code."""
+    versions: dict[str, str]
+    """Versions of Python and of packages."""
+    left_out: list[LeftOut]
+    """Requested stages and seeds that are not in the run."""
+    budget: float | None
+    """Seconds of the command that built the run; None without a budget."""
+    shift: str | None
+    """Digest of what was measured of the shift of the test rows; None if nothing was."""
+    choice: Choice
+    files: dict[str, str]
+    """File of the folder -> its digest."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """A line per candidate, or other part, that is left out."""
+        if self.level not in MISSING:
+            return self.choice.failed
+        is_last = self.level is self.tried
+        reason = "there was no time for them" if is_last else "with them the cross-fitted score is worse"
+        return [*self.choice.failed, f"{MISSING[self.level]} are left out: {reason}."]
+
+    @property
+    def metric(self) -> str:
+        """The metric of the settings."""
+        return str(self.config["competition"]["metric"])
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of the settings."""
+        return list(self.config["competition"]["classes"])
+
+
+def candidate_file(name: str, suffix: str) -> str:
+    """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
+    return f"candidates/{name.replace(':', '.')}{suffix}"
+
+
+def stage_file(name: str) -> str:
+    """Return the submission of a single stage, relative to the folder of the run."""
+    return f"stages/{name}.csv"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return run.json of a run; a DataError if it is missing, broken or of another version of the code."""
+    path = folder / MANIFEST
+    content = read_json(path, "run")
+    if content.get("format") != FORMAT:
+        raise DataError(
+            f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{path} is broken ({key}: {first['msg']}); delete {folder} and run ./run.sh full."
+        ) from None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write run.json."""
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def verify_files(folder: Path, *files: str, manifest: Manifest | None = None) -> Manifest:
+    """Return run.json; a DataError if one of these files, or of all if none is named, is missing or has changed.
+
+    Args:
+        manifest: run.json as it was read before; None to read it.
+    """
+    manifest = manifest or read_manifest(folder)
+    for name in files or manifest.files:
+        file = folder / name
+        if name not in manifest.files or not file.is_file() or sha256_of(file) != manifest.files[name]:
+            raise DataError(
+                f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."
+            )
+    return manifest
