@@ -68,9 +68,8 @@ class Paths:
     sample = child_path("prepared/sample_submission.parquet")
     prepare_report = child_path("prepared/report.json")
     folds = child_path("folds/folds.csv")  # to look at; the prepared tables have the folds
-    shift = child_path("folds/shift.json")  # results of `./run.sh folds`
+    shift = child_path("folds/shift.json")  # comparison of training and test rows
     similarity = child_path("folds/similarity.png")
-    held_out = child_path("folds/held_out.json")  # error of held-out rows that look like test rows
     latest_run = child_path("submissions/latest")  # text file with the name of the latest run
     submission = child_path("submission.csv")  # copy of the submission of the latest run
     report = child_path("report")

@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from core.errors import NothingToSubmit
 from core.files import read_json, read_table, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number
-from folds import diagnose
+from folds import compare
+from folds.comparison import read_comparison
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import REPORT, Job, JobPlan
@@ -44,7 +46,7 @@ from submissions.run import (
     open_run,
     read_manifest,
 )
-from submissions.shift import measure_shift
+from submissions.shift import cached_descriptors, measure_error_ratio
 from submissions.submission_file import write_submission
 
 SUBMISSIONS = "submissions"
@@ -134,11 +136,19 @@ def submit_finished(config: Config, plan: JobPlan) -> JobResult:
 def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
     """Compare test and training rows, in a worker, if they were not compared before.
 
+    An error is printed, since it must not end a run.
+
     Args:
         seconds: longest time of a fold of the stage whose error on rows like test rows is measured.
     """
-    diagnose.update(config.competition, config.folds)
-    measure_shift(config, plan, seconds)
+    try:
+        comparison = read_comparison(plan.paths)
+        if comparison is None:
+            describe = partial(cached_descriptors, plan.paths.cache)
+            _, comparison = compare.compare_tables(config.competition, config.folds, describe, quick=True)
+        measure_error_ratio(config, plan, comparison, seconds)
+    except Exception as error:
+        print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
 
 def seconds_without_budget(plan: JobPlan) -> float:

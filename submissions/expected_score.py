@@ -11,9 +11,10 @@ import numpy as np
 
 from core.errors import join_first
 from core.text import format_number
+from folds.comparison import read_comparison
 from submissions.blend.selection import CrossFit
 from submissions.run import Run
-from submissions.shift import error_of, read_shift
+from submissions.shift import expected_under_shift
 
 MIN_ROWS = 30
 """Number of test rows below which their predictions are not compared with those of training rows."""
@@ -26,9 +27,8 @@ the two standard deviations in either direction."""
 def expected_score(run: Run, chosen: CrossFit, compared: dict[Any, Any]) -> dict[str, Any]:
     """Return the `score` to expect on the test table and its `standard_error`, which counts the rows of both tables.
 
-    `shift` is None unless test rows differ from training rows. It has their `sentence`, and the `factor` by which
-    the error of rows like them is larger, and their `score`; both are None if that was not measured. `warnings`
-    are those of `compare_predictions`.
+    `shift` is that of `expected_under_shift`, None unless test rows differ from training rows. `warnings` are those
+    of `compare_predictions`.
 
     Args:
         compared: row of `Selection.compared` of the chosen candidate.
@@ -36,18 +36,11 @@ def expected_score(run: Run, chosen: CrossFit, compared: dict[Any, Any]) -> dict
     columns = run.columns
     n_rows, n_test_rows = int(columns.has_fold.sum()), len(columns.test_ids)
     score = compared["score"]
-    shift = read_shift(run.paths)
-    shifted = None
-    if shift is not None and shift.is_clear:
-        factor, error = shift.factor, error_of(run.metric, score)
-        of_rows_like_them = None
-        if factor is not None and error is not None:
-            of_rows_like_them = error_of(run.metric, factor * error)
-        shifted = {"sentence": shift.sentence, "factor": factor, "score": of_rows_like_them}
+    comparison = read_comparison(run.paths)
     return {
         "score": score,
         "standard_error": compared["score_standard_error"] * np.sqrt(1 + n_rows / n_test_rows),
-        "shift": shifted,
+        "shift": expected_under_shift(comparison, run.metric, score) if comparison else None,
         "warnings": compare_predictions(run, chosen),
     }
 
