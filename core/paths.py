@@ -59,9 +59,8 @@ class Paths:
     sample = child_path("prepared/sample_submission.parquet")
     prepare_report = child_path("prepared/report.json")
     folds = child_path("folds/folds.csv")  # to look at; the prepared tables have the folds
-    shift = child_path("folds/shift.json")  # results of `./run.sh folds`
+    shift = child_path("folds/shift.json")  # comparison of training and test rows
     similarity = child_path("folds/similarity.png")
-    held_out = child_path("folds/held_out.json")  # error of held-out rows that look like test rows
     latest_run = child_path("submissions/latest")  # text file: the folder of the latest submission
     submission = child_path("submission.csv")  # copy of the latest submission
     report = child_path("report")

@@ -6,22 +6,23 @@ them. Source: Zajac, "Adversarial validation", fastml.com 2016.
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rdkit import Chem
-from tqdm import tqdm
 
 from competition.class_metrics import roc_auc
 from competition.config import CompetitionConfig
-from competition.dataset import FEATURE, INPUT_KEY
-from competition.descriptors import DESCRIPTORS, descriptors
+from competition.dataset import FEATURE, GROUP, INPUT_KEY
+from competition.descriptors import DESCRIPTORS
 from core.types import Array, Integers
+from folds.comparison import Shift
 
+MAX_TRAIN_ROWS = 20_000
+"""Number of training rows above which a sample is used."""
 MAX_ROWS = 2_000
-"""Number of test rows that are used."""
+"""Number of rows of this sample, and of test rows that are used."""
 MIN_INPUTS = 20
 """Number of distinct inputs that each table must have."""
 N_FOLDS = 5
@@ -38,49 +39,29 @@ LIGHTGBM = {
 }  # fmt: skip
 
 
-class Shift(NamedTuple):
-    """How a classifier distinguishes training and test rows.
-
-    Attributes:
-        auc: of all rows, each predicted by a model that has not seen its input.
-        standard_error: of the AUC. Source: Hanley and McNeil, Radiology 1982.
-        features: those that it uses most, with their share of the `gain` and their mean in each table.
-        likeness: (n_train,), the probability that a training row is a test row.
-    """
-
-    auc: float
-    standard_error: float
-    features: list[dict[str, Any]]
-    likeness: Array
-
-
-def compute_descriptors(smiles: list[str]) -> Array:
-    """Return RDKit's descriptors of molecules, (n_molecules, n_descriptors)."""
-    progress = tqdm(smiles, desc="descriptors", leave=False, disable=None)
-    return np.stack([descriptors(Chem.MolFromSmiles(text)) for text in progress])
+Describe = Callable[[list[str]], Array]
+"""Function from molecules to their descriptors, (n_molecules, n_descriptors)."""
 
 
 def adversarial_validation(
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    competition: CompetitionConfig,
-    seed: int,
-    describe: Callable[[list[str]], Array] = compute_descriptors,
+    train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, seed: int, describe: Describe
 ) -> Shift | None:
     """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
     Rows with equal inputs share a fold, so that no row is recognized by a duplicate.
 
     Args:
-        train: prepared training rows.
+        train: prepared training rows with their groups.
         test: prepared test rows.
-        describe: maps molecules to their descriptors.
     """
     from lightgbm import LGBMClassifier
     from sklearn.model_selection import StratifiedGroupKFold
 
     if min(train[INPUT_KEY].nunique(), test[INPUT_KEY].nunique()) < MIN_INPUTS:
         return None
+    has_all_rows = len(train) <= MAX_TRAIN_ROWS
+    if not has_all_rows:
+        train = train.sample(MAX_ROWS, random_state=seed)
     sample = test.sample(min(MAX_ROWS, len(test)), random_state=seed)
     rows = pd.concat([train, sample], ignore_index=True)
     is_test = np.repeat([0, 1], [len(train), len(sample)])
@@ -101,7 +82,11 @@ def adversarial_validation(
     auc = roc_auc(is_test.astype(float), likeness)
     standard_error = _error_of_auc(auc, len(sample), len(train))
     listed: list[Any] = table.reset_index(names="feature").to_dict("records")
-    return Shift(auc, standard_error, listed, likeness[: len(train)])
+    shift = Shift(auc=auc, standard_error=standard_error, features=listed)
+    if not (has_all_rows and shift.is_clear):
+        return shift
+    is_like_test = most_like_test(likeness[: len(train)], train[GROUP].to_numpy())
+    return shift.model_copy(update={"like_test": list(train[competition.id][is_like_test])})
 
 
 def _error_of_auc(auc: float, n_positive: int, n_negative: int) -> float:
@@ -132,11 +117,7 @@ def most_like_test(likeness: Array, groups: Integers) -> NDArray[np.bool_]:
     return np.isin(groups, chosen)
 
 
-def readable_features(
-    rows: pd.DataFrame,
-    competition: CompetitionConfig,
-    describe: Callable[[list[str]], Array] = compute_descriptors,
-) -> pd.DataFrame:
+def readable_features(rows: pd.DataFrame, competition: CompetitionConfig, describe: Describe) -> pd.DataFrame:
     """Return features with readable names, (n_rows, n_features) float, NaN if undefined."""
     user_features = [name for name in rows if str(name).startswith(FEATURE)]
     blocks = {"": rows[[*competition.numeric, *user_features]]}

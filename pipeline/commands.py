@@ -11,12 +11,12 @@ import shutil
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from core import cli
 from core.errors import ConfigError, ServiceError
-from core.files import read_json
 from core.overrides import Overrides
 from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
 from core.settings import TRACKER_VARIABLE
@@ -66,16 +66,21 @@ def folds(options: Namespace) -> None:
     distinguish training and test rows, and by which features; and the kind of folds that fits, with the reason.
 
     Reads: the raw tables, which are prepared and split first. No label of a test row.
-    Writes: folds/shift.json and similarity.png.
+    Writes: folds/shift.json and similarity.png; descriptors of molecules in the cache.
     """
-    from folds import diagnose, make
+    from folds import compare, make
     from submissions.config import load_config
+    from submissions.shift import cached_descriptors
 
     config = load_config(options.competition, options.overrides)
     with cli.locked(config.competition.paths):
         print(make.run(config.competition, config.folds))
-        print(f"\n{diagnose.run(config.competition, config.folds)}")
-    options.result |= read_json(config.competition.paths.shift)
+        describe = partial(cached_descriptors, config.competition.paths.cache)
+        lines, comparison = compare.compare_tables(config.competition, config.folds, describe)
+        print(f"\n{lines}")
+    options.result |= comparison.model_dump(
+        exclude={"adversarial_validation": {"like_test"}, "error_ratio": True}
+    )
 
 
 def train(options: Namespace) -> int:

@@ -8,11 +8,13 @@ is there by then is submitted.
 import math
 import time
 from dataclasses import replace
+from functools import partial
 
 from core.files import read_json
 from core.paths import display_path
 from core.text import format_duration
-from folds import diagnose
+from folds import compare
+from folds.comparison import read_comparison
 from models.job_folder import REPORT
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
@@ -31,7 +33,7 @@ from submissions.run import (
     open_run,
     stored_run,
 )
-from submissions.shift import measure_shift
+from submissions.shift import cached_descriptors, measure_error_ratio
 
 SUBMISSIONS = "submissions"
 """Group of the tasks."""
@@ -120,11 +122,19 @@ def submit_finished(config: Config, plan: JobPlan) -> JobResult:
 def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
     """Compare test and training rows, in a worker, if they were not compared before.
 
+    An error is printed, since it must not end a run.
+
     Args:
         seconds: longest time of a fold of the stage whose error on rows like test rows is measured.
     """
-    diagnose.update(config.competition, config.folds)
-    measure_shift(config, plan, seconds)
+    try:
+        comparison = read_comparison(plan.paths)
+        if comparison is None:
+            describe = partial(cached_descriptors, plan.paths.cache)
+            _, comparison = compare.compare_tables(config.competition, config.folds, describe, quick=True)
+        measure_error_ratio(config, plan, comparison, seconds)
+    except Exception as error:
+        print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
 
 def seconds_without_budget(plan: JobPlan) -> float:

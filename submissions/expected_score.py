@@ -10,10 +10,11 @@ import pandas as pd
 
 from core.errors import join_first
 from core.text import format_number
+from folds.comparison import read_comparison
 from submissions.blend.selection import CrossFit
-from submissions.manifest import Expected, ExpectedShift
+from submissions.manifest import Expected
 from submissions.run import Run
-from submissions.shift import error_of, read_shift
+from submissions.shift import expected_under_shift
 
 MIN_ROWS = 30
 """Number of test rows below which their predictions are not compared with those of training rows."""
@@ -32,18 +33,11 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     columns = run.columns
     n_rows, n_test_rows = int(columns.has_fold.sum()), len(columns.test_ids)
     score = compared["score"]
-    shift = read_shift(run.paths)
-    shifted = None
-    if shift is not None and shift.is_clear:
-        factor, error = shift.factor, error_of(run.metric, score)
-        of_rows_like_them = None
-        if factor is not None and error is not None:
-            of_rows_like_them = error_of(run.metric, factor * error)
-        shifted = ExpectedShift(sentence=shift.sentence, factor=factor, score=of_rows_like_them)
+    comparison = read_comparison(run.paths)
     return Expected(
         score=score,
         standard_error=compared["score_standard_error"] * np.sqrt(1 + n_rows / n_test_rows),
-        shift=shifted,
+        shift=expected_under_shift(comparison, run.metric, score) if comparison else None,
         warnings=compare_predictions(run, chosen),
     )
 

@@ -22,6 +22,7 @@ from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_
 from core.paths import Paths, config_folders, display_path
 from core.text import format_table
 from core.user_code import user_code_files
+from folds.comparison import read_comparison
 from models.job_folder import REPORT
 from models.jobs.job import Job
 from models.jobs.job_files import recorded_failure
@@ -152,7 +153,8 @@ class Run:
     @property
     def digest_of_shift(self) -> str | None:
         """Digest of what was measured of the shift of the test rows; None if nothing was."""
-        return sha256_of(self.paths.held_out) if self.paths.held_out.exists() else None
+        comparison = read_comparison(self.paths)
+        return comparison.digest_of_shift if comparison else None
 
     @property
     def exit_status(self) -> int:

@@ -1,25 +1,22 @@
-"""Test rows that differ from training rows: whether they do, and the error of held-out rows like them.
+"""Test rows that differ from training rows: the error of held-out rows like them, and the score to expect.
 
 The training rows that look most like the test table are held out together, and a model of one stage is trained on
 the others. Its error there, divided by that of the ordinary folds, tells how much larger the error of the test rows
 may be. The model enters neither a submission nor a choice. docs/benchmarks.md has how often that holds.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.dataset import REFIT_FOLD, without_extra_rows
+from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
-from core.files import derive_seed, read_json, read_table, write_json
-from core.paths import Paths
+from core.files import read_json
 from core.types import Array
-from folds.adversarial import adversarial_validation, most_like_test
-from folds.diagnose import MIN_SHIFT_AUC, made_from
+from folds.comparison import Comparison, ErrorRatio, write_comparison
 from models.inputs.fingerprints import molecule_features
 from models.job_folder import REPORT
 from models.jobs.plan import JobPlan
@@ -28,105 +25,59 @@ from submissions.blend.decision_rules import apply_decision
 from submissions.blend.selection import decision_of
 from submissions.columns import stage_alone
 from submissions.config import Config
+from submissions.manifest import ExpectedShift
 from submissions.run import Run, finished_part, open_run
 
-MAX_TRAIN_ROWS = 20_000
-"""Number of training rows above which the tables are not compared."""
-SIGMAS = 1.96
-"""Standard errors of an interval of 95 %."""
+
+def cached_descriptors(cache: Path, smiles: list[str]) -> Array:
+    """Return RDKit's descriptors of molecules, (n_molecules, n_descriptors), which stages read too."""
+    (descriptors,) = molecule_features(["descriptors"], 0, cache)
+    return np.concatenate(descriptors.load(smiles)).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class MeasuredShift:
-    """What folds/held_out.json has about the tables of a competition.
+def expected_under_shift(comparison: Comparison, metric: Metric, score: float) -> ExpectedShift | None:
+    """Return what to expect of test rows that differ from training rows; None if they do not.
 
-    Attributes:
-        auc: of the classifier of training and test rows, with its `standard_error`.
-        features: those that it uses most, the first ones first (`folds.adversarial.Shift`).
-        stage: stage whose error is compared; "" without one.
-        ratio: its error on the rows most like the test table over its error in ordinary folds; None without a stage.
-        seconds: without a stage, the limit that the folds of all of them exceeded.
+    Some test rows may look like training rows, so the factor of the error is a power of the measured ratio.
+
+    Args:
+        score: score of ordinary folds.
     """
-
-    auc: float
-    standard_error: float
-    features: list[dict[str, Any]]
-    stage: str = ""
-    ratio: float | None = None
-    seconds: float = 0.0
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the lower end of the AUC's interval is above the one from which tables are said to differ."""
-        return self.auc - SIGMAS * self.standard_error > MIN_SHIFT_AUC
-
-    @property
-    def factor(self) -> float | None:
-        """The ratio to expect of the test table, some rows of which may look like training rows."""
-        return None if self.ratio is None else self.ratio ** max(0.0, 2 * self.auc - 1)
-
-    @property
-    def sentence(self) -> str:
-        """What differs."""
-        names = ", ".join(str(feature["feature"]) for feature in self.features[:2])
-        return f"Test rows differ from training rows (AUC {self.auc:.2f}, most in {names})."
-
-
-def read_shift(paths: Paths) -> MeasuredShift | None:
-    """Return what was measured; None if nothing was, or if tables or folds have changed since."""
-    if not paths.held_out.exists():
+    shift, measured = comparison.adversarial_validation, comparison.error_ratio
+    if shift is None or not shift.is_clear:
         return None
-    content = read_json(paths.held_out, "made_from")
-    if content.pop("made_from") != made_from(paths):
-        return None
-    return MeasuredShift(**content)
+    factor = score_of_rows_like_them = None
+    if measured is not None and measured.ratio is not None:
+        factor = measured.ratio ** (2 * shift.auc - 1)
+        error = error_of(metric, score)
+        if error is not None:
+            score_of_rows_like_them = error_of(metric, factor * error)
+    sentence = (
+        f"Test rows differ from training rows (AUC {shift.auc:.2f}, most in {shift.first_features(2)})."
+    )
+    return ExpectedShift(sentence=sentence, factor=factor, score=score_of_rows_like_them)
 
 
-def measure_shift(config: Config, plan: JobPlan, seconds: float) -> None:
-    """Write what distinguishes the test rows, unless it is known; an error is printed, since it must not end a run.
+def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:
+    """Add the error of rows like test rows to the comparison of the tables, if they differ and it is not known.
 
-    It is measured again if no stage was fast enough for the ratio, and there is more time now.
+    It is measured again if no stage was fast enough, and there is more time now.
 
     Args:
         seconds: longest time of a fold of the stage whose error is compared.
     """
-    paths = plan.paths
-    known = read_shift(paths)
-    if known is not None and (known.stage or not known.is_clear or seconds <= known.seconds):
+    shift, known = comparison.adversarial_validation, comparison.error_ratio
+    if shift is None or not shift.like_test:
         return
-    try:
-        shift = _measure(config, plan, seconds)
-    except Exception as error:
-        print(f"the shift of the test rows was not measured ({type(error).__name__}: {error})", flush=True)
+    if known and (known.stage or seconds <= known.seconds):
         return
-    if shift is not None:
-        write_json(paths.held_out, {"made_from": made_from(paths), **asdict(shift)})
-
-
-def _measure(config: Config, plan: JobPlan, seconds: float) -> MeasuredShift | None:
-    """Return the shift of the test table; None for large tables, and for those with too few rows."""
-    competition = config.competition
-    table = read_table(plan.paths.train)
-    train, test = without_extra_rows(table), read_table(plan.paths.test)
-    if len(train) > MAX_TRAIN_ROWS:
-        return None
-    (descriptors,) = molecule_features(["descriptors"], 0, plan.paths.cache)
-
-    def describe(smiles: list[str]) -> Array:
-        return np.concatenate(descriptors.load(smiles)).astype(np.float64)
-
-    seed = derive_seed(competition.seed, "shift")
-    found = adversarial_validation(train, test, competition, seed, describe)
-    if found is None:
-        return None
-    shift = MeasuredShift(found.auc, found.standard_error, found.features)
     run = open_run(config, finished_part(plan))
-    stage = cheapest_good_stage(run, seconds) if shift.is_clear else None
-    if stage is None:
-        return replace(shift, seconds=seconds) if shift.is_clear else shift
-    is_alike = most_like_test(found.likeness, run.columns.groups[: len(train)])
-    ratio = error_ratio(run, stage, np.append(is_alike, np.zeros(len(table) - len(train), dtype=bool)))
-    return replace(shift, stage=stage, ratio=ratio)
+    measured = ErrorRatio(seconds=seconds)
+    stage = cheapest_good_stage(run, seconds)
+    if stage is not None:
+        ratio = error_ratio(run, stage, np.isin(run.columns.ids, shift.like_test))
+        measured = ErrorRatio(stage=stage, ratio=ratio)
+    write_comparison(plan.paths, comparison.model_copy(update={"error_ratio": measured}))
 
 
 def cheapest_good_stage(run: Run, seconds: float) -> str | None:

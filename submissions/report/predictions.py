@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from competition.task import Task
-from core.files import read_json, read_table
+from core.files import read_table
 from core.text import format_with_error, shortened
 from core.types import Array
+from folds.comparison import read_comparison
 from folds.make import missing_class_warnings
 from models.jobs.job import stage_oof_std
 from models.training.loss_log import read_losses
@@ -17,7 +18,6 @@ from submissions.manifest import CROSS_FITTED
 from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table
 from submissions.run import PREDICTION, Run, scored_rows
-from submissions.shift import read_shift
 
 MAX_POINTS = 2000
 """Number of rows in a scatter plot, which keeps the page small."""
@@ -190,26 +190,25 @@ def folds_and_shift(run: Run) -> list[Element]:
 def _shift(run: Run) -> list[Element]:
     """Return what `./run.sh folds` has found out about test and training rows."""
     command = f"./run.sh folds {run.name_on_command_line}"
-    file = run.paths.shift
-    if not file.exists():
-        return [f"{command} compares held-out rows with test rows; it has not been run."]
-    shift_report = read_json(file)
+    comparison = read_comparison(run.paths)
+    if comparison is None:
+        return [
+            f"{command} compares held-out rows with test rows; it has not been run with these tables and folds."
+        ]
     elements: list[Element] = []
-    if not shift_report["made_from"].items() <= run.manifest.tables.items():
-        elements.append("Outdated: tables or folds have changed since. Run ./run.sh folds again.")
-    recommended = shift_report["recommended"]
+    recommended = comparison.recommended
     if recommended:
         elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
     else:
         elements.append(f"{command} also compares kinds of folds, and recommends one.")
-    shift = read_shift(run.paths)
+    shift, measured = comparison.adversarial_validation, comparison.error_ratio
     if shift:
         auc = format_with_error(shift.auc, shift.standard_error)
         elements.append(f"Adversarial validation: AUC {auc}; at 0.5 train and test are indistinguishable.")
-        if shift.ratio is not None:
+        if measured and measured.ratio is not None:
             elements.append(
-                f"On the fifth of the training rows most like the test rows, held out together, {shift.stage} has "
-                f"{shift.ratio:.2f} times its error in ordinary folds."
+                f"On the fifth of the training rows most like the test rows, held out together, {measured.stage} has "
+                f"{measured.ratio:.2f} times its error in ordinary folds."
             )
         if shift.features:
             elements.append(make_table(pd.DataFrame(shift.features)))

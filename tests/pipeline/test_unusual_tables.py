@@ -13,7 +13,7 @@ from competition.descriptors import descriptors
 from competition.molecules import MAX_ATOMS
 from competition.prepare import prepare
 from core.errors import DataError, NothingToSubmit
-from folds import diagnose
+from folds.compare import compare_tables
 from folds.groups import scaffold
 from folds.make import run as make_folds
 from models.inputs import conformers, fingerprints
@@ -64,7 +64,7 @@ def test_a_column_called_fold_is_compared_like_any_other(tmp_path, roles):
     table[["id", "y"]].to_csv(tmp_path / "sample.csv", index=False)
     config = load_config(str(path))
     make_folds(config.competition, config.folds)
-    said = diagnose.run(config.competition, config.folds)
+    said, _ = compare_tables(config.competition, config.folds, describe=list)
     assert float(re.findall(r"AUC (\S+)", said)[0]) < 0.7
     assert "fold" in said.partition("mean_in_train")[2] and "nan" not in said
 

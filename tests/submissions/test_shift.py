@@ -9,14 +9,15 @@ import pytest
 
 from competition.metrics import METRICS, load_user_metric
 from core.files import read_table, write_table
-from models.jobs.plan import make_plan
+from folds import compare
+from folds.comparison import read_comparison
 from models.jobs.run_job import predict_rows
-from pipeline import commands
-from submissions.config import load_config
+from pipeline import commands, full, last_submission
 from submissions.kaggle.ledger import page
 from submissions.run import latest_run
-from submissions.shift import error_of, measure_shift, read_shift
+from submissions.shift import error_of
 from tests.conftest import write_competition
+from tests.models.jobs.common import InlineExecutor
 from tests.submissions.fakes import run_of
 
 LINE = {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}
@@ -78,13 +79,13 @@ def test_a_shift_is_said_first_and_the_range_holds_the_score_of_the_test_rows(mo
 
 def test_neither_answers_nor_labels_of_the_held_out_rows_have_a_part_in_it(moved, tmp_path):
     paths = latest_run(str(moved)).paths
-    before, submission = paths.held_out.read_text(), paths.submission.read_bytes()
+    before, submission = paths.shift.read_text(), paths.submission.read_bytes()
     (tmp_path / "answers.csv").unlink()
     moved.write_text(moved.read_text().replace("answers: answers.csv", "answers: null"))
     shutil.rmtree(tmp_path / "work")
     commands.main(["full", str(moved), "--workers", "1"])
     run = run_of(moved)
-    assert run.paths.held_out.read_text() == before
+    assert run.paths.shift.read_text() == before
     assert run.paths.submission.read_bytes() == submission
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -102,23 +103,52 @@ def test_without_a_shift_one_score_is_expected(tmp_path, monkeypatch):
     path = competition_of_curve(tmp_path, moved=0.0)
     commands.main(["full", str(path), "--workers", "1"])
     run = latest_run(str(path))
-    shift = read_shift(run.paths)
-    assert shift is not None and not shift.is_clear and shift.stage == ""
+    comparison = read_comparison(run.paths)
+    assert not comparison.adversarial_validation.is_clear and comparison.error_ratio is None
     assert run.choice.expected.shift is None
     assert "Expect rmse" in (run.paths.report / "report.md").read_text().splitlines()[4]
     assert run.choice.expected.warnings == []
 
 
-def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved):
-    config = load_config(str(moved))
-    plan = make_plan(config.competition, dict(config.stages))
-    plan.paths.held_out.unlink()
-    measure_shift(config, plan, seconds=0.0)
-    shift = read_shift(plan.paths)
-    assert shift is not None and shift.is_clear and (shift.stage, shift.ratio) == ("", None)
-    commands.main(["full", str(moved), "--workers", "1"])  # the jobs are the same, and there is more time
-    assert read_shift(plan.paths).stage == "line"
+def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved, monkeypatch):
+    monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
+    paths = latest_run(str(moved)).paths
+    paths.shift.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(last_submission, "seconds_without_budget", lambda plan: 0.0)
+        commands.main(["full", str(moved)])
+    comparison = read_comparison(paths)
+    assert comparison.adversarial_validation.is_clear
+    assert (comparison.error_ratio.stage, comparison.error_ratio.ratio) == ("", None)
+    assert latest_run(str(moved)).choice.expected.shift.factor is None
+    commands.main(["full", str(moved)])  # the jobs are the same, and there is more time
+    assert read_comparison(paths).error_ratio.stage == "line"
     assert latest_run(str(moved)).choice.expected.shift.factor > 1.3
+
+
+def test_one_file_has_what_folds_and_full_find_out_and_no_classifier_is_trained_twice(
+    moved, monkeypatch, capsys
+):
+    def stop(*given):
+        raise RuntimeError("again")
+
+    paths = latest_run(str(moved)).paths
+    of_full = read_comparison(paths)
+    assert of_full.recommended is None and of_full.error_ratio.ratio > 1.3
+    run_file = latest_run(str(moved)).folder / "run.json"
+    written = run_file.stat().st_mtime_ns
+    monkeypatch.setattr(compare, "adversarial_validation", stop)
+    monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
+    commands.main(["folds", str(moved)])
+    both = read_comparison(paths)
+    assert both.recommended is not None
+    assert both.model_copy(update={"recommended": None}) == of_full
+    commands.main(["full", str(moved)])
+    assert read_comparison(paths) == both and run_file.stat().st_mtime_ns == written
+    assert "Recommended folds" in (paths.report / "index.html").read_text()
+    paths.shift.unlink()
+    assert commands.main(["full", str(moved)]) == 0
+    assert "were not compared (RuntimeError: again)" in capsys.readouterr().out  # and it ends no run
 
 
 def test_errors_of_scores(tmp_path):

@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.dataset import INPUT_KEY, TIME
-from core.files import read_json, sha256_of
+from competition.dataset import GROUP, INPUT_KEY, TIME
+from competition.descriptors import DESCRIPTORS
+from core.files import sha256_of
 from core.paths import Paths
+from folds import adversarial
 from folds.adversarial import adversarial_validation, most_like_test, readable_features
-from folds.diagnose import recommend
+from folds.compare import recommend
+from folds.comparison import read_comparison
 from folds.similarity import Similarity, similarities
 from pipeline import commands
 from tests.conftest import mixed_tables, write_competition
@@ -23,25 +26,47 @@ def tables(n=200, moved=0.0):
     """Two tables of two numbers, of which x is larger in the second."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": rng.normal(size=2 * n), "z": rng.normal(size=2 * n), INPUT_KEY: range(2 * n)})
+    table = table.assign(**{GROUP: range(2 * n)}, id=[f"r{i}" for i in range(2 * n)])
     test = table[n:].reset_index(drop=True)
     return table[:n], test.assign(x=test["x"] + moved)
 
 
+def validated(train, test):
+    return adversarial_validation(train, test, config(), 0, weights)
+
+
+def weights(smiles):
+    """Descriptors that are all 0 but the first one, the number of characters."""
+    table = np.zeros((len(smiles), len(DESCRIPTORS)))
+    table[:, 0] = [len(text) for text in smiles]
+    return table
+
+
 def test_a_shift_is_detected_with_the_feature_that_moved():
     """Where every input stands four times in its table, a row would without groups be known by its copies."""
-    alike = adversarial_validation(*tables(), config(), seed=0)
-    twins = adversarial_validation(*(pd.concat([table] * 4) for table in tables(60)), config(), seed=0)
+    alike = validated(*tables())
+    twins = validated(*(pd.concat([table] * 4) for table in tables(60)))
     train, test = tables(moved=2.0)
-    moved = adversarial_validation(train, test, config(), seed=0)
-    assert adversarial_validation(*tables(19), config(), seed=0) is None
+    moved = validated(train, test)
+    assert validated(*tables(19)) is None
     assert 0.4 < alike.auc < 0.6 and twins.auc < 0.65 and moved.auc > 0.85
-    assert np.corrcoef(moved.likeness, train["x"])[0, 1] > 0.7
+    is_like_test = train["id"].isin(moved.like_test)
+    assert is_like_test.mean() == 0.2 and alike.like_test == []
+    assert train["x"][is_like_test].mean() > train["x"].quantile(0.8)
     assert alike.standard_error == pytest.approx(0.029, abs=0.001)  # sqrt((n + n + 1) / (12 n n)) at 0.5
     first = moved.features[0]
     assert first["feature"] == "x" and first["gain"] > 0.7
     assert first["mean_in_test"] - first["mean_in_train"] == pytest.approx(2, abs=0.3)
     kind, why = recommend(config(), "kfold", train, test, [], moved)
     assert kind == "kfold" and f"differ (AUC {moved.auc:.2f}), most in x" in why
+
+
+def test_of_a_large_table_a_sample_is_compared_and_no_rows_are_chosen(monkeypatch):
+    monkeypatch.setattr(adversarial, "MAX_TRAIN_ROWS", 199)
+    monkeypatch.setattr(adversarial, "MAX_ROWS", 100)
+    moved = validated(*tables(moved=2.0))
+    assert moved.is_clear and moved.like_test == []
+    assert moved.standard_error == adversarial._error_of_auc(moved.auc, 100, 100)
 
 
 def test_the_fifth_most_like_test_rows_has_whole_groups_and_none_that_is_most_of_the_table():
@@ -53,9 +78,10 @@ def test_the_fifth_most_like_test_rows_has_whole_groups_and_none_that_is_most_of
 def test_features_have_names_that_can_be_read():
     two = pd.DataFrame({"s": ["CCO", "c1ccccc1"], "t": ["good day", "so bad :("], "c": ["a", "b"]})
     rows = pd.concat([two] * 20, ignore_index=True)
-    result = readable_features(rows, competition(smiles=["s"], text=["t"], categorical=["c"]))
+    settings = competition(smiles=["s"], text=["t"], categorical=["c"])
+    result = readable_features(rows, settings, weights)
     assert {"t: characters ' :('", "c: is b"} <= {*result.columns}
-    assert result["s: MolWt"][0] == pytest.approx(46.07, abs=0.01)
+    assert result[f"s: {next(iter(DESCRIPTORS))}"].tolist()[:2] == [3.0, 8.0]
     assert result["t: word 'good'"].tolist()[:2] == [1.0, 0.0]
 
 
@@ -134,8 +160,12 @@ def test_the_command_writes_a_picture_and_its_result(tmp_path, capsys):
         assert words in output
     picture = paths.similarity
     assert picture.exists()
-    assert read_json(paths.shift)["made_from"]["folds.csv"] == sha256_of(paths.folds)
+    assert read_comparison(paths).made_from["folds.csv"] == sha256_of(paths.folds)
     numbers = {"smiles": [], "text": [], "categorical": []}
     write_competition(tmp_path, train[["id", "pH", "lumo", "mu"]], test[["id", "pH"]], competition=numbers)
     commands.main(["folds", str(path)])
     assert not picture.exists()
+    paths.folds.write_text(paths.folds.read_text().replace(",1", ",2"))
+    assert read_comparison(paths) is None  # of other folds
+    paths.shift.write_text('{"made_from": {}, "recommended": null}')
+    assert read_comparison(paths) is None  # of another version

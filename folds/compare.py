@@ -1,11 +1,11 @@
-"""Held-out rows compared with test rows, and the kind of folds that fits, as `./run.sh folds` prints them.
+"""The comparison of training and test rows in folds/shift.json, and the kind of folds that fits.
 
-Similarities to the nearest training row, a classifier of training against test rows, and its features. Written
-are folds/shift.json and similarity.png. No label of a test row is read.
+Similarities to the nearest training row, a classifier of training against test rows, and its features. `full` makes
+it for its report with few rows, `./run.sh folds` with other kinds of folds, and similarity.png with both.
+`submissions.shift` adds the error of rows like test rows. No label of a test row is read.
 """
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import pandas as pd
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, TIME, without_extra_rows
 from core.errors import DataError
-from core.files import derive_seed, read_json, read_table, table_digest, write_json
-from core.paths import Paths, display_path
+from core.files import derive_seed, read_table
+from core.paths import display_path
 from core.plots import new_figure
 from core.types import Integers
-from folds.adversarial import MAX_ROWS, MIN_INPUTS, Shift, adversarial_validation
+from folds.adversarial import MIN_INPUTS, Describe, adversarial_validation
+from folds.comparison import MIN_SHIFT_AUC, Comparison, Shift, made_from, read_comparison, write_comparison
 from folds.groups import scaffold_shift_reason
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
@@ -31,73 +32,59 @@ COMPARED = ("kfold", "scaffold", "cluster")
 MAX_EXTRA_DISTANCE = 0.02
 """Wasserstein distance to the test rows by which a simpler kind of folds may be worse than the best one."""
 QUICK_ROWS = 500
-"""Number of rows of each table in the comparison of `./run.sh full`."""
+"""Number of rows of each table whose similarity `./run.sh full` computes."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
-MIN_SHIFT_AUC = 0.6
-"""AUC from which train and test are reported as different."""
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig, quick: bool = False) -> str:
-    """Compare the prepared tables and folds.csv, write the figure and shift.json; return lines to print.
+def compare_tables(
+    competition: CompetitionConfig, config: FoldsConfig, describe: Describe, quick: bool = False
+) -> tuple[str, Comparison]:
+    """Compare the prepared tables and folds, and write the figure and shift.json.
+
+    What an earlier comparison of the same tables has found out about their shift is kept.
 
     Args:
-        quick: whether to use at most QUICK_ROWS of each table, no other kinds of folds and no classifier.
+        describe: maps molecules to their descriptors.
+        quick: whether to compute at most QUICK_ROWS similarities, and compare no other kinds of folds.
+
+    Returns:
+        Lines to print, and the comparison.
     """
     paths = competition.paths
     train = without_extra_rows(read_table(paths.train))
     test = read_table(paths.test)
     seed = derive_seed(competition.seed, "shift")
-    figure = paths.similarity
-    figure.unlink(missing_ok=True)  # it may be that of other tables
-    if quick:
-        train, test = (_sampled(table, QUICK_ROWS, seed) for table in (train, test))
-    compared = compare_fold_kinds(competition, config, train, test, seed, () if quick else COMPARED)
-    blocks = [describe_similarity(similarity) for similarity in compared]
+    paths.similarity.unlink(missing_ok=True)  # it may be that of other tables
+    compared = compare_fold_kinds(competition, config, train, test, seed, quick)
     if compared:
-        plot_similarity(compared, config.kind, figure)
-    content: dict[str, Any] = {"made_from": made_from(paths), "recommended": None}
-    content["wasserstein_distances"] = [
-        {"measure": each.measure, **{kind: each.distance(kind) for kind in each.held_out}}
-        for each in compared
-    ]
+        plot_similarity(compared, config.kind, paths.similarity)
+    known = read_comparison(paths)
+    if known is not None:
+        shift, error_ratio = known.adversarial_validation, known.error_ratio
+    else:
+        if not quick:
+            print("... adversarial validation", flush=True)
+        shift, error_ratio = adversarial_validation(train, test, competition, seed, describe), None
+    blocks = [*map(describe_similarity, compared), describe_shift(shift)]
+    recommended = None
     if not quick:
-        print("... adversarial validation", flush=True)
-        shift = adversarial_validation(_sampled(train, MAX_ROWS, seed), test, competition, seed)
-        blocks.append(describe_shift(shift))
-        if shift is not None:
-            auc = {"auc": shift.auc, "standard_error": shift.standard_error, "features": shift.features}
-            content["adversarial_validation"] = auc
         kind, reason = recommend(competition, config.kind, train, test, compared, shift)
-        content["recommended"] = {"kind": kind, "reason": reason}
+        recommended = {"kind": kind, "reason": reason}
         line = f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}"
         blocks.append(textwrap.fill(line, 110))
-    write_json(paths.shift, content)
+    comparison = Comparison(
+        made_from=made_from(paths),
+        wasserstein_distances=[
+            {"measure": each.measure, **{kind: each.distance(kind) for kind in each.held_out}}
+            for each in compared
+        ],
+        adversarial_validation=shift,
+        recommended=recommended,
+        error_ratio=error_ratio,
+    )
+    write_comparison(paths, comparison)
     blocks.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")
-    return "\n\n".join(blocks)
-
-
-def _sampled(table: pd.DataFrame, n_rows: int, seed: int) -> pd.DataFrame:
-    """Return at most `n_rows` rows, numbered anew."""
-    return table.sample(min(n_rows, len(table)), random_state=seed).reset_index(drop=True)
-
-
-def update(competition: CompetitionConfig, config: FoldsConfig) -> None:
-    """Make a quick comparison for the report, unless there is one of these tables and folds.
-
-    An error is printed, since it must not end a run.
-    """
-    paths = competition.paths
-    if paths.shift.exists() and read_json(paths.shift, "made_from")["made_from"] == made_from(paths):
-        return
-    try:
-        run(competition, config, quick=True)
-    except Exception as error:
-        print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
-
-
-def made_from(paths: Paths) -> dict[str, str]:
-    """Return the digests of the tables and folds that a comparison is of."""
-    return {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
+    return "\n\n".join(blocks), comparison
 
 
 def describe_similarity(similarity: Similarity) -> str:
@@ -114,9 +101,10 @@ def describe_shift(shift: Shift | None) -> str:
     """Return the result of adversarial validation as text."""
     if shift is None:
         return f"adversarial validation: train and test must have {MIN_INPUTS} distinct inputs each"
+    features = pd.DataFrame(shift.features, columns=["feature", "gain", "mean_in_train", "mean_in_test"])
     auc = f"AUC {shift.auc:.3f} ± {shift.standard_error:.3f}"
     title = f"adversarial validation: {auc} (0.5: indistinguishable)"
-    return f"{title}\n{pd.DataFrame(shift.features).to_string(index=False, **DIGITS)}"
+    return f"{title}\n{features.to_string(index=False, **DIGITS)}"
 
 
 def compare_fold_kinds(
@@ -125,9 +113,9 @@ def compare_fold_kinds(
     train: pd.DataFrame,
     test: pd.DataFrame,
     seed: int,
-    other_kinds: Sequence[str],
+    quick: bool,
 ) -> list[Similarity]:
-    """Return similarities of molecules and of texts, for the configured folds and other kinds.
+    """Return similarities of molecules and of texts, for the configured folds and, unless `quick`, other kinds.
 
     Args:
         train: prepared training rows with their configured folds.
@@ -135,9 +123,9 @@ def compare_fold_kinds(
     if not (competition.smiles or competition.text):
         return []
     n_folds = int(train[FOLD].max()) + 1
-    train = _sampled(train, MAX_TRAIN_ROWS, seed)
+    train = _sampled(train, QUICK_ROWS if quick else MAX_TRAIN_ROWS, seed)
     folds: dict[str, Integers] = {config.kind: train[FOLD].to_numpy(dtype=np.int64)}
-    for name in other_kinds:
+    for name in () if quick else COMPARED:
         needed = FOLD_KINDS[name].needs
         is_similar = name in AT_RANDOM and config.kind in AT_RANDOM
         if name == config.kind or is_similar or (needed and not getattr(competition, needed)):
@@ -148,8 +136,13 @@ def compare_fold_kinds(
             folds[name] = assign_folds(other, train, competition, competition.seed)[0]
         except DataError as error:
             print(f"kind {name} is left out: {error}")
-    queries = test.sample(min(MAX_QUERIES, len(test)), random_state=seed)
+    queries = _sampled(test, QUICK_ROWS if quick else MAX_QUERIES, seed)
     return similarities(train, queries, competition, folds)
+
+
+def _sampled(table: pd.DataFrame, n_rows: int, seed: int) -> pd.DataFrame:
+    """Return at most `n_rows` rows, numbered anew."""
+    return table.sample(min(n_rows, len(table)), random_state=seed).reset_index(drop=True)
 
 
 def recommend(
@@ -199,8 +192,7 @@ def _shift_sentence(shift: Shift | None) -> str:
     if shift is None:
         return "there are too few rows, or no features, to distinguish train and test"
     if shift.auc > MIN_SHIFT_AUC:
-        names = ", ".join(feature["feature"] for feature in shift.features[:3])
-        return f"train and test differ (AUC {shift.auc:.2f}), most in {names}"
+        return f"train and test differ (AUC {shift.auc:.2f}), most in {shift.first_features(3)}"
     return f"train and test can hardly be distinguished (AUC {shift.auc:.2f})"
 
 

@@ -1,0 +1,96 @@
+"""What was found out about training and test rows: the content of folds/shift.json."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import DataError
+from core.files import digest, read_json, table_digest, write_json
+from core.paths import Paths
+from core.settings import StrictModel
+
+MIN_SHIFT_AUC = 0.6
+"""AUC from which train and test are reported as different."""
+SIGMAS = 1.96
+"""Standard errors of an interval of 95 %."""
+
+
+class Shift(StrictModel):
+    """How a classifier distinguishes training and test rows.
+
+    Attributes:
+        auc: of all rows, each predicted by a model that has not seen its input.
+        standard_error: of the AUC. Source: Hanley and McNeil, Radiology 1982.
+        features: those that it uses most, with their share of the `gain` and their mean in each table.
+        like_test: ids of `most_like_test`; none if the shift is not clear, or not all training rows were used.
+    """
+
+    auc: float
+    standard_error: float
+    features: list[dict[str, Any]]
+    like_test: list[str] = []
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the lower end of the AUC's interval is above the one from which tables are said to differ."""
+        return self.auc - SIGMAS * self.standard_error > MIN_SHIFT_AUC
+
+    def first_features(self, n: int) -> str:
+        """Return the names of the features that the classifier uses most."""
+        return ", ".join(feature["feature"] for feature in self.features[:n])
+
+
+class ErrorRatio(StrictModel):
+    """The error of a stage on the rows of `Shift.like_test`, held out together, over its error in ordinary folds.
+
+    Attributes:
+        stage: "" if no stage was fast enough.
+        ratio: None without a stage, or if one of the errors is no positive number.
+        seconds: without a stage, the limit that the folds of all of them exceeded.
+    """
+
+    stage: str = ""
+    ratio: float | None = None
+    seconds: float = 0.0
+
+
+class Comparison(StrictModel):
+    """What folds/shift.json has about the tables of a competition.
+
+    Attributes:
+        made_from: digests of the tables and folds.
+        wasserstein_distances: of the test rows to the held-out rows of each kind of folds, by measure of similarity.
+        adversarial_validation: None if the tables have too few rows, or no features.
+        recommended: `kind` of folds and `reason`; None if no other kinds were compared.
+        error_ratio: None if it was not measured.
+    """
+
+    made_from: dict[str, str]
+    wasserstein_distances: list[dict[str, Any]]
+    adversarial_validation: Shift | None
+    recommended: dict[str, str] | None
+    error_ratio: ErrorRatio | None
+
+    @property
+    def digest_of_shift(self) -> str:
+        """Digest of what the expected score of a submission depends on."""
+        return digest(self.model_dump(include={"adversarial_validation", "error_ratio"}))
+
+
+def read_comparison(paths: Paths) -> Comparison | None:
+    """Return the comparison of the present tables and folds; None without one, or if another version wrote it."""
+    try:
+        comparison = Comparison.model_validate(read_json(paths.shift))
+    except (DataError, ValidationError):
+        return None
+    return comparison if comparison.made_from == made_from(paths) else None
+
+
+def write_comparison(paths: Paths, comparison: Comparison) -> None:
+    """Write folds/shift.json."""
+    write_json(paths.shift, comparison.model_dump())
+
+
+def made_from(paths: Paths) -> dict[str, str]:
+    """Return the digests of the tables and folds that are compared."""
+    return {path.name: table_digest(path) for path in (paths.train, paths.test, paths.folds)}
