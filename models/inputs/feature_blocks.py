@@ -5,6 +5,7 @@ fits on the training rows only, and writes it as JSON into the folder of the job
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,6 @@ MAX_UNKNOWN = 0.05
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 DEAD = 1e-9
 """Pooled features of texts below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
-STD_EPSILON = 1e-25
-"""Standard deviation at or below which a column is constant: smaller than in any unit, but larger
-than the rounding noise of a dead neuron."""
 
 
 def stage_features(config: Stage, context: Context) -> list[Cache]:
@@ -113,6 +111,25 @@ def numeric_block(rows: Dataset, context: Context) -> Array:
     They are clipped to the numbers that float32 can represent.
     """
     return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
+
+
+def column_blocks(
+    rows: Dataset, config: Stage, context: Context, folder: Path, use_tabular: bool = True
+) -> dict[str, Any]:
+    """Return the features of molecules and texts, numbers and categories that `models/inputs/scaling.py` scales.
+
+    Args:
+        folder: folder that `fit_encoders` wrote to.
+        use_tabular: whether the numeric and categorical columns are read.
+    """
+    if not use_tabular:
+        context = replace(context, numeric=[], categorical=[])
+    return {
+        "molecules": np.hstack(molecule_blocks(rows, config, context, folder)),
+        "encoders": encoder_block(rows, config, context, folder).astype(np.float64),
+        "numbers": numeric_block(rows, context),
+        "categories": rows.inputs[context.categorical],
+    }
 
 
 def fit_encoders(train: Dataset, config: Stage, context: Context, folder: Path) -> None:

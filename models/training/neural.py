@@ -13,22 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
 
 from competition.dataset import Dataset
 from core.errors import DataError
-from core.files import derive_seed, read_json, write_json
+from core.files import derive_seed
 from core.types import Array
 from models.context import Context
-from models.inputs.feature_blocks import (
-    STD_EPSILON,
-    category_block,
-    encoder_block,
-    fit_categories,
-    fit_encoders,
-    molecule_blocks,
-    numeric_block,
-)
+from models.inputs.feature_blocks import column_blocks, fit_encoders
+from models.inputs.scaling import fit_scaling, scaled_matrix
 from models.stage import write_notes
 from models.training import prediction
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
@@ -38,10 +30,6 @@ from models.training.network import Network
 from models.training.settings import NeuralStage
 from models.training.trainer import Trainer
 
-COLUMNS = "columns.json"
-MAX_STANDARDISED = 5.0
-"""Standard deviations from the mean at which a value is clipped, so that one outlier cannot
-outweigh all pooled features."""
 Result = TypeVar("Result")
 
 
@@ -107,7 +95,8 @@ def prepare(
 ) -> tuple[Network, EncodedDataset]:
     """Return the network with the weights to start from, and the encoded rows."""
     set_seed(context.seed)
-    fit_columns(train, stage, context, folder)
+    fit_encoders(train, stage, context, folder)
+    fit_scaling(column_blocks(train, stage, context, folder, stage.use_tabular_columns), folder)
     backbone = stage.initial_backbone(train, folder, context)
     encoded_train = encode_with_labels(stage, train, folder, context)
     return make_network(stage, backbone, encoded_train.encoded(0), context), encoded_train
@@ -154,7 +143,8 @@ def encode_rows(
     stage: NeuralStage, rows: Dataset, folder: Path, context: Context, seed: int
 ) -> prediction.Encoded:
     """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""
-    columns = read_columns(rows, stage, context, folder)
+    blocks = column_blocks(rows, stage, context, folder, stage.use_tabular_columns)
+    columns = scaled_matrix(blocks, folder).astype(np.float32)
 
     @functools.lru_cache(maxsize=stage.n_augmentations[0] or 1)
     def encoded(number: int) -> Batches:
@@ -202,52 +192,3 @@ def halve_batch_size(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
     return settings.model_copy(
         update={"batch_size": batch_size, "gradient_accumulation_steps": n_rows // batch_size}
     )
-
-
-def fit_columns(train: Dataset, stage: NeuralStage, context: Context, folder: Path) -> None:
-    """Fit and write the means, standard deviations and categories that `read_columns` uses."""
-    fit_encoders(train, stage, context, folder)
-    values = _numeric_values(train, stage, context, folder)
-    finite = np.ma.masked_invalid(values)
-    mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
-    std = finite.std(axis=0).filled(0.0)
-    is_varying = std > STD_EPSILON + 1e-9 * np.abs(mean)
-    scaling = {
-        "mean": mean.tolist(),
-        "scale": np.where(is_varying, std, 1.0).tolist(),
-        "gaps": np.isnan(values).any(axis=0).tolist(),
-        "categories": fit_categories(train, context.categorical if stage.use_tabular_columns else []),
-    }
-    write_json(folder / COLUMNS, scaling)
-
-
-def read_columns(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Return the columns that are concatenated with pooled features before the head of a network,
-    (n_rows, n_columns).
-
-    They are, in this order: standardised numbers and features, clipped, with the mean for missing
-    values; indicators of missing values, for columns with missing values in training; one-hot
-    categories, all zeros for an unseen category.
-
-    Args:
-        folder: folder that `fit_columns` wrote to.
-    """
-    scaling = read_json(folder / COLUMNS)
-    values = _numeric_values(rows, stage, context, folder)
-    standardised = (values - scaling["mean"]) / scaling["scale"]
-    clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
-    has_gaps = np.array(scaling["gaps"], dtype=bool)
-    blocks: list[Any] = [np.nan_to_num(clipped), np.isnan(values)[:, has_gaps]]
-    codes = category_block(rows, scaling["categories"])
-    for i, categories in enumerate(scaling["categories"].values()):
-        blocks.append(codes[:, [i]] == range(len(categories)))
-    return np.hstack(blocks).astype(np.float32)
-
-
-def _numeric_values(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> Array:
-    """Return numeric columns, if the settings use them, and features of molecules and frozen encoders,
-    (n_rows, n_values).
-    """
-    numeric = numeric_block(rows, context) if stage.use_tabular_columns else np.empty((len(rows), 0))
-    molecules = molecule_blocks(rows, stage, context, folder)
-    return np.hstack([numeric, *molecules, encoder_block(rows, stage, context, folder)])
