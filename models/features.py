@@ -125,6 +125,18 @@ def molecule_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path)
     return blocks
 
 
+def feature_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path) -> dict[str, Any]:
+    """Return the features of molecules and those of text encoders, (n_rows, n_features) each.
+
+    Args:
+        folder: folder that `fit_encoders` wrote to.
+    """
+    return {
+        "molecules": np.hstack(molecule_blocks(rows, stage, context, folder)),
+        "encoders": encoder_block(rows, stage, context, folder).astype(np.float64),
+    }
+
+
 def fit_encoders(train: Dataset, stage: Stage, context: Context, folder: Path) -> None:
     """Write what the features of a stage's frozen encoders need: digests, means and principal components.
 

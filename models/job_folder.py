@@ -8,6 +8,7 @@ Written by every job:
     notes.json                messages of the stage for the user
     report.json               written last: seconds, machine, settings, code and libraries, size and sha256 of all files
 
+By gp, sklearn and networks with columns: scaling.npz (how numbers and categories are scaled).
 By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json (digests of
 their weights), encoders.npz (means and principal components).
 
@@ -15,7 +16,6 @@ By networks:
 
     weights.safetensors       the weights
     training.json             mean and scale of the labels, losses of each epoch, dropout rates, precision, seed
-    columns.json              scaling of the columns before the head
     losses.csv                loss, learning rate and held-out score while it trains
     message_passing.json, vocabulary.json    shape of a gnn; token ids of Uni-Mol
     config.json, tokenizer.json, tokenizer_config.json, base_model.json    of bert; the last one of an adapter
@@ -24,8 +24,8 @@ By other stages:
 
     training.json             mean and scale of the labels, and the choices of each target
     target_<t>.txt, .cbm, .skops, .npz    the model of a target
-    blocks.json, features.skops, topics.skops    n-grams, categories and preprocessing of the features
-    gp.skops, scalers.skops   the Gaussian process and its scaling
+    blocks.json, ngrams.skops, topics.skops    n-grams and categories
+    gp.skops                  the Gaussian process
     their_oof.csv, their_test.csv    external predictions
 
 While a job trains, or after it failed, the folder is called .fold_K and may also have:

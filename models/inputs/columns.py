@@ -21,6 +21,11 @@ def numeric_block(rows: Dataset, context: Context) -> Array:
     return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
 
 
+def table_blocks(rows: Dataset, context: Context) -> dict[str, Any]:
+    """Return the numbers and the categories of rows, as `models/inputs/scaling.py` scales them."""
+    return {"numbers": numeric_block(rows, context), "categories": rows.inputs[context.categorical]}
+
+
 def fit_categories(train: Dataset, columns: list[str]) -> dict[str, list[str]]:
     """Return the sorted categories of each categorical column."""
     return {name: sorted(set(train.inputs[name])) for name in columns}

@@ -6,6 +6,7 @@ as 0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths e
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import ZIP_DEFLATED
@@ -18,10 +19,12 @@ from core.errors import ConfigError
 from core.modules import load
 from core.types import Array
 from models.context import CheckTables, Context
-from models.features import check_encoders, encoder_block, fit_encoders, molecule_blocks
+from models.features import check_encoders, feature_blocks, fit_encoders
 from models.hardware import memory_bytes
 from models.inputs.cache import Cache, distinct_values
+from models.inputs.columns import table_blocks
 from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.scaling import Blocks, fit_scaling, scaled_blocks
 from models.inputs.skops_files import from_bytes
 from models.stage import FINGERPRINTS, Stage
 from models.stages.gp_regression import (
@@ -36,13 +39,8 @@ from models.targets import balanced_weights, labelled_rows
 MANY_ROWS = 6000
 """Training rows above which a fold takes more than one or two minutes on a core."""
 MODEL = "gp.skops"
-SCALERS = "scalers.skops"
-QUANTILES = 200
-"""Number of quantiles of the rank transform of descriptors."""
-LENGTH_SCALE = 1.0
-"""An RBF kernel is exp(-d^2 / (LENGTH_SCALE * m)), where m is the median of the squared distances d^2."""
 MEDIAN_ROWS = 1000
-"""Maximum number of rows for the median of the distances."""
+"""Maximum number of training rows for the medians of the distances."""
 BLOCK_ROWS = 1000
 """Number of rows that are predicted at a time."""
 MATRICES = 8
@@ -55,25 +53,36 @@ class Inputs:
 
     Attributes:
         fingerprints: molecule column -> sparse counts by `load_fingerprints`, for each name in the settings.
-        numbers: kernel -> scaled numbers (n_rows, width); its RBF kernel is exp(-squared distance).
+        numbers: kernel -> scaled numbers (n_rows, width) of its RBF kernel.
     """
 
     fingerprints: list[list[Any]]
     numbers: dict[str, Array]
 
-    def kernels(self, others: "Inputs") -> list[Array]:
-        """Return the kernels between these rows and others, (n_rows, n_others) each, in a fixed order."""
+    @cached_property
+    def lengths(self) -> dict[str, float]:
+        """Medians of the squared distances m of each RBF kernel, exp(-d^2 / m), if these are the training rows."""
+        from scipy.spatial.distance import pdist
+
+        lengths = {}
+        for name, numbers in self.numbers.items():
+            some = numbers[:: -(-len(numbers) // MEDIAN_ROWS)]
+            lengths[name] = float(np.median(pdist(some, "sqeuclidean"))) or 1.0
+        return lengths
+
+    def kernels(self, train: "Inputs") -> list[Array]:
+        """Return the kernels between these rows and the training rows, (n_rows, n_train) each, in a fixed order."""
         from sklearn.metrics.pairwise import rbf_kernel
 
         kernels = []
         if self.fingerprints:
-            columns = zip(self.fingerprints, others.fingerprints, strict=True)
+            columns = zip(self.fingerprints, train.fingerprints, strict=True)
             of_column = [
                 np.mean(list(map(load(FINGERPRINTS).minmax_kernel, *column)), axis=0) for column in columns
             ]
             kernels.append(np.prod(of_column, axis=0))
         for name, numbers in self.numbers.items():
-            kernels.append(rbf_kernel(numbers, others.numbers[name], gamma=1.0))
+            kernels.append(rbf_kernel(numbers, train.numbers[name], gamma=1 / train.lengths[name]))
         return kernels
 
     def take(self, start: int, stop: int) -> "Inputs":
@@ -158,12 +167,17 @@ class Gp(Stage):
         labelled_rows(train.y, context.task.targets)
         _require_memory(len(train))
         fit_encoders(train, self, context, folder)
-        self._fit_scalers(train, folder, context)
+        fit_scaling(self._blocks(train, folder, context), folder, ranked=["descriptors"])
         inputs = self._inputs(train, folder, context)
         y, row_weights = self._labels(train, context.task)
         kernels = inputs.kernels(inputs)
         fitted = fit_columns(kernels, y, row_weights, context.progress)
-        model: dict[str, Any] = {**vars(inputs), **fitted, "row_weights": row_weights}
+        model: dict[str, Any] = {
+            "fingerprints": inputs.fingerprints,
+            "numbers": inputs.numbers,
+            "row_weights": row_weights,
+            **fitted,
+        }
         if context.task.has_probabilities:
             model |= _calibrate(fitted["leave_one_out"], y, row_weights, context.task)
         skops.io.dump(model, folder / MODEL, compression=ZIP_DEFLATED)
@@ -216,45 +230,14 @@ class Gp(Stage):
             weights = balanced_weights(train.y, weights)
         return y, np.where(np.isnan(y), 0.0, np.broadcast_to(weights, y.shape))
 
-    def _fit_scalers(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Write the scaler of each block of numbers, and the length that its squared distances are divided by."""
-        import skops.io
-        from scipy.spatial.distance import pdist
-        from sklearn.compose import ColumnTransformer
-        from sklearn.impute import SimpleImputer
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
-
-        ranks = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=0)
-        impute = SimpleImputer(strategy="median", keep_empty_features=True)
-        # Clipped to the training range, since nothing is known about the function outside of it.
-        numbers = make_pipeline(impute, MinMaxScaler(clip=True), StandardScaler())
-        categories = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-        columns = [("number", numbers, context.numeric), ("category", categories, context.categorical)]
-        scalers = {
-            "descriptors": make_pipeline(impute, ranks),
-            "molecule encoders": StandardScaler(),
-            "text encoders": StandardScaler(),
-            "columns": ColumnTransformer(columns),
-        }
-        fitted = {}
-        for name, block in self._blocks(train, folder, context).items():
-            scaled = scalers[name].fit_transform(block)
-            some = scaled[:: -(-len(scaled) // MEDIAN_ROWS)]
-            fitted[name] = (scalers[name], LENGTH_SCALE * float(np.median(pdist(some, "sqeuclidean"))) or 1.0)
-        skops.io.dump(fitted, folder / SCALERS)
-
-    def _blocks(self, rows: Dataset, folder: Path, context: Context) -> dict[str, Any]:
-        """Return the unscaled numbers of each RBF kernel, (n_rows, width)."""
-        blocks: dict[str, Any] = {}
+    def _blocks(self, rows: Dataset, folder: Path, context: Context) -> Blocks:
+        """Return the unscaled numbers and categories of the RBF kernels."""
+        blocks: Blocks = {}
         if "descriptors" in self.kernels:
             (cache,) = self._features(["descriptors"], context)
             per_column = [np.concatenate(cache.load(rows.inputs[column])) for column in context.smiles]
-            blocks["descriptors"] = np.hstack(per_column, dtype=np.float64)
-        blocks["molecule encoders"] = np.hstack(molecule_blocks(rows, self, context, folder))
-        blocks["text encoders"] = encoder_block(rows, self, context, folder)
-        blocks["columns"] = rows.inputs[[*context.numeric, *context.categorical]]
-        return {name: block for name, block in blocks.items() if block.shape[1]}
+            blocks["descriptors"] = np.hstack(per_column)
+        return blocks | feature_blocks(rows, self, context, folder) | table_blocks(rows, context)
 
     def _inputs(self, rows: Dataset, folder: Path, context: Context) -> Inputs:
         fingerprints = []
@@ -263,11 +246,9 @@ class Gp(Stage):
             fingerprints.append(
                 [load(FINGERPRINTS).load_fingerprints(cache, rows.inputs[column]) for cache in caches]
             )
-        scalers = from_bytes((folder / SCALERS).read_bytes())
-        numbers = {}
-        for name, block in self._blocks(rows, folder, context).items():
-            scaler, length = scalers[name]
-            numbers[name] = np.asarray(scaler.transform(block), dtype=np.float64) / np.sqrt(length)
+        scaled = scaled_blocks(self._blocks(rows, folder, context), folder)
+        scaled["numbers"] = np.hstack([scaled["numbers"], scaled.pop("categories")])
+        numbers = {name: block.astype(np.float64) for name, block in scaled.items() if block.shape[1]}
         return Inputs(fingerprints, numbers)
 
 

@@ -1,7 +1,7 @@
 """Stage `sklearn`: an estimator with the interface of scikit-learn, one per target.
 
-It has the same features as the tree stages. Their preprocessing (median imputation, quantile transform,
-scaling, TF-IDF, one-hot encoding) is fitted once for all targets. Nothing is pickled: estimators of
+It has the same features as the tree stages. Their scaling (`models/inputs/scaling.py`) and the TF-IDF of texts are
+fitted once for all targets. Nothing is pickled: estimators of
 scikit-learn are saved by skops, whose files have only trusted types and numbers. For an estimator of another
 package the training rows are saved, and the estimator is fitted again when it predicts, which is fast for
 in-context learners such as TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from competition.dataset import Dataset
 from competition.task import Task
@@ -25,16 +24,15 @@ from core.modules import code_digest_of, load
 from core.settings import nearest
 from core.types import Array, ProblemType
 from models.context import CheckTables, Context
-from models.features import encoder_block, fit_encoders, molecule_blocks
-from models.inputs.columns import numeric_block
+from models.features import feature_blocks, fit_encoders
+from models.inputs.columns import table_blocks
+from models.inputs.scaling import Blocks, fit_scaling, scaled_matrix
 from models.inputs.skops_files import from_bytes
 from models.stages.tabular import NGRAMS, FeatureStage, TargetData, library_seed
 
 SKLEARN = "sklearn."
 """Start of the paths of estimators of scikit-learn."""
-FEATURES = "features.skops"
-QUANTILES = 200
-"""Number of quantiles of the rank transform of molecule features."""
+NGRAMS_FILE = "ngrams.skops"
 _FITTED: dict[Any, Any] = {}
 """Fitted estimators of other packages, of one job."""
 DOWNLOAD_WARNINGS = {
@@ -133,59 +131,40 @@ class Sklearn(FeatureStage):
         return ValueError, TypeError
 
     def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Fit the frozen encoders, the n-grams and the preprocessing of all columns."""
+        """Fit the frozen encoders, the n-grams and the scaling of all columns."""
         import skops.io
         from sklearn.compose import ColumnTransformer
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.impute import SimpleImputer
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, QuantileTransformer, StandardScaler
         from sklearn.utils import get_tags
 
         fit_encoders(train, self, context, folder)
-        ngrams = []
+        fit_scaling(self._blocks(train, folder, context), folder, ranked=["molecules"])
+        fitted = []
         if self.reads_texts(context):
-            ngrams = load(NGRAMS).fit_ngrams(train, self.tfidf_features, context, folder)
-        x = self._table(train, folder, context)
-        seed = library_seed(context)
-        imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-        quantiles = QuantileTransformer(n_quantiles=min(QUANTILES, len(train)), random_state=seed)
-        parts = [
-            # Ranks, since standardised rare bits would move their few molecules far from all others.
-            ("molecule", make_pipeline(imputer, quantiles)),
-            ("encoder", StandardScaler()),
-            # Clipped to the training range, since a linear model extrapolates.
-            ("number", make_pipeline(imputer, MinMaxScaler(clip=True), StandardScaler())),
-            ("category", OneHotEncoder(handle_unknown="ignore")),
-        ]
-        columns = [(block, part, list(x.filter(regex=f"^{block} "))) for block, part in parts]
-        texts = []
-        for name, settings in ngrams:
+            fitted = load(NGRAMS).fit_ngrams(train, self.tfidf_features, context, folder)
+        ngrams = []
+        for name, settings in fitted:
             vectorizer = TfidfVectorizer(**settings, sublinear_tf=True, dtype=np.float32)
-            texts.append((f"{name} {settings['analyzer']}", vectorizer, f"text {name}"))
-        takes_sparse = (
-            bool(texts)
-            and not self.is_from_other_package
-            and get_tags(self._build(seed, context.task)).input_tags.sparse
-        )
-        features = ColumnTransformer([*columns, *texts], sparse_threshold=float(takes_sparse)).fit(x)
-        skops.io.dump(features, folder / FEATURES)
+            ngrams.append((f"{name} {settings['analyzer']}", vectorizer, name))
+        if ngrams:
+            estimator = self._build(library_seed(context), context.task)
+            takes_sparse = not self.is_from_other_package and get_tags(estimator).input_tags.sparse
+            weights = ColumnTransformer(ngrams, sparse_threshold=float(takes_sparse)).fit(train.inputs)
+            skops.io.dump(weights, folder / NGRAMS_FILE)
 
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
         """Return the features of rows, (n_rows, n_features); sparse for n-grams, if the estimator takes them."""
-        return from_bytes((folder / FEATURES).read_bytes()).transform(self._table(rows, folder, context))
+        from scipy import sparse
 
-    def _table(self, rows: Dataset, folder: Path, context: Context) -> pd.DataFrame:
-        """Return all columns; their names begin with their block."""
-        pooled = encoder_block(rows, self, context, folder).astype(np.float64)
-        parts = {
-            "molecule": pd.DataFrame(np.hstack(molecule_blocks(rows, self, context, folder))),
-            "encoder": pd.DataFrame(pooled),
-            "number": pd.DataFrame(numeric_block(rows, context)),
-            "text": rows.inputs[context.text].reset_index(drop=True),
-            "category": rows.inputs[context.categorical].reset_index(drop=True),
-        }
-        return pd.concat([part.add_prefix(f"{block} ") for block, part in parts.items()], axis=1)
+        x = scaled_matrix(self._blocks(rows, folder, context), folder)
+        if not (folder / NGRAMS_FILE).exists():
+            return x
+        ngrams = from_bytes((folder / NGRAMS_FILE).read_bytes()).transform(rows.inputs)
+        return sparse.hstack([x, ngrams], format="csr") if sparse.issparse(ngrams) else np.hstack([x, ngrams])
+
+    def _blocks(self, rows: Dataset, folder: Path, context: Context) -> Blocks:
+        """Return the unscaled features of molecules and encoders, and the numbers and categories."""
+        return feature_blocks(rows, self, context, folder) | table_blocks(rows, context)
 
     def fit_target(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:
         """Fit an estimator and write it, or its training rows if it is of another package."""

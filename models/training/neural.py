@@ -13,31 +13,22 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
 
 from competition.dataset import Dataset
 from core.errors import DataError
-from core.files import derive_seed, read_json, write_json
+from core.files import derive_seed
 from core.modules import load
 from core.types import Array
 from models.context import Context
 from models.hardware import free_gpu_memory, is_out_of_memory
-from models.inputs.columns import category_block, fit_categories, numeric_block
 from models.job_folder import write_notes
 from models.stage import FEATURES
 from models.targets import balanced_weights, with_bounds
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.network import Encoded, Network, predict_network
-from models.training.neural_stage import NeuralStage
+from models.training.neural_stage import COLUMNS, SCALING, NeuralStage
 from models.training.trainer import Trainer
 
-COLUMNS = "columns.json"
-STD_EPSILON = 1e-25
-"""Standard deviation at or below which a column is constant: smaller than in any unit, but larger
-than the rounding noise of a dead neuron."""
-MAX_STANDARDISED = 5.0
-"""Standard deviations from the mean at which a value is clipped, so that one outlier cannot
-outweigh all pooled features."""
 Result = TypeVar("Result")
 
 
@@ -103,7 +94,10 @@ def prepare(
 ) -> tuple[Network, EncodedDataset]:
     """Return the network with the weights to start from, and the encoded rows."""
     set_seed(context.seed)
-    fit_columns(train, stage, context, folder)
+    if stage.reads_features:
+        load(FEATURES).fit_encoders(train, stage, context, folder)
+    if stage.reads_columns(context):
+        load(SCALING).fit_scaling(column_blocks(train, stage, context, folder), folder)
     backbone = stage.initial_backbone(train, folder, context)
     encoded_train = encode_with_labels(stage, train, folder, context)
     return make_network(stage, backbone, encoded_train.encoded(0), context), encoded_train
@@ -148,12 +142,15 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
 
 def encode_rows(stage: NeuralStage, rows: Dataset, folder: Path, context: Context, seed: int) -> Encoded:
     """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""
-    columns = read_columns(rows, stage, context, folder)
+    columns = None
+    if stage.reads_columns(context):
+        blocks = column_blocks(rows, stage, context, folder)
+        columns = load(SCALING).scaled_matrix(blocks, folder).astype(np.float32)
 
     @functools.lru_cache(maxsize=stage.n_augmentations[0] or 1)
     def encoded(number: int) -> Batches:
         batches = stage.encode(rows, folder, context, number, seed)
-        return replace(batches, columns=columns) if columns.shape[1] else batches
+        return batches if columns is None else replace(batches, columns=columns)
 
     return encoded
 
@@ -198,56 +195,11 @@ def halve_batch_size(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
     )
 
 
-def fit_columns(train: Dataset, stage: NeuralStage, context: Context, folder: Path) -> None:
-    """Fit and write the means, standard deviations and categories that `read_columns` uses."""
+def column_blocks(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> dict[str, Any]:
+    """Return the unscaled features, numbers and categories that are concatenated before the head."""
+    blocks: dict[str, Any] = {}
     if stage.reads_features:
-        load(FEATURES).fit_encoders(train, stage, context, folder)
-    values = _numeric_values(train, stage, context, folder)
-    finite = np.ma.masked_invalid(values)
-    mean = finite.mean(axis=0).filled(0.0)  # 0 for a column without any number
-    std = finite.std(axis=0).filled(0.0)
-    is_varying = std > STD_EPSILON + 1e-9 * np.abs(mean)
-    scaling = {
-        "mean": mean.tolist(),
-        "scale": np.where(is_varying, std, 1.0).tolist(),
-        "gaps": np.isnan(values).any(axis=0).tolist(),
-        "categories": fit_categories(train, context.categorical if stage.use_tabular_columns else []),
-    }
-    write_json(folder / COLUMNS, scaling)
-
-
-def read_columns(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> NDArray[np.float32]:
-    """Return the columns that are concatenated with pooled features before the head of a network,
-    (n_rows, n_columns).
-
-    They are, in this order: standardised numbers and features, clipped, with the mean for missing
-    values; indicators of missing values, for columns with missing values in training; one-hot
-    categories, all zeros for an unseen category.
-
-    Args:
-        folder: folder that `fit_columns` wrote to.
-    """
-    scaling = read_json(folder / COLUMNS)
-    values = _numeric_values(rows, stage, context, folder)
-    standardised = (values - scaling["mean"]) / scaling["scale"]
-    clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
-    has_gaps = np.array(scaling["gaps"], dtype=bool)
-    blocks: list[Any] = [np.nan_to_num(clipped), np.isnan(values)[:, has_gaps]]
-    codes = category_block(rows, scaling["categories"])
-    for i, categories in enumerate(scaling["categories"].values()):
-        blocks.append(codes[:, [i]] == range(len(categories)))
-    return np.hstack(blocks).astype(np.float32)
-
-
-def _numeric_values(rows: Dataset, stage: NeuralStage, context: Context, folder: Path) -> Array:
-    """Return numeric columns, if the settings use them, and features of molecules and frozen encoders,
-    (n_rows, n_values).
-    """
-    blocks: list[Any] = [np.empty((len(rows), 0))]
+        blocks |= load(FEATURES).feature_blocks(rows, stage, context, folder)
     if stage.use_tabular_columns:
-        blocks.append(numeric_block(rows, context))
-    if stage.reads_features:
-        features = load(FEATURES)
-        blocks += features.molecule_blocks(rows, stage, context, folder)
-        blocks.append(features.encoder_block(rows, stage, context, folder))
-    return np.hstack(blocks)
+        blocks |= load(COLUMNS).table_blocks(rows, context)
+    return blocks

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINING_LOOP = "models.training.neural"
+COLUMNS, SCALING = "models.inputs.columns", "models.inputs.scaling"
 
 
 class NeuralStage(TrainingSettings):
@@ -59,8 +60,14 @@ class NeuralStage(TrainingSettings):
         """
 
     def modules(self, context: Context) -> list[str]:
-        """Return those of `Stage.modules`, and the training loop."""
-        return [*super().modules(context), TRAINING_LOOP]
+        """Return those of `Stage.modules`, the training loop, and what scales the columns before the head."""
+        scaling = [COLUMNS, SCALING] if self.reads_columns(context) else []
+        return [*super().modules(context), TRAINING_LOOP, *scaling]
+
+    def reads_columns(self, context: Context) -> bool:
+        """Return whether features, numbers or categories are concatenated with the pooled features."""
+        has_columns = bool(context.numeric or context.categorical)
+        return self.reads_features or (self.use_tabular_columns and has_columns)
 
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
         """Train on `train`; with `extra_rows: pretrain` first on its extra rows only."""

@@ -11,29 +11,9 @@ from models.inputs.columns import numeric_block
 from models.inputs.fingerprints import FEATURES, molecule_features
 from models.stages.gnn import Gnn
 from models.stages.sklearn import Sklearn
-from models.training import neural
 from tests.models.made import context, rows
 
 NAN = np.nan
-
-
-def test_columns_are_standardised_clipped_and_have_an_indicator_of_gaps_in_training(tmp_path):
-    """x has mean 2 and standard deviation sqrt(2 / 3); c is constant; p is in mol per litre, with picomolar
-    values; d is the output of a dead neuron. A column without gaps in training gets no indicator of missing
-    values.
-    """
-    x = [1.0, 3.0, NAN, 2.0]
-    p = [1e-12, 3e-12, 2e-12, 2e-12]
-    d = [1e-33, 0.0, 2e-33, 0.0]
-    train = rows(x=x, c=[5.0] * 4, p=p, d=d, k=["b", "a", "b", "a"])
-    test = rows(x=[3.0, NAN, 1e9], c=[6.0, NAN, 5.0], p=p[:3], d=d[:3], k=["a", "b", "new"])
-    stage_context = context(tmp_path, numeric=["x", "c", "p", "d"], categorical=["k"])
-    stage = Gnn(kind="gnn")
-    neural.fit_columns(train, stage, stage_context, tmp_path)
-    root = 2**0.5
-    expected = [[1.5**0.5, 1, -root, 0, 0, 1, 0], [0, 0, root, 0, 1, 0, 1], [5, 0, 0, 0, 0, 0, 0]]
-    block = neural.read_columns(test, stage, stage_context, tmp_path)
-    assert block == pytest.approx(np.array(expected, dtype=np.float32), abs=1e-6)
 
 
 def test_ngrams_that_two_training_rows_share_are_counted(tmp_path):
