@@ -26,6 +26,15 @@ def _products_go_to_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture
+def jobs_in_process(monkeypatch):
+    """Commands run their jobs one after another in this process, where the libraries are loaded."""
+    from tests.models.jobs.common import InlineExecutor
+
+    for module in ("models.jobs.cluster", "submissions.predict"):
+        monkeypatch.setattr(f"{module}.LocalExecutor", InlineExecutor)
+
+
 def mixed_tables(n_train=60, n_test=20):
     """Real molecules with made-up text, a number with gaps and a category; two targets, one with missing
     labels.

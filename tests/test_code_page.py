@@ -5,17 +5,16 @@ import sys
 from pathlib import Path
 
 from core.files import PROJECT
-from pipeline import commands, full, last_submission
+from pipeline import commands, last_submission
 from tests.conftest import mixed_tables, write_competition
-from tests.models.jobs.common import GNN, InlineExecutor
+from tests.models.jobs.common import GNN
 
 
-def test_a_run_enters_the_listed_files_first_in_the_listed_order(tmp_path, monkeypatch):
+def test_a_run_enters_the_listed_files_first_in_the_listed_order(tmp_path, monkeypatch, jobs_in_process):
     page = (PROJECT / "docs" / "code.md").read_text().split("## One molecule")[1].split("\n## ")[0]
     listed = re.findall(r"^\d+\. `([\w/]+\.py)`", page, re.MULTILINE)
     stages = {"gnn": {**GNN, "epochs": 1}}
     path = write_competition(tmp_path, *mixed_tables(), stages=stages, folds={"n_folds": 2})
-    monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
     # The comparison of tables reads predictions before the blends do, if the tables differ.
     monkeypatch.setattr(last_submission, "compare_tables", lambda *given: None)
     entered: dict[str, None] = {}

@@ -12,6 +12,8 @@ from pipeline import commands
 from pipeline.full import full
 from tests.pipeline.made import options, small
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 MEAN = """import numpy as np
 from models.api import Stage
 

@@ -19,6 +19,8 @@ from submissions.shift import error_of, measure_shift, read_shift
 from tests.conftest import write_competition
 from tests.submissions.fakes import run_of
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 LINE = {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}
 
 
