@@ -1,5 +1,6 @@
 """Small real data for every test, and products that go to a temporary folder."""
 
+import gc
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
@@ -18,6 +19,13 @@ WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "
 def pytest_collection_modifyitems(items):
     """The long file comes first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_collections():
+    """What libraries have made is not searched for garbage: training collects it often, since it frees cards."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
