@@ -60,7 +60,7 @@ run_tests() {
   step ruff format --check .
   step mypy
   workers=$("$python" -c 'import loky; print(min(loky.cpu_count(), 8))') # each has its own copy of torch in memory
-  step pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder -m "$marks" --durations=10 "$@"
+  step pytest -q -n "$workers" --dist worksteal -m "$marks" --durations=10 "$@"
 }
 
 verb=${1:-help}

@@ -1,5 +1,6 @@
 """Small real data for every test, and products that go to a temporary folder."""
 
+import gc
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
@@ -20,10 +21,26 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name != "test_pipeline.py")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _short_collections():
+    """What libraries have made is not searched for garbage: training collects it often, since it frees cards."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _products_go_to_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def jobs_in_process(monkeypatch):
+    """Commands run their jobs one after another in this process, where the libraries are loaded."""
+    from tests.models.jobs.common import InlineExecutor
+
+    for module in ("models.jobs.cluster", "submissions.predict"):
+        monkeypatch.setattr(f"{module}.LocalExecutor", InlineExecutor)
 
 
 def mixed_tables(n_train=60, n_test=20):

@@ -12,7 +12,9 @@ def test_without_a_card_it_reports_so_and_ends_well(monkeypatch, capsys):
     assert capsys.readouterr().out == "torch sees no card on this machine, so there is nothing to check.\n"
 
 
-@pytest.mark.parametrize("name", ["env", "small", "speed", "resume"])
+@pytest.mark.parametrize(
+    "name", ["env", *(pytest.param(name, marks=pytest.mark.slow) for name in ("small", "speed", "resume"))]
+)
 def test_each_check_passes_with_small_networks_on_the_cores(name, capsys):
     assert gpu.main(["--tiny", "--only", name]) == 0
     lines = capsys.readouterr().out.splitlines()

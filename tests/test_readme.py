@@ -124,7 +124,7 @@ def test_all_metrics_and_schedules_are_listed():
 
 
 def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_trained_and_blended(
-    tmp_path,
+    tmp_path, jobs_in_process
 ):
     for name, code, n_lines in (
         ("knn.py", block("python", "class Knn", RECIPES), 25),

@@ -130,6 +130,12 @@ def test_impossible_values_of_options_are_refused(options):
         parse(["train", name, value])
 
 
+def test_train_has_no_budget(capsys):
+    with pytest.raises(SystemExit):
+        parse(["train", "toy", "--budget", "300s"])
+    assert "unrecognized arguments: --budget" in capsys.readouterr().err
+
+
 def test_options_are_read_and_a_tracker_reaches_workers(monkeypatch):
     monkeypatch.setenv("LOSS_TRACKER", "")
     line = "train toy --holdout 0.2 --shard 2/4 --workers 3 --tracker tensorboard"

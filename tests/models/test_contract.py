@@ -1,6 +1,7 @@
 """The interface of stages: every kind with every problem type. A kind in `models.registry.KINDS` is covered."""
 
 import contextlib
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ from tests.models.external_predictions import write_external_predictions
 from tests.models.jobs.common import planned
 from tests.models.published import small_unimol2
 
-SMALL_BERT = {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "epochs": 2}
+SMALL_BERT = {"kind": "bert", "layers": 1, "width": 32, "heads": 2, "epochs": 1}
 SMALL: dict[str, dict[str, Any]] = {
-    "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 2},
-    "unimol2": {"epochs": 2},
-    "gnn": {"width": 32, "hidden_width": 32, "epochs": 3, "batch_size": 16, "molecule_features": ["maccs"]},
+    "unimol": {"layers": 1, "width": 32, "heads": 4, "epochs": 1},
+    "unimol2": {"epochs": 1},
+    "gnn": {"width": 32, "hidden_width": 32, "epochs": 1, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": SMALL_BERT,
     "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
     "catboost": {"n_bits": 64, "max_trees": 30, "parameters": {"depth": 3}, "search_trials": 2},
@@ -43,7 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "bert, augmented": {
         **SMALL_BERT, "columns": ["SMILES"], "enumerate_smiles": True, "test_augmentations": 3,
     },
-    "bert, lora": {"kind": "bert", "lora": {"rank": 4}, "pooling": "last", "columns": ["note"], "epochs": 2},
+    "bert, lora": {"kind": "bert", "lora": {"rank": 4}, "pooling": "last", "columns": ["note"], "epochs": 1},
     "sklearn, dotted": {
         "kind": "sklearn", "estimator": "lightgbm.LGBMRegressor", "n_bits": 64,
         "parameters": {"n_estimators": 20, "verbosity": -1, "subsample": 0.5, "subsample_freq": 1},
@@ -63,10 +64,15 @@ TASKS = {
     "multiclass": Task(["lumo"], problem_type="multiclass", classes=["unseen", "low", "middle", "high"]),
 }
 """No row has the first class of multiclass. Classes of external predictions are in test_file."""
-CASES = [(kind, "regression") for kind in {**KINDS, **SMALL}]
-for problem_type in ("binary", "multiclass", "multilabel"):
-    CASES += [(kind, problem_type) for kind in [*KINDS, "own", "bert, lora"] if kind != "file"]
-CASES += [("lightgbm", "ordinal"), ("bert, lora", "ordinal")]
+NUMBERS = [(kind, "regression") for kind in {**KINDS, **SMALL}]
+NETWORKS = [case for case in NUMBERS if "epochs" in SMALL.get(case[0], {})]
+PROBABILITIES = [
+    (kind, problem_type)
+    for problem_type in ("binary", "multiclass", "multilabel")
+    for kind in [*KINDS, "own", "bert, lora"]
+    if kind != "file"
+]
+CASES = [*NUMBERS, *PROBABILITIES, ("lightgbm", "ordinal"), ("bert, lora", "ordinal")]
 
 
 def settings(kind, problem="regression"):
@@ -123,30 +129,42 @@ def fit(case, train, folder, stage_context, **changes):
     return made.fitted(settings(*case).model_copy(update=changes), stage_context, train, folder)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=" of ".join)
-def fitted(request, home, tmp_path_factory):
-    """Return kind and problem type, folder, tables, and predictions of the fitted object. Neither the arguments nor
-    the working folder have changed.
+def cases(selected):
+    return pytest.mark.parametrize("case", selected, ids=" of ".join)
+
+
+@pytest.fixture(scope="module")
+def fitted(home, tmp_path_factory):
+    """Return a function of kind and problem type that returns the folder, tables, and predictions of a fitted object.
+
+    Neither the arguments nor the working folder have changed.
     """
     config = load_competition(str(home / "mixed.yaml"))
     work = home / "work" / "mixed" / "prepared"
-    train, test = (
+    rows, test = (
         read_rows(work / f"{name}.parquet", config.columns, name == "train") for name in ("train", "test")
     )
-    train = replace(train, y=labels(train.y, request.param[1]))
-    here = tmp_path_factory.mktemp("here")
-    inputs, y = train.inputs.copy(), train.y.copy()
-    with contextlib.chdir(here):
-        stage = fit(request.param, train, here / "job", context(home, request.param[1]))
-        y_pred = stage.predict(test, here / "job")
-    assert train.inputs.equals(inputs)
-    assert np.array_equal(train.y, y, equal_nan=True)
-    assert [path.name for path in here.iterdir()] == ["job"]
-    return request.param, here / "job", train, test, y_pred
+
+    @functools.cache
+    def fit_once(case):
+        train = replace(rows, y=labels(rows.y, case[1]))
+        here = tmp_path_factory.mktemp("here")
+        inputs, y = train.inputs.copy(), train.y.copy()
+        with contextlib.chdir(here):
+            stage = fit(case, train, here / "job", context(home, case[1]))
+            y_pred = stage.predict(test, here / "job")
+        assert train.inputs.equals(inputs)
+        assert np.array_equal(train.y, y, equal_nan=True)
+        assert [path.name for path in here.iterdir()] == ["job"]
+        return here / "job", train, test, y_pred
+
+    return fit_once
 
 
-def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(fitted, home):
-    (kind, problem), folder, train, test, y_pred = fitted
+@cases(CASES)
+def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_by_one(case, fitted, home):
+    kind, problem = case
+    folder, train, test, y_pred = fitted(case)
     assert y_pred.shape == (len(test), len(TASKS[problem].outputs))
     assert np.isfinite(y_pred).all()
     tolerance = 1e-5 * np.nanstd(train.y, axis=0).min()
@@ -157,54 +175,54 @@ def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_
     assert np.abs(fresh.predict(test.take(order[:1]), folder) - y_pred[order[:1]]).max() < tolerance
 
 
+@cases(CASES)
 def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_folds(
-    fitted, home, tmp_path, monkeypatch
+    case, fitted, home, tmp_path, monkeypatch
 ):
     """A refit with one fold, on the rows and with the seed of that fold, predicts the same and selects
     nothing.
     """
-    case, folder, train, test, y_pred = fitted
+    folder, train, test, y_pred = fitted(case)
     monkeypatch.delattr(Trees, "choose")
     refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), fold_model_dirs=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 
 
-def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(fitted):
-    (_, problem), _, _, _, y_pred = fitted
-    if problem in ("regression", "ordinal"):
-        return
+@cases(PROBABILITIES)
+def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(case, fitted):
+    *_, y_pred = fitted(case)
     assert 0 <= y_pred.min() <= y_pred.max() <= 1
-    if problem == "multiclass":
+    is_multiclass = case[1] == "multiclass"
+    if is_multiclass:
         np.testing.assert_allclose(y_pred.sum(axis=1), 1, atol=1e-6)
         assert y_pred[:, 0].max() < 1e-3
         y_pred = y_pred[:, 1:]
-    expected_share = 1 / 3 if problem == "multiclass" else 0.5
+    expected_share = 1 / 3 if is_multiclass else 0.5
     assert np.abs(y_pred.mean(axis=0) - expected_share).max() < 0.25
 
 
-def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(fitted, home, tmp_path):
-    (kind, problem), _, train, test, y_pred = fitted
-    if kind == "file" or problem != "regression":
-        return
+@cases([case for case in NUMBERS if case[0] != "file"])
+def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(case, fitted, home, tmp_path):
+    _, train, test, y_pred = fitted(case)
     weights = np.random.default_rng(0).uniform(0.5, 1.5, len(train))
     moved = replace(train, y=train.y * 100 + 5000, weights=weights)
-    stage = fit((kind, problem), moved, tmp_path, context(home, problem, seed=2))
+    stage = fit(case, moved, tmp_path, context(home, case[1], seed=2))
     y_moved = stage.predict(test, tmp_path)
     scale = np.nanstd(moved.y, axis=0).max()
     assert 1e-3 < np.abs(y_moved - (y_pred * 100 + 5000)).max() < 2 * scale
     assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * scale
 
 
-def test_bf16_changes_a_neural_stage_a_little(fitted, home, tmp_path, monkeypatch):
-    case, _, train, test, y_pred = fitted
-    if hasattr(settings(*case), "precision") and case[1] == "regression":
-        monkeypatch.setattr(network, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
-        stage = fit(case, train, tmp_path, context(home, case[1]), precision="bf16")
-        y_half = stage.predict(test, tmp_path)
-        assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
+@cases(NETWORKS)
+def test_bf16_changes_a_neural_stage_a_little(case, fitted, home, tmp_path, monkeypatch):
+    _, train, test, y_pred = fitted(case)
+    monkeypatch.setattr(network, "cpu_has_bf16", lambda: True)  # a processor without it emulates it
+    stage = fit(case, train, tmp_path, context(home, case[1]), precision="bf16")
+    y_half = stage.predict(test, tmp_path)
+    assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
 
 
-@pytest.mark.parametrize("case", CASES, ids=" of ".join)
+@cases(CASES)
 def test_labels_of_the_held_out_fold_do_not_change_its_predictions(case, home, tmp_path):
     """Scalers, numbers of trees, vocabularies and checkpoints are fitted without the held-out labels."""
     paths, task = Paths("mixed"), TASKS[case[1]]

@@ -14,6 +14,8 @@ from tests.pipeline.made import checked
 from tests.submissions.fakes import built, by_id, train_all
 from tests.submissions.made_up import notes, write_tables
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 OOF, TEST = "id,y\nf,6\ne,5\nd,4\nc,3\nb,2\na,1\n", "id,y\nt2,2\nt1,1\n"
 
 

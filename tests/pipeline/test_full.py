@@ -4,13 +4,15 @@ import re
 
 import pytest
 
-from core.errors import NothingToSubmit
+from core.errors import ConfigError, NothingToSubmit
 from core.paths import Paths
 from models.jobs.budget import Budget
 from models.jobs.scheduler import JobResult
 from pipeline import commands
 from pipeline.full import full
 from tests.pipeline.made import options, small
+
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
 
 MEAN = """import numpy as np
 from models.api import Stage
@@ -49,3 +51,11 @@ def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path, monkeypat
     with pytest.raises(NothingToSubmit, match=r"(?s)no stage has finished.*\| trees .*ValueError: no"):
         full(options(path))
     assert not Paths("mixed").submission.exists()
+
+
+def test_a_budget_that_ends_before_the_first_job_is_refused_with_the_smallest_one(tmp_path):
+    words = (
+        r"a budget of 1 s ends before the first job starts: .* The smallest budget here is --budget [1-9]m;"
+    )
+    with pytest.raises(ConfigError, match=words):
+        full(options(small(tmp_path), "--budget", "1s"))

@@ -16,6 +16,8 @@ from submissions.config import load_config
 from tests.pipeline.made import options, written
 from tests.submissions.fakes import TARGETS, by_id, fake_competition
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 DAYS = np.arange(60)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 from core.files import PROJECT
 from models.jobs.budget_stages import HAS_ENDED
+from pipeline import commands
 from tests.pipeline.made import small, written
 
 FAILS = """
@@ -17,6 +19,7 @@ from models.api import Stage
 
 class Fails(Stage):
     def fit(self, train, folder, context):
+        print("fits")
         raise RuntimeError("on purpose")
 
     def predict(self, rows, folder, context):
@@ -24,18 +27,28 @@ class Fails(Stage):
 """
 
 
-def called(command, path, *options):
-    """Return the exit status, and the only line of stdout as an object."""
-    call = [sys.executable, "-m", "pipeline", command, str(path), *options, "--json"]
-    done = subprocess.run(call, cwd=PROJECT, capture_output=True, text=True, check=False)
-    (line,) = done.stdout.splitlines()
+@pytest.fixture
+def called(tmp_path, jobs_in_process):
+    """Runs a command in this process; returns the only line of stdout as an object, and stderr."""
+
+    def call(command, path, *options):
+        files = tmp_path / "stdout", tmp_path / "stderr"
+        with files[0].open("w") as out, files[1].open("w") as err, redirect_stdout(out), redirect_stderr(err):
+            status = commands.main([command, str(path), *options, "--json"])
+        return parsed(files[0].read_text(), status), files[1].read_text()
+
+    return call
+
+
+def parsed(stdout, status):
+    (line,) = stdout.splitlines()
     result = json.loads(line)
-    assert result["status"] == done.returncode and result["seconds"] > 0
-    return result, done.stderr
+    assert result["status"] == status and result["seconds"] >= 0
+    return result
 
 
 @pytest.mark.parametrize("command", ["check", "full"])
-def test_each_cell_that_is_wrong_is_a_record_with_its_place_and_remedy(tmp_path, command):
+def test_each_cell_that_is_wrong_is_a_record_with_its_place_and_remedy(tmp_path, called, command):
     path = written(tmp_path, train={"pH": ["acid", *["7"] * 58, "base"]})
     result, printed = called(command, path)
     assert result["status"] == 2 and "DataError" in printed
@@ -46,13 +59,13 @@ def test_each_cell_that_is_wrong_is_a_record_with_its_place_and_remedy(tmp_path,
         assert Path(each["file"]).name == "train.csv" and "finite" in each["message"] and each["remedy"]
 
 
-def test_each_setting_that_is_wrong_is_a_record_with_its_key(tmp_path):
+def test_each_setting_that_is_wrong_is_a_record_with_its_key(tmp_path, called):
     path = small(tmp_path)
     result, _ = called("check", path, "--set", "folds.n_fold=3", "--set", "competition.metric=rsme")
     assert {each["setting"] for each in result["mistakes"]} == {"folds.n_fold", "competition.metric"}
 
 
-def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path):
+def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path, called):
     path = small(tmp_path)
     checked, printed = called("check", path)
     assert checked["warnings"] == [] and any("stage " in line for line in checked["lines"])
@@ -74,7 +87,7 @@ def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path)
     assert compared["luck"] == pytest.approx(0.589, abs=0.001)  # Blom: the quantile of 1.625 / 2.25
 
 
-def test_a_budget_that_has_ended_says_so_when_the_command_is_repeated(tmp_path):
+def test_a_budget_that_has_ended_says_so_when_the_command_is_repeated(tmp_path, called):
     path = small(tmp_path)
     options = ("--budget", "2m", "--workers", "1")
     first, _ = called("full", path, *options)
@@ -82,7 +95,7 @@ def test_a_budget_that_has_ended_says_so_when_the_command_is_repeated(tmp_path):
     assert HAS_ENDED not in first["advice"] and again["advice"][0] == HAS_ENDED
 
 
-def test_a_mistake_that_a_stage_finds_is_a_record_with_its_stage(tmp_path):
+def test_a_mistake_that_a_stage_finds_is_a_record_with_its_stage(tmp_path, called):
     path = small(tmp_path)
     stages = (
         "--set",
@@ -94,17 +107,20 @@ def test_a_mistake_that_a_stage_finds_is_a_record_with_its_stage(tmp_path):
     assert {each["setting"] for each in result["mistakes"]} == {"stages.graph", "stages.shape"}
 
 
-def test_a_stage_that_fails_is_left_out_with_its_error(tmp_path):
+def test_a_stage_that_fails_is_left_out_with_its_error_and_what_its_worker_prints_is_on_stderr(tmp_path):
     (tmp_path / "fails.py").write_text(FAILS)
     path = small(tmp_path)
     path.write_text(path.read_text().replace("stages:\n", "stages:\n  fails: {kind: fails.py:Fails}\n"))
-    result, _ = called("full", path, "--workers", "1")
+    command = [sys.executable, "-m", "pipeline", "full", str(path), "--workers", "1", "--json"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    result = parsed(done.stdout, done.returncode)
     assert result["status"] == 3
+    assert "fits" in done.stderr
     assert [each["stage"] for each in result["left_out"]] == ["fails"]
     assert "on purpose" in result["left_out"][0]["error"]
 
 
-def test_without_a_finished_stage_the_reasons_are_records(tmp_path):
+def test_without_a_finished_stage_the_reasons_are_records(tmp_path, called):
     (tmp_path / "fails.py").write_text(FAILS)
     path = small(tmp_path)
     path.write_text(path.read_text().split("stages:")[0] + "stages: {fails: {kind: fails.py:Fails}}\n")

@@ -13,6 +13,8 @@ from pipeline.full import full
 from submissions.submission_file import rounded
 from tests.pipeline.made import N_TRAIN, X, of_x, options, said
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 
 def submitted(path):
     assert full(options(path)) == 0

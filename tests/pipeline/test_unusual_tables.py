@@ -22,6 +22,8 @@ from submissions.config import load_config
 from submissions.predict import predict
 from tests.pipeline.made import N_TEST, N_TRAIN, X, of_x, options, said
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 HANDLES = [chr(0x4E00 + i) for i in range(len(X))]
 TREES = "kind: lightgbm, max_trees: 20"
 

@@ -2,8 +2,6 @@
 meaning.
 """
 
-from contextlib import closing
-
 import numpy as np
 import pandas as pd
 import yaml
@@ -16,7 +14,6 @@ from core.files import read_table, write_table
 from folds.make import run as make_folds
 from models.jobs.job import write_predictions
 from models.jobs.job_files import write_report
-from models.jobs.local import LocalExecutor
 from models.jobs.plan import make_plan
 from models.jobs.train import train
 from submissions.build import build
@@ -24,6 +21,7 @@ from submissions.config import load_config
 from submissions.report.scores import read_answers
 from submissions.run import open_run
 from tests.conftest import write_competition
+from tests.models.jobs.common import InlineExecutor
 
 TARGETS = ["height", "depth"]
 LAST_SEEN = 7.0
@@ -124,10 +122,9 @@ def prepare_and_fake_jobs(path):
     return jobs
 
 
-def train_all(path, n_workers=1):
+def train_all(path):
     """Prepared tables, folds and jobs that were really trained."""
-    with closing(LocalExecutor(n_workers)) as executor:
-        train(planned(path), executor)
+    train(planned(path), InlineExecutor())
 
 
 def run_of(path):

@@ -20,6 +20,8 @@ from tests.conftest import write_competition
 from tests.models.jobs.common import InlineExecutor
 from tests.submissions.fakes import run_of
 
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
 LINE = {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge"}
 
 

@@ -12,7 +12,18 @@ from models import hardware
 from models.hardware import Card
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run
-from tests.models.jobs.common import counted, processes_in, start, wait_until_running
+from models.jobs.train import train
+from tests.models.jobs.common import (
+    GNN,
+    TREES,
+    InlineExecutor,
+    counted,
+    planned,
+    processes_in,
+    products,
+    start,
+    wait_until_running,
+)
 
 
 def write_environment(path, seconds=0.0):
@@ -46,6 +57,24 @@ def test_workers_have_one_thread_and_no_card_and_are_reused(tmp_path):
     written = [file.read_text().split(" ", 1) for file in tmp_path.iterdir()]
     assert [variables for _, variables in written] == ["1 "] * 6
     assert len({pid for pid, _ in written}) <= 2
+
+
+def test_a_worker_predicts_the_same_bytes_as_this_process_in_which_many_tests_run_jobs(tmp_path, monkeypatch):
+    stages = {
+        "graph": {**GNN, "epochs": 2},
+        "trees": TREES,
+        "line": {"kind": "sklearn", "features": ["maccs"]},
+    }
+
+    def predictions(name, executor):
+        monkeypatch.setenv("WORK_DIR", str(tmp_path / name))
+        with closing(executor):
+            train(planned(tmp_path, stages=stages, folds={"n_folds": 2}), executor)
+        return {file: digest for file, digest in products().items() if file.endswith(".parquet")}
+
+    of_worker = predictions("worker", LocalExecutor(1, cards=[]))
+    assert len(of_worker) == 2 * 2 * len(stages)
+    assert predictions("here", InlineExecutor()) == of_worker
 
 
 def test_a_worker_that_died_while_it_was_idle_is_replaced(tmp_path):

@@ -148,11 +148,11 @@ def test_a_failing_stage_harms_no_other(tmp_path, capsys):
         "leaves": "killed: its worker died (EXIT(0))",
         "killed": "killed: its worker died (SIGKILL(-9)), most often because memory ran out",
         "segfault": "killed: its worker died (SIGSEGV(-11))",
-        "hangs": "timeout: not finished after 30 s (--job-timeout)",
+        "hangs": "timeout: not finished after 15 s (--job-timeout)",
     }
     plan = planned(tmp_path, stages={how: failing(how) for how in expected} | {"trees": TREES})
     with closing(LocalExecutor(2, cards=[])) as executor:
-        results = train(plan, executor, job_timeout=30.0)
+        results = train(plan, executor, job_timeout=15.0)
     failures = {how: results.pop(f"{how}/seed_0/fold_2") for how in expected}
     for how, text in expected.items():
         reason, _, words = text.partition(": ")

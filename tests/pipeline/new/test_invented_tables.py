@@ -442,7 +442,7 @@ ROWS = [
     ids=[row[0].__name__ for row in ROWS],
 )
 def test_a_table_as_users_have_it_is_read_or_refused_in_words(
-    tmp_path, monkeypatch, capsys,
+    tmp_path, monkeypatch, capsys, jobs_in_process,
     writer, options, more, status, must, must_not,
 ):  # fmt: skip
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))

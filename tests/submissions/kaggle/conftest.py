@@ -115,7 +115,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORK_DIR", str(folder / "work"))
         prepare_image(folder, patch)
-        train_all(yaml, 2)
+        train_all(yaml)
         built(yaml)
         build(Paths("mixed"), None, "me")
     return folder

@@ -34,7 +34,7 @@ def test_a_bundle_predicts_by_its_own_copy_of_the_base_model(
         stages={"adapted": stage},
         submissions={"trials": 2, "stack": False, "default": "mean"},
     )
-    train_all(yaml, 1)
+    train_all(yaml)
     built(yaml)
     bundle = pack.build(Paths("mixed"), None, "me").bundle
     weights = bundle.weights / "adapted"

@@ -86,7 +86,8 @@ def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_bec
     assert [sent["content"] for sent in server.submissions] == [checked]
 
 
-def test_the_same_file_is_sent_once_and_another_within_the_daily_limit(submitted, paths, server):
+def test_the_same_file_is_sent_once_and_another_within_the_daily_limit(submitted, paths, server, monkeypatch):
+    monkeypatch.setattr(submit, "LIMIT", 60.0)
     server.competitions[SLUG]["limit"] = 2
     server.scores = ()  # what waits for its score counts as sent
     candidates = [f"--file {run_folder(paths)}/candidates/{name}.csv" for name in ("mean", "best_single")]
