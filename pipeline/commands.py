@@ -1,7 +1,4 @@
-"""The commands of run.sh: one function each, whose docstring is its help, and the options on which it acts.
-
-Slow imports are inside the functions, so that `--help` and mistakes on the command line are answered at once.
-"""
+"""The commands of run.sh: one function each, whose docstring is its help, and the options on which it acts."""
 
 import argparse
 import importlib.util
@@ -15,13 +12,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from competition.config import load_competition
 from core import cli
 from core.errors import ConfigError, ServiceError
 from core.overrides import Overrides
 from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
 from core.settings import TRACKER_VARIABLE
 from core.types import ProblemType
+from folds import make
+from folds.compare import compare_tables
+from folds.kinds import FOLD_KINDS
+from models.jobs import train as training
+from models.jobs.cluster import make_executor, require_cluster
+from models.jobs.job_files import resume
+from models.jobs.plan import describe_retraining, make_plan
+from models.jobs.scheduler import exit_status
+from pipeline import full as steps
+from pipeline.check import check_all, check_competition
+from pipeline.new.new import write
+from pipeline.new.stage_choices import read_presets
 from pipeline.options import SETTINGS, SHARED, TRAINING, parse_budget, parse_shard
+from submissions import compare as comparison_of_runs
+from submissions import predict as prediction
+from submissions.config import load_config
+from submissions.kaggle import client
+from submissions.kaggle import submit as sending
+from submissions.kaggle.ledger import add_scores, page, read
+from submissions.kaggle.pack import build
+from submissions.kaggle.push import push
+from submissions.kaggle.verify import verify_notebook
+from submissions.run import latest_run
+from submissions.shift import cached_descriptors
 
 Command = Callable[[Namespace], int | None]
 
@@ -33,9 +54,8 @@ def full(options: Namespace) -> int:
     Writes: clean tables, folds, a folder per job, the folder of the run, and the report. The same command
     continues after a crash or Ctrl-C: finished jobs are kept.
     """
-    from pipeline.full import full
 
-    return full(options)
+    return steps.full(options)
 
 
 def check(options: Namespace) -> None:
@@ -44,9 +64,6 @@ def check(options: Namespace) -> None:
     Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs.
     Never the answers. Writes: nothing but user-defined features into the cache.
     """
-    from models.jobs.cluster import require_cluster
-    from pipeline.check import check_competition
-    from submissions.config import load_config
 
     is_local = options.executor == "local"
     if not is_local:
@@ -68,15 +85,12 @@ def folds(options: Namespace) -> None:
     Reads: the raw tables, which are prepared and split first. No label of a test row.
     Writes: folds/shift.json and similarity.png; descriptors of molecules in the cache.
     """
-    from folds import compare, make
-    from submissions.config import load_config
-    from submissions.shift import cached_descriptors
 
     config = load_config(options.competition, options.overrides)
     with cli.locked(config.competition.paths):
         print(make.run(config.competition, config.folds))
         describe = partial(cached_descriptors, config.competition.paths.cache)
-        lines, comparison = compare.compare_tables(config.competition, config.folds, describe)
+        lines, comparison = compare_tables(config.competition, config.folds, describe)
         print(f"\n{lines}")
     options.result |= comparison.model_dump(
         exclude={"adversarial_validation": {"like_test"}, "error_ratio": True}
@@ -93,13 +107,6 @@ def train(options: Namespace) -> int:
     and test predictions, and report.json last. Finished jobs are skipped. A failed job stops no other stage;
     the next run retries it last. Exit status 3 if a job failed.
     """
-    from folds import make
-    from models.jobs.cluster import make_executor
-    from models.jobs.job_files import resume
-    from models.jobs.plan import describe_retraining, make_plan
-    from models.jobs.scheduler import exit_status
-    from models.jobs.train import train
-    from submissions.config import load_config
 
     overrides = Overrides(options.overrides.values)  # a selected stage may need jobs of another one
     config = load_config(options.competition, overrides)
@@ -114,7 +121,7 @@ def train(options: Namespace) -> int:
         for line in describe_retraining(plan):
             print(line, flush=True)
         with closing(make_executor(options.executor, options.workers)) as executor:
-            return exit_status(train(plan, executor, options.job_timeout))
+            return exit_status(training.train(plan, executor, options.job_timeout))
 
 
 def compare(options: Namespace) -> None:
@@ -125,10 +132,8 @@ def compare(options: Namespace) -> None:
 
     Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
     """
-    from submissions.compare import compare
-    from submissions.config import load_config
 
-    page, options.result = compare(load_config(options.competition))
+    page, options.result = comparison_of_runs.compare(load_config(options.competition))
     print(page)
 
 
@@ -139,12 +144,11 @@ def predict(options: Namespace) -> None:
     training table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv,
     and --out if given.
     """
-    from submissions.predict import predict
 
     if options.out and (options.out.is_dir() or options.out.resolve() == options.test.resolve()):
         raise ConfigError(f"--out must be a file other than --test; got {options.out}.")
     with cli.locked(Paths.for_competition(options.competition)):
-        written = predict(options.competition, options.test, options.workers)
+        written = prediction.predict(options.competition, options.test, options.workers)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(written, options.out)
@@ -166,9 +170,8 @@ def submit(options: Namespace) -> None:
     Reads: the submission of the latest run (or --file), the sample, the run of the file.
     Writes: work/<name>/ledger.csv, and a copy of the file in work/<name>/submitted/.
     """
-    from submissions.kaggle.submit import submit
 
-    submit(options)
+    sending.submit(options)
 
 
 def ledger(options: Namespace) -> None:
@@ -184,9 +187,6 @@ def ledger(options: Namespace) -> None:
 
     Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: rows of ledger.csv.
     """
-    from competition.config import load_competition
-    from submissions.kaggle.ledger import add_scores, page, read
-    from submissions.kaggle.submit import fetch_scores
 
     competition = load_competition(options.competition)
     paths = competition.paths
@@ -199,7 +199,7 @@ def ledger(options: Namespace) -> None:
             row = add_scores(paths.ledger, given, options.submission)
         lines = [f"Added to {row.submission} of {row.time}: {row.message}"]
     else:
-        lines = fetch_scores(competition)
+        lines = sending.fetch_scores(competition)
     for line in lines:
         print(line)
     print(page(competition))
@@ -212,13 +212,6 @@ def kernel(options: Namespace) -> None:
     Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
     packages from pip's configured index. Writes: work/<name>/kernel/ or kernel_training/.
     """
-    from pipeline.check import check_all
-    from submissions.config import load_config
-    from submissions.kaggle import client
-    from submissions.kaggle.pack import build
-    from submissions.kaggle.push import push
-    from submissions.kaggle.verify import verify_notebook
-    from submissions.run import latest_run
 
     name = options.competition
     paths = Paths.for_competition(name)
@@ -258,9 +251,6 @@ def new(options: Namespace) -> None:
     Reads: the three tables, and with --answers the labels of the test rows.
     Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
     """
-    from folds.kinds import FOLD_KINDS
-    from pipeline.new.new import write
-    from pipeline.new.stage_choices import read_presets
 
     # A YAML has to name the column of the other kinds.
     kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
