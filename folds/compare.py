@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, TIME, without_extra_rows
+from competition.dataset import FOLD, TIME, read_prepared, without_extra_rows
 from core.errors import DataError
-from core.files import derive_seed, read_table
+from core.files import derive_seed
 from core.paths import display_path
 from core.plots import new_figure
 from core.types import Integers
@@ -51,8 +51,8 @@ def compare_tables(
         Lines to print, and the comparison.
     """
     paths = competition.paths
-    train = without_extra_rows(read_table(paths.train))
-    test = read_table(paths.test)
+    train = without_extra_rows(read_prepared(paths.train))
+    test = read_prepared(paths.test)
     seed = derive_seed(competition.seed, "shift")
     paths.similarity.unlink(missing_ok=True)  # it may be that of other tables
     compared = compare_fold_kinds(competition, config, train, test, seed, quick)

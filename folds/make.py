@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from competition.cells import parse_folds, read_table_with_ids
 from competition.clean import N_INPUT_KEYS, keys_of_inputs
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, TIME, without_extra_rows
+from competition.dataset import FOLD, GROUP, TIME, read_prepared, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
 from core.errors import DataError, join_first
@@ -23,7 +23,6 @@ from core.files import (
     derive_seed,
     digest,
     read_json,
-    read_table,
     read_text_table,
     write_table,
 )
@@ -55,7 +54,7 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
     if paths.prepare_report.exists():
         stored = read_json(paths.prepare_report).get("folds", {})
         if stored.get("made_from") == made_from and paths.train.exists() and paths.test.exists():
-            train, test = read_table(paths.train), read_table(paths.test)
+            train, test = read_prepared(paths.train), read_prepared(paths.test)
             return tables._replace(train=train, test=test, report={**tables.report, "folds": stored})
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)

@@ -23,7 +23,8 @@ By networks:
 By other stages:
 
     training.json             mean and scale of the labels, and the choices of each target
-    target_<t>.txt, .cbm, .skops, .npz    the model of a target
+    target_<t>.txt            the model of a target, of lightgbm; target_<t>.cbm of catboost
+    target_<t>.skops          the same of scikit-learn; target_<t>.npz of other packages: the training rows
     blocks.json, ngrams.skops, topics.skops    n-grams and categories
     gp.skops                  the Gaussian process
     their_oof.csv, their_test.csv    external predictions

@@ -57,7 +57,9 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     train_rows = without_extra_rows(prepared.train)
     folds = prepared.train[FOLD].to_numpy(dtype=np.int64)
     tables = CheckTables(
-        tables_of(competition, "", config.folds.is_ordered_in_time).context(inputs=prepared.train.columns),
+        tables_of(competition, competition.paths, "", config.folds.is_ordered_in_time).context(
+            inputs=prepared.train.columns
+        ),
         competition.task,
         train=prepared.train,
         test=prepared.test,

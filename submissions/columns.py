@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, REFIT_FOLD, without_extra_rows
+from competition.dataset import FOLD, GROUP, REFIT_FOLD, read_prepared, without_extra_rows
 from competition.metrics import raw_rows_for
 from competition.task import Task
-from core.files import read_table
 from core.paths import Paths
 from core.types import Array
 from models.jobs.job import Job, read_predictions, stage_oof, stage_test, stage_test_std
@@ -53,7 +52,7 @@ class Columns(BlendData):
 
 def training_labels(competition: CompetitionConfig, paths: Paths) -> Scorer:
     """Return the labels of the prepared training table, with which predictions are scored."""
-    train = read_table(paths.train)
+    train = read_prepared(paths.train)
     metric, task = competition.scorer, competition.task
     ids = list(train[competition.id])
     return Scorer(
@@ -78,7 +77,7 @@ def load_columns(config: Config, plan: JobPlan) -> Columns:
     folds = [job.fold for job in plan.jobs]  # rows of other folds are predicted by no model
     labels = replace(labels, folds=np.where(np.isin(labels.folds, folds), labels.folds, -1))
     task = labels.task
-    test_ids = list(read_table(plan.paths.test)[config.competition.id])
+    test_ids = list(read_prepared(plan.paths.test)[config.competition.id])
     columns = {}
     for name in sorted(config.stages):
         columns[name] = stage_oof(plan.jobs_of_stage(name), labels.ids, labels.folds, task.outputs)
@@ -90,7 +89,7 @@ def load_columns(config: Config, plan: JobPlan) -> Columns:
         names=names,
         test_ids=test_ids,
         test=load_test_predictions(plan, names, plan.test_key, test_ids),
-        label_means=label_means(task, read_table(plan.paths.train)),
+        label_means=label_means(task, read_prepared(plan.paths.train)),
     )
 
 

@@ -79,7 +79,7 @@ class JobPlan:
     @property
     def tables(self) -> JobTables:
         """The prepared tables, as the jobs read them."""
-        return tables_of(self.competition, self.test_key, self.in_time_order)
+        return tables_of(self.competition, self.paths, self.test_key, self.in_time_order)
 
     def jobs_of_stage(self, stage: str) -> list[Job]:
         """Return the jobs of a stage by seed and fold; the refit of a seed follows its folds."""
@@ -131,7 +131,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
     folds = read_prepared(paths.train)[FOLD].to_numpy()
     n_folds = int(folds.max()) + 1
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
-    tables = tables_of(competition, test_key, in_time_order)
+    tables = tables_of(competition, paths, test_key, in_time_order)
     n_rows = {
         fold: int(trains_fold(folds, fold, in_time_order).sum()) for fold in (*range(n_folds), REFIT_FOLD)
     }
@@ -177,9 +177,8 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
     )
 
 
-def tables_of(competition: CompetitionConfig, test_key: str, in_time_order: bool) -> JobTables:
+def tables_of(competition: CompetitionConfig, paths: Paths, test_key: str, in_time_order: bool) -> JobTables:
     """Return the prepared tables of a competition, as the jobs read them."""
-    paths = competition.paths
     return JobTables(
         train=paths.train,
         test=paths.test,

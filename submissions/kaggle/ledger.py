@@ -17,10 +17,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from competition.config import CompetitionConfig, validate
+from competition.dataset import read_prepared
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import ConfigError, DataError
-from core.files import read_table, read_text_table, write_table
+from core.files import read_text_table, write_table
 from core.paths import Paths
 from core.settings import StrictModel
 from core.text import format_number
@@ -220,7 +221,7 @@ def draw_scores(competition: CompetitionConfig, files: list[Submission]) -> pd.D
     labels = labels.on_rows_of(*scored.values())
     if labels.has_fold.sum() < 2:
         return None
-    return labels.resampled(scored, len(read_table(paths.test)))
+    return labels.resampled(scored, len(read_prepared(paths.test)))
 
 
 def pick_final_two(drawn: pd.DataFrame, metric: Metric) -> str:

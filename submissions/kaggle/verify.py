@@ -23,10 +23,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from competition.dataset import read_prepared
 from competition.task import from_submission_columns
 from core import cli
 from core.errors import DataError, SubmissionError
-from core.files import read_json, read_table, read_text_table, write_table
+from core.files import read_json, read_text_table, write_table
 from core.paths import display_path
 from submissions.kaggle.paths import Bundle, Kernel
 from submissions.kaggle.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
@@ -119,7 +120,7 @@ def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
     table = read_text_table(notebook).set_index(competition.id)
     y_expected = from_submission_columns(task, expected)
     y_notebook = from_submission_columns(task, table.loc[expected.index])
-    labels = read_table(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
+    labels = read_prepared(run.paths.train)[competition.targets].to_numpy(dtype=np.float64)
     deviations = np.nanstd(labels if task.scores_labels else task.one_hot(labels), axis=0)
     difference = np.abs(y_notebook - y_expected)  # both are written more precisely than the tolerance
     largest = difference.max(axis=0) / np.where(deviations, deviations, 1.0)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from competition.dataset import read_prepared
 from competition.task import Task
 from core.files import read_table
 from core.text import format_with_error, shortened
@@ -227,7 +228,7 @@ def largest_errors(run: Run) -> list[Element]:
     errors.insert(0, "target", run.task.targets * len(columns.ids))
     sizes = errors.iloc[:, -1].abs()
     rows = errors.index // len(run.task.targets)
-    train = read_table(run.paths.train)
+    train = read_prepared(run.paths.train)
     elements: list[Element] = [CONFIDENT_ERRORS if is_class else RESIDUALS]
     largest = sizes.groupby(rows).max().dropna().nlargest(N_LARGEST_ERRORS)
     for rank, i in enumerate(largest.index, start=1):

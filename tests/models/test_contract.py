@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from competition.task import Task
 from core.files import read_table, write_table
 from core.paths import Paths
 from folds.make import read_folds
+from models import job_folder
 from models.context import Context
 from models.jobs.job import Job
 from models.jobs.plan import JobPlan, made_by
@@ -220,6 +222,13 @@ def test_bf16_changes_a_neural_stage_a_little(case, fitted, home, tmp_path, monk
     stage = fit(case, train, tmp_path, context(home, case[1]), precision="bf16")
     y_half = stage.predict(test, tmp_path)
     assert 0 < np.abs(y_half - y_pred).max() < 0.2 * np.nanstd(train.y, axis=0).min()
+
+
+@cases([case for case in CASES if case[0] != "own"])
+def test_every_file_that_a_stage_writes_is_described(case, fitted):
+    folder, *_ = fitted(case)
+    files = {re.sub(r"_\d+\.", "_<t>.", path.name) for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in files if name not in job_folder.__doc__} == set()
 
 
 @cases(CASES)

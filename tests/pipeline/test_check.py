@@ -163,15 +163,15 @@ def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have
 
 
 def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.training.settings.cards_in_new_process", lambda: ([], ""))
-    monkeypatch.setattr("models.training.settings.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("models.training.neural_stage.cards_in_new_process", lambda: ([], ""))
+    monkeypatch.setattr("models.training.neural_stage.cpu_has_bf16", lambda: False)
     stages = "half: {kind: gnn, precision: fp16}, b: {kind: gnn, precision: bf16}"
     path = written(tmp_path, stages=stages)
     with refused(r"(?s)half: precision fp16 needs a GPU.*b: precision bf16 needs a GPU"):
         checked(path)
     checked(path, here=False)  # other machines train
     cards = [Card("0", 80.0, True)]
-    monkeypatch.setattr("models.training.settings.cards_in_new_process", lambda: (cards, ""))
+    monkeypatch.setattr("models.training.neural_stage.cards_in_new_process", lambda: (cards, ""))
     checked(path)
 
 
