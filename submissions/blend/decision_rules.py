@@ -23,8 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.special import softmax
 
 from competition.class_metrics import PROBABILITY_EPSILON
 from competition.metrics import Metric
@@ -204,6 +202,8 @@ def expected_confusion(probabilities: Array, sweep: ThresholdSweep, grid: Array)
     Returns:
         (n_values, n_classes, n_classes), true classes in rows and predicted ones in columns.
     """
+    from scipy.sparse import csr_array
+
     n_rows, n_classes = probabilities.shape
     cells = np.searchsorted(grid, sweep.values, side="right") * n_classes + sweep.labels_below
     shape = ((len(grid) + 1) * n_classes, n_rows)
@@ -244,6 +244,8 @@ def calibrate(y: Array, logits: Array) -> Array:
     Returns:
         (n_rows, n_classes), 0 for rows without a label.
     """
+    from scipy.special import softmax
+
     is_labelled = ~np.isnan(y)
     prior = np.r_[1.0, np.zeros(len(logits))]  # scale, then biases
     parameters = prior

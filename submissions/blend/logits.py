@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.special import expit, logit, softmax
 
 from core.types import Array
 
@@ -30,6 +29,10 @@ def logits(preds: Array, link: Link, min_probability: float = MIN_BASE_PROBABILI
     """Return predictions (n_rows, ..., n_outputs) on the scale of the link."""
     if link == "identity":
         return preds
+    from scipy.special import (
+        logit,  # here, since `check` does without it and its import takes a tenth of a second
+    )
+
     preds = np.clip(preds, min_probability, 1 - min_probability)
     return logit(preds) if link == "logistic" else np.log(preds)
 
@@ -38,6 +41,8 @@ def probabilities(sums: Array, link: Link) -> Array:
     """Return predictions of sums (n_rows, ..., n_outputs) on the scale of the link; inverts `logits`."""
     if link == "identity":
         return sums
+    from scipy.special import expit, softmax
+
     return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
 
 

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader
-
 from competition.dataset import REFIT_FOLD
 from competition.prepare import describe as describe_tables
 from core.errors import join_first
@@ -82,6 +80,8 @@ def _wrapped(sentences: list[str]) -> str:
 
 def page(content: Report) -> str:
     """Return all sections as one HTML file that needs no network."""
+    from jinja2 import Environment, FileSystemLoader  # here, since most commands write no page
+
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["embedded"] = data_url
