@@ -42,7 +42,6 @@ from models.training.neural_stage import NeuralStage
 MAX_WORD_PIECES = 4000
 """Maximum number of word pieces of an encoder from scratch, learned from the training rows of the fold."""
 
-ENCODERS = "models.networks.encoders"
 TOKENIZATION = "models.inputs.tokenization"
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ class Bert(TextStage, NeuralStage):
     """
 
     packages = ("torch", "transformers", "tokenizers")
+    network_module = "models.networks.encoders"
     kind: Literal["bert"]
     lora: Lora | None = None
     """Train only low-rank adapters and the head; the weights stay as they are. A job then stores the
@@ -184,15 +184,11 @@ class Bert(TextStage, NeuralStage):
                 "text has them. Set true, for other SMILES of each molecule, or remove it."
             )
 
-    def modules(self, context: Context) -> list[str]:
-        """Return those of `NeuralStage.modules`, and the encoder."""
-        return [*super().modules(context), ENCODERS]
-
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the encoder with the configured weights, or random ones; write its tokenizer and shape."""
         import torch
 
-        encoders = load(ENCODERS)
+        encoders = load(self.network_module)
         rate = self.backbone_dropout
         if self.weights:
             encoder, tokenizer = encoders.pretrained(self, rate, self.quantization)
@@ -224,7 +220,7 @@ class Bert(TextStage, NeuralStage):
         """Return an encoder of the shape in the folder; only adapters need the original weights, the base model."""
         import transformers
 
-        encoders = load(ENCODERS)
+        encoders = load(self.network_module)
         if self.lora and self.weights:
             base_model = encoders.load_encoder(
                 find_base_model(self.weights, folder), self.weights, self.backbone_dropout, self.quantization

@@ -66,10 +66,6 @@ class ConformerStage(MoleculeStage):
                 raise ValueError(f"weights {self.weights} need {name}: {str(value).lower()}")
         return self
 
-    def modules(self, context: Context) -> list[str]:
-        """Return those of `NeuralStage.modules`, and what both networks share."""
-        return [*super().modules(context), COMMON]
-
     def cache(self, root: Path) -> Cache:
         """Return the cache of conformers in the folder of all caches."""
         settings = self.model_dump(include={"conformers", "fragments", "repeat_units"})

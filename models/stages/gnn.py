@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 SHAPE = "message_passing.json"
-NETWORK = "models.networks.message_passing"
 
 
 class Gnn(MoleculeStage):
     """Message passing over bonds (D-MPNN, Yang et al., JCIM 2019), by chemprop."""
 
     packages = ("torch", "chemprop", "rdkit")
+    network_module = "models.networks.message_passing"
     kind: Literal["gnn"]
     width: Width = 300
     """Width of a bond message. Pretrained weights determine it, and `depth`."""
@@ -57,16 +57,12 @@ class Gnn(MoleculeStage):
             )
         return self
 
-    def modules(self, context: Context) -> list[str]:
-        """Return those of `NeuralStage.modules`, and the network."""
-        return [*super().modules(context), NETWORK]
-
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return message passing with the configured weights, or random ones, and write its shape."""
         shape = {"d_h": self.width, "depth": self.depth}
         published = None
         if self.weights:
-            shape, published = load(NETWORK).read_message_passing(
+            shape, published = load(self.network_module).read_message_passing(
                 next(iter(find_weights(self.weights).values()))
             )
         write_json(folder / SHAPE, shape)
@@ -77,7 +73,7 @@ class Gnn(MoleculeStage):
 
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return message passing of the shape in the folder."""
-        network = load(NETWORK)
+        network = load(self.network_module)
         shape = read_json(folder / SHAPE)
         backbone: nn.Module = network.GnnBackbone(
             message_passing=network.Messages(**shape, dropout=self.backbone_dropout),
@@ -92,7 +88,7 @@ class Gnn(MoleculeStage):
         self, smiles: list[str], folder: Path, context: Context, augmentation: int
     ) -> Batches:
         """Return the molecular graphs of a column."""
-        network = load(NETWORK)
+        network = load(self.network_module)
 
         shape = read_json(folder / SHAPE)
         cached = functools.cache(functools.partial(network.graph_of, depth=shape["depth"]))

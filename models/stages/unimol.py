@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 VOCABULARY = "vocabulary.json"
-NETWORK = "models.networks.unimol"
 
 
 class Unimol(ConformerStage):
     """Uni-Mol (Zhou et al., ICLR 2023): a transformer over the atoms and distances of a 3-D conformer."""
 
+    network_module = "models.networks.unimol"
     ignored_checkpoint_prefixes = (
         "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
     )  # fmt: skip
@@ -51,30 +51,26 @@ class Unimol(ConformerStage):
             self.require_defaults(("layers", "width", "heads"), f"with architecture {self.architecture}")
         return self
 
-    def modules(self, context: Context) -> list[str]:
-        """Return those of `ConformerStage.modules`, and the network."""
-        return [*super().modules(context), NETWORK]
-
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
         """Return the backbone with its initial weights, random or pretrained, and write their vocabulary."""
         files = find_weights(self.weights) if self.weights else {}
-        write_json(folder / VOCABULARY, load(NETWORK).read_vocabulary(files))
+        write_json(folder / VOCABULARY, load(self.network_module).read_vocabulary(files))
         return super().initial_backbone(train, folder, context)
 
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a backbone with the vocabulary in the folder."""
         vocabulary = read_json(folder / VOCABULARY)
         sizes = self.layers, self.width, self.heads
-        backbone: nn.Module = load(NETWORK).UnimolBackbone(vocabulary, self.architecture, *sizes)
+        backbone: nn.Module = load(self.network_module).UnimolBackbone(vocabulary, self.architecture, *sizes)
         return backbone
 
     def reader(self, folder: Path) -> Any:
         """Return a function that makes tokens and centred coordinates of a molecule."""
-        encode = load(NETWORK).encode
+        encode = load(self.network_module).encode
         vocabulary = read_json(folder / VOCABULARY)
         return lambda smiles, conformer: encode(conformer, vocabulary, self.remove_hydrogens)
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Return tokens, pairs and their places in groups of similar lengths."""
-        batch: dict[str, Any] = load(NETWORK).collate(items)
+        batch: dict[str, Any] = load(self.network_module).collate(items)
         return batch

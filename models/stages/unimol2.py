@@ -14,32 +14,27 @@ from models.stages.conformer_stage import COMMON, ConformerStage
 if TYPE_CHECKING:
     from torch import nn
 
-NETWORK = "models.networks.unimol2"
-
 
 class Unimol2(ConformerStage):
     """Uni-Mol2 (Ji et al., NeurIPS 2024): atom and pair representations of graph and conformer;
     heavy atoms only.
     """
 
+    network_module = "models.networks.unimol2"
     ignored_checkpoint_prefixes = ("lm_head.", "movement_pred_head.", "classification_head")
     pads = True
     kind: Literal["unimol2"]
     architecture: Literal["84m", "164m", "310m", "570m", "1.1b"] = "84m"
     """Published size, as its number of weights."""
 
-    def modules(self, context: Context) -> list[str]:
-        """Return those of `ConformerStage.modules`, and the network."""
-        return [*super().modules(context), NETWORK]
-
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
         """Return a backbone of the architecture in the settings."""
-        backbone: nn.Module = load(NETWORK).Unimol2Backbone(self.architecture)
+        backbone: nn.Module = load(self.network_module).Unimol2Backbone(self.architecture)
         return backbone
 
     def reader(self, folder: Path) -> Any:
         """Return a function that makes the graph and coordinates of the heavy atoms of a molecule."""
-        featurise = load(NETWORK).featurise
+        featurise = load(self.network_module).featurise
         return lambda smiles, conformer: featurise(
             build_molecule(smiles, self.fragments, self.repeat_units), conformer
         )

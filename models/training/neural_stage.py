@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeFloat
 
@@ -31,6 +31,10 @@ class NeuralStage(TrainingSettings):
     methods, `backbone` and `encode`; docs/own_network.md has an example. Some kinds also override
     `initial_backbone` and `n_augmentations`.
     """
+
+    network_module: ClassVar[str] = ""
+    """Module of the project with the network of a built-in kind, which is imported by name (`core.modules.load`),
+    since it imports torch. A class of yours imports torch in its file."""
 
     @abstractmethod
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
@@ -60,9 +64,10 @@ class NeuralStage(TrainingSettings):
         """
 
     def modules(self, context: Context) -> list[str]:
-        """Return those of `Stage.modules`, the training loop, and what scales the columns before the head."""
-        scaling = [COLUMNS, SCALING] if self.reads_columns(context) else []
-        return [*super().modules(context), TRAINING_LOOP, *scaling]
+        """Return those of `Stage.modules`, the loop, the network, and what scales the columns before the head."""
+        names = [*super().modules(context), TRAINING_LOOP]
+        names += [self.network_module] if self.network_module else []
+        return names + ([COLUMNS, SCALING] if self.reads_columns(context) else [])
 
     def reads_columns(self, context: Context) -> bool:
         """Return whether features, numbers or categories are concatenated with the pooled features."""
