@@ -135,13 +135,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
     n_rows = {
         fold: int(trains_fold(folds, fold, in_time_order).sum()) for fold in (*range(n_folds), REFIT_FOLD)
     }
-    key_of_tables = {
-        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
-        "train": table_digest(paths.train),
-        "seed": tables.job_seed(0, 0),  # keys change if seeds are derived in another way
-        "time_ordered": in_time_order,
-        "calibrate": [kind for _, kind in tables.calibrations],
-    }
+    of_tables = key_of_tables(competition, tables)
     task = competition.task
     context = tables.context(inputs=read_prepared(paths.train).columns)
     jobs: list[Job] = []
@@ -152,7 +146,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
         pseudo_labels = stage.pseudo_labels
         sources = sorted(set(pseudo_labels.stages)) if pseudo_labels else []
         settings = {
-            **key_of_tables,
+            **of_tables,
             **key_of_settings(stage, task),
             "pseudo_labels": [test_key, pseudo_labels.weight] if pseudo_labels else None,
             "sources": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
@@ -173,7 +167,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
         in_time_order=in_time_order,
         made_by=trained_by,
         reuse=reuse,
-        key_of_tables=key_of_tables,
+        key_of_tables=of_tables,
     )
 
 
@@ -190,6 +184,17 @@ def tables_of(competition: CompetitionConfig, paths: Paths, test_key: str, in_ti
         test_key=test_key,
         calibrations=[(extra.file.name, extra.calibrate) for extra in competition.extra_train],
     )
+
+
+def key_of_tables(competition: CompetitionConfig, tables: JobTables) -> dict[str, Any]:
+    """Return what of the keys is the same for all stages."""
+    return {
+        "columns": competition.model_dump(mode="json", include=COMPETITION_SETTINGS),
+        "train": table_digest(tables.train),
+        "seed": tables.job_seed(0, 0),  # keys change if seeds are derived in another way
+        "time_ordered": tables.in_time_order,
+        "calibrate": [kind for _, kind in tables.calibrations],
+    }
 
 
 def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
