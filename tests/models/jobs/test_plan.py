@@ -205,3 +205,13 @@ def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             plan.select(*options)
+
+
+def test_a_stage_with_other_settings_has_the_jobs_that_a_plan_of_it_has(tmp_path):
+    both = planned(tmp_path, stages={"trees": TREES, "net": {**GNN, "epochs": 4}})
+    shorter = both.stages["net"].with_share_of_epochs(0.5)
+    assert shorter.n_epochs == 2
+    assert (
+        both.with_settings("net", shorter).jobs
+        == plan_module.make_plan(both.competition, {"net": shorter}).jobs
+    )
