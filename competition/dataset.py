@@ -152,11 +152,13 @@ def read_rows(path: Path, columns: TableColumns, labelled: bool) -> Dataset:
 
 def read_prepared(path: Path) -> pd.DataFrame:
     """Return a prepared table. A process reads it once, as long as the file stays the same."""
-    return _read(path, path.stat().st_mtime_ns).copy(deep=False)
+    file = path.stat()
+    version = file.st_ino, file.st_mtime_ns, file.st_size  # a file is replaced by another one, never changed
+    return _read(path, version).copy(deep=False)
 
 
 @lru_cache(maxsize=2)  # the training and the test table
-def _read(path: Path, changed: int) -> pd.DataFrame:
+def _read(path: Path, version: tuple[int, int, int]) -> pd.DataFrame:
     return read_table(path)
 
 

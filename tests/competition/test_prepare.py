@@ -1,13 +1,14 @@
 """Raw tables: what is refused, with the row named, and what is cleaned and counted."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.dataset import INPUT_KEY, TIME, read_rows
+from competition.dataset import INPUT_KEY, TIME, read_prepared, read_rows
 from competition.prepare import describe, prepare, prepare_test, write_prepared
 from core.errors import UserError
-from core.files import read_table
+from core.files import read_table, write_table
 from tests.competition.small import TRAIN, prepared, write_small
 
 TEXT = {"smiles": None, "text": ["SMILES"]}
@@ -143,3 +144,14 @@ def test_what_is_written_reads_back_as_rows(tmp_path):
     assert rows.take(np.array([False, True])).ids == ["x"]
     assert read_rows(config.paths.test, config.columns, labelled=False).y is None
     assert read_table(config.paths.sample)["id"].tolist() == ["t1", "t2"]
+
+
+def test_a_prepared_table_is_read_anew_after_a_change_and_changes_of_a_copy_stay_in_it(tmp_path):
+    file = tmp_path / "train.parquet"
+    write_table(file, pd.DataFrame({"x": [1, 2]}))
+    copy = read_prepared(file)
+    copy.loc[0, "x"] = 9
+    copy["y"] = 3
+    assert read_prepared(file).to_dict("list") == {"x": [1, 2]}
+    write_table(file, pd.DataFrame({"x": [5, 6]}))
+    assert read_prepared(file)["x"].tolist() == [5, 6]
