@@ -155,9 +155,10 @@ def _require_valid(
     numbers = np.unique(folds[folds >= 0]).tolist()
     n_folds = max(2, len(numbers)) if config.is_user_defined else config.n_folds
     if numbers != list(range(n_folds)) or len(folds) != len(ids):
+        advice = "Renumber them" if config.is_user_defined else "Lower folds.n_folds"
         raise DataError(
             f"{where} must give each of {len(ids)} rows a fold of 0 to n-1, with n of at least 2, or -1; "
-            f"got {numbers} for {len(folds)} rows. Renumber them."
+            f"got {numbers} for {len(folds)} rows. {advice}."
         )
     split_groups = np.flatnonzero(pd.Series(folds).groupby(groups).nunique() > 1)
     if len(split_groups) and not config.allow_split_duplicates:

@@ -29,6 +29,7 @@ from pydantic import AfterValidator, Field, model_validator
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
+from core.modules import load
 from core.settings import StrictModel, UniqueList
 from core.types import Array, Integers, ProblemType
 from core.user_code import load_user_code
@@ -60,7 +61,17 @@ SUM_TOLERANCE = 1e-3
 
 
 Share = Annotated[float, Field(gt=0, le=1)]
-Feature = Literal["morgan", "avalon", "erg", "maccs", "descriptors", "maplight"]
+
+
+def _require_feature(name: str) -> str:
+    names = load(FINGERPRINTS).NAMES
+    if name not in names:
+        raise ValueError(f"must be one of {', '.join(names)}")
+    return name
+
+
+Feature = Annotated[str, AfterValidator(_require_feature)]
+"""Name of a feature of molecules. `models/inputs/fingerprints.py` has them, so that a new one is in no other key."""
 
 
 def _check_single_gpu(share: float) -> float:

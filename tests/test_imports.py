@@ -19,6 +19,7 @@ MODELS = [
 ]  # fmt: skip
 BY_NAME = {
     "models.registry",
+    "models.stage",
     "models.inputs.encoder_settings",
     "models.features",
     "models.training",

@@ -17,6 +17,7 @@ from rdkit.Chem import MACCSkeys, rdFingerprintGenerator, rdReducedGraphs
 
 from competition.descriptors import descriptors
 from competition.molecules import is_large
+from core.errors import DataError
 from models.inputs.cache import Array, Cache
 
 MAPLIGHT = ("morgan", "avalon", "erg", "descriptors")
@@ -72,6 +73,8 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
 }
 """Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,), or those of
 `unfolded`."""
+NAMES = (*(name for name in FEATURES if name not in GENERATORS), "maplight")
+"""Names in the settings of stages; those of `GENERATORS` are kernels of a Gaussian process."""
 SLOW = ("avalon", "erg", "atom_pairs")
 """Features that are not computed for large molecules: 28 s for the atom pairs of 2,500 atoms. They are then
 NaN, as descriptors are, and there are no atom pairs."""
@@ -101,7 +104,10 @@ def _compute(name: str, n_bits: int, smiles: list[str]) -> list[Array]:
     arrays = list[Array]()
     for text in smiles:
         is_missing = name in SLOW and is_large(text)
-        features = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits)
+        try:
+            features = FEATURES[name](Chem.MolFromSmiles("C" if is_missing else text), n_bits)
+        except Exception as error:
+            raise DataError(f"the feature {name} of {text} fails: {type(error).__name__}: {error}") from error
         array = np.atleast_2d(features).astype(np.float32)
         arrays.append(np.full_like(array, np.nan) if is_missing else array)
     return arrays

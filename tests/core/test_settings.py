@@ -55,7 +55,7 @@ def test_the_embedded_competitions_load(path):
         ("stages: {a: {epochs: 3}}", r"stages\.a: kind is missing$"),
         (
             "stages: {a: {kind: lightgbm, features: [morgen]}}",
-            r"a\.features\.0: must be 'morgan', .*; or: must be a mapping \(key: value\) \(got 'morgen'\)$",
+            r"a\.features\.0: must be one of morgan, .*; or: must be a mapping \(key: value\) \(got 'morgen'\)$",
         ),
         ("stages: {a: 3}", r"stages\.a: must be a mapping \(key: value\) \(got 3\)$"),
         ("stages: {a: {kind: gnn, seeds: [0, 0]}}", r"stages\.a\.seeds: must not have duplicates; got 0"),

@@ -5,6 +5,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
+from core.errors import DataError
 from models import features
 from models.inputs import ngrams
 from models.inputs.columns import numeric_block
@@ -86,3 +87,13 @@ def test_maplight_is_four_features_repeated_features_count_once_and_each_length_
     assert [cache.name for cache in caches] == ["descriptors", "morgan", "avalon", "erg"]
     longer = {cache.name: cache.folder for cache in molecule_features(["maplight"], 128, tmp_path)}
     assert {cache.name for cache in caches if longer[cache.name] != cache.folder} == {"morgan", "avalon"}
+
+
+def test_a_feature_that_fails_names_the_molecule(tmp_path, monkeypatch):
+    def broken(molecule, n_bits):
+        raise ZeroDivisionError("no atoms")
+
+    monkeypatch.setitem(FEATURES, "maccs", broken)
+    (cache,) = molecule_features(["maccs"], 0, tmp_path)
+    with pytest.raises(DataError, match="the feature maccs of CCO fails: ZeroDivisionError: no atoms"):
+        cache.load(["CCO"])
