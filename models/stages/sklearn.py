@@ -54,7 +54,7 @@ class Sklearn(FeatureStage):
     Most estimators are deterministic: more seeds do not change them.
     """
 
-    packages = ("scikit-learn",)
+    packages = ("scikit-learn", "scipy")
     predicts_on_gpu = True
     kind: Literal["sklearn"]
     estimator: str | None = None

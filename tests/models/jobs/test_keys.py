@@ -34,6 +34,7 @@ UNIMOL = {"unimol", "unimol2"}
         ("lightgbm", {"lightgbm"}),
         ("catboost", {"catboost"}),
         ("scikit-learn", {"sklearn", "gp"}),
+        ("scipy", {"sklearn", "gp"}),
         ("torch", {"gnn", "bert"} | UNIMOL),
         ("chemprop", {"gnn"}),
         ("transformers", {"bert"}),
