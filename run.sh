@@ -28,10 +28,10 @@
 #   --from FOLDER        continue from the outputs of an earlier run
 #   --job-timeout 2h     fail a job that hangs
 #
-# The same command continues after a crash or Ctrl-C: finished jobs are skipped.
+# The same command continues after a crash, Ctrl-C or SIGTERM: finished jobs are skipped.
 #
 # Exit status of full: 0 everything was done, or everything that fits the budget; 3 the submission is valid but
-# something failed and was left out; 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C.
+# something failed and was left out; 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C or SIGTERM.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand
@@ -39,13 +39,14 @@ export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders o
 
 help() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh"; }
 step() { "$python" -m "$@"; }
+last_step() { exec "$python" -m "$@"; } # signals, such as those of batch systems, then reach the command itself
 ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup requirements-ray.txt ;; *) setup ;; esac; }
 
 full() {
   export RUN_STARTED # what --budget counts from
   RUN_STARTED=$(date +%s)
   ready "$@"
-  step pipeline full "$@"
+  last_step pipeline full "$@"
 }
 
 run_tests() {
@@ -68,11 +69,11 @@ shift || true
 case "$verb" in
   full)    full "$@" ;;
   smoke)   full smoke "$@" ;;
-  check | train) ready "$@"; step pipeline "$verb" "$@" ;;
-  new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; step pipeline new "$@" ;;
-  folds | compare | predict) setup; step pipeline "$verb" "$@" ;;
-  submit | ledger | kernel) setup requirements-kaggle.txt; step pipeline "$verb" "$@" ;;
-  study)   ready "$@"; step studies.run "$@" ;;
+  check | train) ready "$@"; last_step pipeline "$verb" "$@" ;;
+  new)     case " $* " in *" --kaggle"*) setup requirements-kaggle.txt ;; *) setup ;; esac; last_step pipeline new "$@" ;;
+  folds | compare | predict) setup; last_step pipeline "$verb" "$@" ;;
+  submit | ledger | kernel) setup requirements-kaggle.txt; last_step pipeline "$verb" "$@" ;;
+  study)   ready "$@"; last_step studies.run "$@" ;;
   test)    run_tests "$@" ;;
   help | -h | --help) help ;;
   *) echo "run.sh has no command '$verb'; ./run.sh help lists them." >&2; exit 2 ;;

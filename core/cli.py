@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -23,6 +24,8 @@ NOT_WRITABLE = (
 """Error numbers of the system for a folder in which files cannot be written or locked."""
 ENDS = (UserError, KeyboardInterrupt, OSError)
 """Errors that may end a command without a traceback."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command as Ctrl-C does. Batch systems send SIGTERM before their time limit."""
 OWN_TRAINING_LOCKS: set[Path] = set()
 """Training locks that this process holds."""
 
@@ -31,8 +34,11 @@ def run(main: Callable[[], int | None]) -> None:
     """Run a command and exit with the status that it returns.
 
     0: everything was done. 3: the submission is valid, but something failed and was left out. 2: an error of
-    the user, reported in one sentence, or a full disk. 1: there is nothing to submit. 130: Ctrl-C.
+    the user, reported in one sentence, or a full disk. 1: there is nothing to submit. 130: one of SIGNALS.
     """
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, signal.default_int_handler)
     try:
         status = main()
     except BrokenPipeError:

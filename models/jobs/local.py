@@ -19,6 +19,7 @@ from loky.backend.context import LokyContext
 from loky.process_executor import BrokenProcessPool
 from tqdm import tqdm
 
+from core.cli import SIGNALS
 from models.hardware import Card, visible_cards
 from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
 
@@ -147,7 +148,7 @@ class LocalExecutor:
         resource tracker of loky prints a warning about a leaked semaphore.
         """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
-        with _sigint_ignored():
+        with _signals_ignored():
             for slot in slots:
                 slot.pool.shutdown(wait=True, kill_workers=True)
             for thread in threading.enumerate():
@@ -159,9 +160,9 @@ class LocalExecutor:
     def _call(self, slot: Slot, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Call a function in a worker.
 
-        Its process starts with SIGINT ignored, since the driver handles Ctrl-C and ends its workers.
+        Its process starts with SIGNALS ignored, since the driver handles them and ends its workers.
         """
-        with _sigint_ignored():
+        with _signals_ignored():
             return slot.pool.submit(function, *arguments)
 
     def _slot(self, card: str) -> Slot:
@@ -228,21 +229,23 @@ class LocalExecutor:
 
 
 @contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C in this process and in processes that it starts meanwhile; only in the main thread."""
+def _signals_ignored() -> Iterator[None]:
+    """Ignore SIGNALS in this process and in processes that it starts meanwhile; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = [(number, signal.signal(number, signal.SIG_IGN)) for number in SIGNALS]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers:
+            signal.signal(number, handler)
 
 
 def _start_worker(driver: int) -> None:
-    """Prepare a worker: it ignores Ctrl-C, and ends when its driver has ended for any reason."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a worker: it ignores SIGNALS, and ends when its driver has ended for any reason."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which Python reports when a worker is killed
 
     def end_with_driver() -> None:

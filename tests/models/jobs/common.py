@@ -3,7 +3,6 @@
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import Future
@@ -120,7 +119,7 @@ def counted(folder, seconds=0.0, seeds=2):
 def start(path, *options):
     """A driver: `./run.sh train`, in a process group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "train", str(path), *options],
+        ["./run.sh", "train", str(path), *options],
         cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )  # fmt: skip
