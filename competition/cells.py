@@ -92,6 +92,12 @@ def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     return numbers.mask(is_invalid), is_invalid
 
 
+def molecule_cells(cells: pd.Series) -> pd.Series:
+    """Return the cells of a molecule column without blanks around them; cells such as nan or - are empty."""
+    text = cells.str.strip()
+    return text.mask(text.str.lower().isin({*MISSING, "-"}), "")
+
+
 def parse_numbers(
     table: pd.DataFrame,
     name: str,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from competition.cells import describe_rows, parse_numbers, raise_if_any, to_numbers
+from competition.cells import describe_rows, molecule_cells, parse_numbers, raise_if_any, to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from competition.molecules import (
@@ -20,7 +20,7 @@ from competition.molecules import (
     standardise_molecules,
 )
 from core.errors import ConfigError, DataError, join_first
-from core.files import digest, read_table, sha256_of, work_root, write_table
+from core.files import digest, read_table, remove_damaged, sha256_of, work_root, write_table
 from core.modules import code_digest_of
 from core.user_code import (
     data_files,
@@ -36,7 +36,8 @@ FIRST_ROWS = 32
 SECONDS_PER_CALL = 30.0
 """A kill loses at most the features of one call."""
 CHECKED_ROWS = 3
-"""Number of rows whose user-defined features are computed again, to see that they do not depend on other rows."""
+"""Number of rows whose user-defined features are computed again, to see that they depend neither on other rows nor on
+something that has changed since they were kept."""
 
 
 def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
@@ -59,24 +60,25 @@ def clean_inputs(
     """
     clean = pd.DataFrame({config.id: table[config.id]})
     dropped = np.zeros(len(table), dtype=bool)
-    for name in config.smiles + config.text:
-        advice = (
-            "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
-        )
-        if name in config.smiles:
-            cells = [cell.strip() or config.empty_smiles or "" for cell in table[name]]
-            canonical = [canonical_smiles(cell) or "" for cell in cells]
-            clean[name] = standardise_molecules(canonical, config.standardise)
-            is_invalid = (clean[name] == "").to_numpy()
-            what = "cells that are not valid SMILES"
-            advice += ', or empty_smiles: "[Ar]" where an empty cell means no molecule'
-        else:
-            clean[name] = table[name]
-            is_invalid = (table[name].map(normalised_text) == "").to_numpy()
-            what = "empty texts"
+    advice = (
+        "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
+    )
+    for name in config.smiles:
+        cells = [cell or config.empty_smiles or "" for cell in molecule_cells(table[name])]
+        canonical = [canonical_smiles(cell) or "" for cell in cells]
+        clean[name] = standardise_molecules(canonical, config.standardise)
+        is_invalid = (clean[name] == "").to_numpy()
         if config.unparsable == "error":
-            raise_if_any(table, is_invalid, name, config.id, where, what, f"{advice}.")
+            what = "cells that are not valid SMILES"
+            remedy = f'{advice}, or empty_smiles: "[Ar]" where an empty cell means no molecule.'
+            raise_if_any(table, is_invalid, name, config.id, where, what, remedy)
         dropped |= is_invalid
+    clean[config.text] = table[config.text]
+    if config.text and config.inputs == config.text:  # beside other inputs, an empty text is a text
+        is_empty = is_empty_text(table[config.text]).all(axis=1).to_numpy()
+        if config.unparsable == "error":
+            raise_if_any(table, is_empty, config.text[0], config.id, where, "empty texts", f"{advice}.")
+        dropped |= is_empty
     if dropped.all():
         raise DataError(f"{where} has no row with readable molecules and texts.")
     for name in config.numeric:
@@ -95,6 +97,11 @@ def clean_inputs(
         rows = ("train " if in_train else "test ") + table[config.id]
         clean[INPUT_KEY] = [digest([row]) for row in rows]
     return clean, dropped
+
+
+def is_empty_text(texts: pd.DataFrame) -> pd.DataFrame:
+    """Return a mask (n_rows, n_columns) of texts without a character."""
+    return texts.apply(lambda column: column.map(normalised_text) == "")
 
 
 def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
@@ -146,11 +153,13 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
     if n_infinite and is_tolerant:
         print(f"WARNING: {n_infinite} values of competition.features are infinite, and are read as missing")
-    features = features.mask(is_infinite)
-    if not is_tolerant and (n_infinite or features.isna().to_numpy().all()):
+    elif n_infinite:
+        names = join_first(features.columns[is_infinite.any()], str)
         raise ConfigError(
-            f"competition.features {config.features} returned only missing values, or infinite ones."
+            f"competition.features {config.features} returned {n_infinite} infinite values, in {names}. Return NaN for "
+            "a missing number."
         )
+    features = features.mask(is_infinite)
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
 
 
@@ -159,7 +168,7 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
     file = _cache_file(code_ref, inputs.columns.tolist())
     keys = pd.Series([digest(row) for row in inputs.astype(str).to_numpy().tolist()])
-    cached = read_table(file).set_index(INPUT_KEY) if file.exists() else pd.DataFrame()
+    cached = _cached_features(file, function, inputs, keys, code_ref)
     is_new = ~keys.duplicated() & ~keys.isin(cached.index)
     new_rows = np.flatnonzero(is_new)
     start, n_at_once, left = 0, FIRST_ROWS, ""
@@ -190,6 +199,35 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
             "command recomputes all features. Write it to another folder."
         )
     return cached.loc[keys.tolist()].reset_index(drop=True)
+
+
+def _cached_features(
+    file: Path, function: Any, inputs: pd.DataFrame, keys: pd.Series, code_ref: str
+) -> pd.DataFrame:
+    """Return the features of earlier commands by key of the inputs.
+
+    There are none if the file is damaged, or if the function returns other numbers for a few of their rows.
+    """
+    if not file.exists():
+        return pd.DataFrame()
+    try:
+        cached = read_table(file).set_index(INPUT_KEY)
+    except (DataError, KeyError):
+        remove_damaged(file, "its features are computed again")
+        return pd.DataFrame()
+    known = np.flatnonzero(keys.isin(cached.index))
+    rows = known[:: max(1, len(known) // CHECKED_ROWS)][:CHECKED_ROWS]
+    if not len(rows):
+        return cached
+    computed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
+    if list(computed) == list(cached) and np.allclose(computed, cached.loc[keys[rows]], equal_nan=True):
+        return cached
+    print(
+        f"WARNING: {short_ref(code_ref)} returns other numbers than in an earlier command, though neither its code "
+        "nor a file that it names has changed. All features are computed again.",
+        flush=True,
+    )
+    return pd.DataFrame()
 
 
 def _cache_file(code_ref: str, inputs: list[str]) -> Path:

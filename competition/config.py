@@ -167,8 +167,8 @@ class CompetitionConfig(StrictModel):
     number. All other stages, and every score, treat them as missing.
     """
     unparsable: Literal["error", "drop"] = "error"
-    """What to do with rows that have an unparsable molecule or an empty text. error: stop. drop: do not train
-    on them, and predict the mean of the training labels for test rows; the report counts both.
+    """What to do with rows that have an unparsable molecule, or only empty texts as inputs. error: stop. drop: do
+    not train on them, and predict the mean of the training labels for test rows; the report counts both.
     """
     seed: int = 0
     """Seed from which all others are derived."""

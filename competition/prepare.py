@@ -97,7 +97,10 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),
     }
     train = with_user_features(without_empty_bounds(train), config)
-    features = [name.removeprefix(FEATURE) for name in map(str, train) if name.startswith(FEATURE)]
+    with_prefix = [name for name in map(str, train) if name.startswith(FEATURE)]
+    features = [name.removeprefix(FEATURE) for name in with_prefix]
+    if features and config.unparsable == "error" and train[with_prefix].isna().all(axis=None):
+        raise ConfigError(f"competition.features {config.features} returned only missing values.")
     if features:
         summary.append(f"columns of competition.features: {join_first(features, str)}")
     return Prepared(train, test, sample, report)
@@ -329,9 +332,12 @@ def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfi
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield lines about texts that have nothing in common with two training rows, as n-grams must."""
+    """Yield lines about empty texts, and about those without n-grams, which are in at least two training rows."""
     n_rows = len(train) + len(test)
     for name in config.text:
+        n_empty = (pd.concat([train, test])[name].str.strip() == "").sum()
+        if n_empty:
+            yield f"{n_empty} of {n_rows} texts of {name} are empty"
         n_words = _count_alone(train[name], test[name], r"\w\w+")
         if n_words > 0.1 * n_rows:
             common = f"have no word of {name} in common with other rows"
@@ -343,13 +349,14 @@ def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: Competition
 
 
 def _count_alone(train: pd.Series, test: pd.Series, pattern: str) -> int:
-    """Return the number of texts in which no match of a pattern is in two training texts."""
+    """Return the number of texts, without the empty ones, in which no match of a pattern is in two training texts."""
 
     def parts(text: str) -> set[str]:
         return {*re.findall(pattern, text.lower())}
 
     n_texts = Counter(part for text in train for part in parts(text))
-    return sum(all(n_texts[part] < 2 for part in parts(text)) for text in pd.concat([train, test]))
+    texts = [text for text in pd.concat([train, test]) if text.strip()]
+    return sum(all(n_texts[part] < 2 for part in parts(text)) for text in texts)
 
 
 def _describe_large_molecules(
@@ -434,7 +441,7 @@ def require_owned_outputs(paths: Paths, yaml_file: Path) -> None:
     A YAML inside that folder, such as the copy that each run writes, is always accepted.
     """
     if paths.owner.exists():
-        owner = Path(paths.owner.read_text(encoding="utf-8").strip())
+        owner = Path(paths.owner.read_text(encoding="utf-8", errors="replace").strip())
         others = [file for file in (owner, yaml_file.resolve()) if paths.root.resolve() not in file.parents]
         if len(set(others)) == 2 and owner.is_file():
             raise ConfigError(

@@ -94,6 +94,17 @@ class Task:
             return y
         return np.where(np.isnan(y), np.nan, (y == np.arange(len(self.classes))).astype(np.float64))
 
+    def on_scale_of_levels(self, values: Array) -> Array:
+        """Return ordinal labels or predictions on the scale of levels that are numbers, such as stars from 1 to 5.
+
+        Inside the project they count the levels from 0. Those of other problem types, and of levels that are
+        names, stay as they are.
+        """
+        if self.problem_type != "ordinal":
+            return values
+        levels = pd.to_numeric(pd.Series(self.classes), errors="coerce").to_numpy(dtype=np.float64)
+        return values if np.isnan(levels).any() else np.interp(values, np.arange(len(levels)), levels)
+
     def default_labels(self, y_pred: Array) -> Array:
         """Return labels (n_rows, n_targets) of predictions (n_rows, n_outputs) without tuned thresholds.
 

@@ -51,9 +51,29 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk: after a rename without it, a power cut can leave the name without content."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def remove_damaged(path: Path, remedy: str) -> None:
+    """Delete a file or folder of an earlier process that cannot be read, and print it.
+
+    Args:
+        remedy: what is done instead, such as `its molecules are computed again`.
+    """
+    print(f"WARNING: {path} is damaged; it is deleted, and {remedy}.", flush=True)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)  # another process may have done so
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from core.files import (
     write_table,
 )
 from core.modules import code_digest_of
+from core.paths import Paths
 from core.types import Integers
 from folds.groups import connected
 from folds.kinds import FoldsConfig
@@ -51,11 +52,9 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
     code = code_digest_of(Path(__file__))
     made_from = digest({**digests, "folds": settings, "seed": competition.seed, "code": code})
     report: dict[str, Any] = {"made_from": made_from, "time_ordered": config.is_ordered_in_time}
-    if paths.prepare_report.exists():
-        stored = read_json(paths.prepare_report).get("folds", {})
-        if stored.get("made_from") == made_from and paths.train.exists() and paths.test.exists():
-            train, test = read_prepared(paths.train), read_prepared(paths.test)
-            return tables._replace(train=train, test=test, report={**tables.report, "folds": stored})
+    earlier = _earlier_folds(paths, made_from)
+    if earlier is not None:
+        return _with_folds(tables, *earlier)
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
     # Only user-defined folds split groups, and their groups are rows with equal inputs.
@@ -64,10 +63,39 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
     others = pd.concat([extra, tables.test], ignore_index=True)
     other_groups = groups_outside_folds(config, train_rows, groups, others, competition)
     extra_groups, test_groups = other_groups[: len(extra)], other_groups[len(extra) :]
-    all_folds = np.append(folds, np.full(len(extra), -1))
-    train = tables.train.assign(**{FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
-    test = tables.test.assign(**{GROUP: test_groups})
+    of_train = pd.DataFrame(
+        {
+            FOLD: np.append(folds, np.full(len(extra), -1)),
+            GROUP: np.append(groups, extra_groups),
+        }
+    )
+    of_test = pd.DataFrame({GROUP: test_groups})
+    report["columns"] = [content_digest(of_train), content_digest(of_test)]
+    return _with_folds(tables, of_train, of_test, report)
+
+
+def _with_folds(
+    tables: Prepared, of_train: pd.DataFrame, of_test: pd.DataFrame, report: dict[str, Any]
+) -> Prepared:
+    """Return tables with the columns of folds and groups, and the report about these."""
+    train = tables.train.assign(**{name: of_train[name].to_numpy() for name in (FOLD, GROUP)})
+    test = tables.test.assign(**{GROUP: of_test[GROUP].to_numpy()})
     return tables._replace(train=train, test=test, report={**tables.report, "folds": report})
+
+
+def _earlier_folds(paths: Paths, made_from: str) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None:
+    """Return the columns that an earlier command made for both tables, and its report; None without sound ones."""
+    if not paths.prepare_report.exists():
+        return None
+    try:
+        report = read_json(paths.prepare_report, "folds")["folds"]
+        if report["made_from"] != made_from:
+            return None
+        of_train, of_test = read_prepared(paths.train)[[FOLD, GROUP]], read_prepared(paths.test)[[GROUP]]
+    except (DataError, KeyError, FileNotFoundError):
+        return None
+    is_sound = report.get("columns") == [content_digest(of_train), content_digest(of_test)]
+    return (of_train, of_test, report) if is_sound else None
 
 
 def describe(tables: Prepared, competition: CompetitionConfig) -> str:
@@ -98,7 +126,7 @@ def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
     file = competition.paths.folds
     folds = tables.train[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
     content = as_csv(folds)
-    if not file.exists() or file.read_text(encoding="utf-8") != content:
+    if not file.exists() or file.read_bytes() != content.encode():
         write_table(file, folds)
 
 

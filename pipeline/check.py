@@ -14,7 +14,7 @@ from competition.metrics import raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task
 from core.errors import ConfigError, DataError, Mistake
-from core.files import as_json, read_json
+from core.files import as_json
 from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
@@ -218,6 +218,6 @@ def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
     tables = make_folds(competition, config.folds, prepare(competition))
     lines = [f"{paths.name}: checked", check(config, tables, here)]
     report = paths.prepare_report
-    if report.exists() and read_json(report) == tables.report:  # jobs may be finished
+    if report.exists() and report.read_bytes() == as_json(tables.report).encode():  # jobs may be finished
         lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
     return "\n".join(lines)

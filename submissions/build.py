@@ -99,7 +99,7 @@ def publish(run: Run) -> list[str]:
     """Make a submission the latest one; a line instead if it is not complete and the latest one is."""
     paths, name = run.paths, run.folder.name
     latest = name_of_latest(paths)
-    has_complete = latest not in ("", SO_FAR) and paths.run(latest).exists()
+    has_complete = latest not in ("", SO_FAR)
     file = run.folder / SUBMISSION_FILE
     if name == SO_FAR and has_complete:
         return [
@@ -260,7 +260,7 @@ def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
     predictor = candidate.final.predictor
     blend = predictor.base if isinstance(predictor, Stack) else predictor  # of a stack: its base
     decision = candidate.final.decision
-    thresholds = [] if decision is None else decision.cut_points.tolist()
+    thresholds = [] if decision is None else run.task.on_scale_of_levels(decision.cut_points).tolist()
     if not isinstance(blend, Blend):
         return {"weights": {}, "settings": [], "thresholds": thresholds}
     weights = pd.DataFrame(blend.weights, run.columns.names, run.task.outputs)

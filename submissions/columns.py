@@ -43,9 +43,12 @@ class Columns(BlendData):
         return self.preds[:, self.names.index(stage)]
 
     def table(self) -> pd.DataFrame:
-        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`stage output`)."""
+        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`stage output`).
+
+        Ordinal ones are on the scale of the levels.
+        """
         names = [f"{name} {output}" for name in self.names for output in self.task.outputs]
-        numbers = np.hstack([self.y, self.preds.reshape(len(self.ids), -1)])
+        numbers = self.task.on_scale_of_levels(np.hstack([self.y, self.preds.reshape(len(self.ids), -1)]))
         table = pd.DataFrame({"id": self.ids, "fold": self.folds})
         return table.join(pd.DataFrame(numbers, columns=[*self.task.targets, *names]))
 

@@ -233,7 +233,10 @@ def folds_of(plan: JobPlan) -> list[int]:
 
 def name_of_latest(paths: Paths) -> str:
     """Return the name of the folder of the latest submission; "" if there is none."""
-    return paths.latest_run.read_text(encoding="utf-8").strip() if paths.latest_run.exists() else ""
+    if not paths.latest_run.exists():
+        return ""
+    name = paths.latest_run.read_text(encoding="utf-8", errors="replace").strip()
+    return name if paths.run(name).exists() else ""
 
 
 def latest_run(competition: str) -> Run:

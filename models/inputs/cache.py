@@ -8,11 +8,8 @@ killed keeps its finished shards. A key is in the shard that it was computed wit
 
 import functools
 import io
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,7 @@ import rdkit
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
-from core.errors import DataError
-from core.files import digest, write_atomically
+from core.files import digest, remove_damaged, write_atomically
 from core.modules import code_digest_of, file_of
 
 Array = NDArray[np.float32]  # `core.types.Array` is float64
@@ -75,8 +71,8 @@ class Cache:
         index = _index_of_folder(self.folder)
         if not keys <= index.keys():
             for shard in set(self.folder.glob("*.npz")).difference(index.values()):
-                with _open(shard) as arrays:
-                    index.update(dict.fromkeys(arrays["keys"].tolist(), shard))
+                arrays = _read(shard, "keys")
+                index.update(dict.fromkeys(arrays.get("keys", []), shard))
         return index
 
     def shard(self, keys: list[str]) -> Path:
@@ -102,9 +98,11 @@ class Cache:
             keys_of_shard[shard_of_key[key]].append(key)
         loaded: dict[str, Array] = {}
         for shard, requested in keys_of_shard.items():
-            with _open(shard) as arrays:
-                values = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
-                value_of_key = dict(zip(arrays["keys"].tolist(), values, strict=True))
+            arrays = _read(shard, "keys", "lengths", "values")
+            if not arrays:
+                continue
+            values = np.split(arrays["values"], np.cumsum(arrays["lengths"])[:-1])
+            value_of_key = dict(zip(arrays["keys"], values, strict=True))
             # A view would keep the entire shard in memory, even if only a few of its keys are loaded.
             loaded |= {key: value_of_key[key].copy() for key in requested}
         missing = sorted(distinct - loaded.keys())
@@ -126,18 +124,16 @@ def distinct_values(columns: list[str], tables: Sequence[Dataset]) -> list[str]:
 def _index_of_folder(folder: Path) -> dict[str, Path]:
     """Return the shard of each key that this process has read, which are none at first; `Cache` adds to them.
 
-    Other processes may add shards at any time, but no process changes or deletes one.
+    Other processes may add shards at any time, but no process changes one, or deletes one that can be read.
     """
     return {}
 
 
-@contextmanager
-def _open(shard: Path) -> Iterator[Any]:
-    """Open a shard. Each of its arrays is decompressed every time that it is read."""
+def _read(shard: Path, *names: str) -> dict[str, Any]:
+    """Return some arrays of a shard; {} for one that cannot be read, which is deleted."""
     try:
         with np.load(shard) as arrays:
-            yield arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise DataError(
-            f"{shard} is a damaged file of the cache ({error}); delete it and run again."
-        ) from error
+            return {name: arrays[name].tolist() if name == "keys" else arrays[name] for name in names}
+    except Exception:  # of any kind, by the bytes that are wrong
+        remove_damaged(shard, "its entries are computed again")
+        return {}

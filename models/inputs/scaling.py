@@ -26,6 +26,8 @@ outweigh all other columns."""
 STD_EPSILON = 1e-25
 """Standard deviation at or below which a column is constant: smaller than in any unit, but larger
 than the rounding noise of a dead neuron."""
+ROUNDING = 1e-14
+"""Rounding noise of the standard deviation of equal numbers, as a share of them."""
 Blocks = dict[str, Any]
 """Name -> numbers (n_rows, n_columns), NaN for a missing one, or a DataFrame of categories."""
 
@@ -40,7 +42,8 @@ def fit_scaling(blocks: Blocks, folder: Path, ranked: Container[str] = ()) -> No
     fitted: dict[str, Any] = {}
     for name, block in blocks.items():
         if isinstance(block, pd.DataFrame):
-            fitted |= {f"{name} {column}": np.unique(block[column].to_numpy(str)) for column in block}
+            columns = [column.to_numpy(str) for _, column in block.items()]
+            fitted |= {f"{name} {number}": np.unique(cells) for number, cells in enumerate(columns)}
             continue
         is_missing = np.isnan(block)
         numbers = np.where(is_missing.all(axis=0), 0, block)
@@ -70,8 +73,10 @@ def scaled_blocks(blocks: Blocks, folder: Path) -> Blocks:
     with np.load(folder / SCALING) as fitted:
         for name, block in blocks.items():
             if isinstance(block, pd.DataFrame):
-                cells = block.items()
-                one_hot = [column.to_numpy(str)[:, None] == fitted[f"{name} {key}"] for key, column in cells]
+                columns = [column.to_numpy(str) for _, column in block.items()]
+                one_hot = [
+                    cells[:, None] == fitted[f"{name} {number}"] for number, cells in enumerate(columns)
+                ]
                 scaled[name] = np.hstack([np.empty((len(block), 0)), *one_hot])
                 continue
             is_missing = np.isnan(block)
@@ -113,6 +118,6 @@ def _standard_curves(numbers: Array) -> tuple[Array, Array]:
     std = np.nanstd(numbers, axis=0)
     ends = np.array([np.nanmin(numbers, axis=0), np.nanmax(numbers, axis=0)])
     ends = np.clip(ends, mean - MAX_STANDARDISED * std, mean + MAX_STANDARDISED * std)
-    is_constant = std <= STD_EPSILON + 1e-9 * np.abs(mean)
+    is_constant = std <= STD_EPSILON + ROUNDING * np.abs(mean)
     levels = (ends - mean) / np.where(is_constant, np.inf, std)
     return ends.T, levels.T

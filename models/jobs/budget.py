@@ -65,7 +65,9 @@ class Budget:
         self.queue = Queue()
         self.queue.more, self.queue.watch = self._more, self._watch
         self.submission_seconds = 0.0
-        self.decisions = Decisions(plan.paths.budget(clock.seconds), digest([plan.keys, plan.test_key]))
+        seeds = {name: stage.seeds for name, stage in plan.stages.items()}
+        decided_for = digest([plan.keys, seeds, plan.test_key])
+        self.decisions = Decisions(plan.paths.budget(clock.seconds), decided_for)
         self.states = states_of(plan)
         networks = {state.name for state in self.states.values() if state.settings.reports_progress}
         most_rows = {state.name: state.largest_fold.n_rows for state in self.states.values()}

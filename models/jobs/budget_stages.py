@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from competition.dataset import REFIT_FOLD
-from core.files import read_json, write_json
+from core.errors import DataError
+from core.files import read_json, remove_damaged, write_json
 from models.jobs.job import Job
-from models.jobs.job_files import read_failure, verify_job
+from models.jobs.job_files import read_failure, report_of
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, Resources
 from models.jobs.tasks import resources_of
@@ -196,8 +197,12 @@ class StageState:
         return resources_of(self.settings, self.plan.n_folds, executor)
 
     def verify_finished(self) -> list[tuple[Job, float]]:
-        """Check the files of its finished jobs, and print their number; return these with their seconds."""
-        finished = [(job, verify_job(job)["seconds"]) for job in self.plan.jobs if job.finished]
+        """Check the files of its finished jobs, and print their number; return these with their seconds.
+
+        Jobs with a damaged file are deleted.
+        """
+        reports = [(job, report_of(job, self.plan.test_key)) for job in self.plan.jobs if job.finished]
+        finished = [(job, report["seconds"]) for job, report in reports if report is not None]
         if finished:
             mark = "; by other code, accepted with --reuse" if self.plan.is_from_other_code(self.name) else ""
             n_finished = f"{len(finished)} of {len(self.plan.jobs)}"
@@ -284,7 +289,11 @@ class Decisions:
         """Restore the decisions of an earlier command."""
         if not self.file.exists():
             return
-        content = read_json(self.file, "jobs", "stages", "left_out", "ended")
+        try:
+            content = read_json(self.file, "jobs", "stages", "left_out", "ended")
+        except DataError:
+            remove_damaged(self.file, "what to train is decided again")
+            return
         if content["jobs"] != self.jobs:
             return
         for name, saved in content["stages"].items():

@@ -15,11 +15,11 @@ from typing import Any
 from tqdm import tqdm
 
 from core.errors import ConfigError, DataError
-from core.files import read_json, sha256_of, write_atomically, write_json
+from core.files import read_json, read_table, remove_damaged, sha256_of, sync, write_atomically, write_json
 from core.paths import BUNDLE_MANIFEST, Paths, display_path
 from models.hardware import machine
 from models.job_folder import CHECKPOINTS, FAILURE, PROGRESS, REPORT, TEST_FOLDER, TRACEBACK
-from models.jobs.job import Job
+from models.jobs.job import Job, std_file
 from models.jobs.scheduler import JobResult
 
 
@@ -110,13 +110,13 @@ def recorded_failure(job: Job) -> JobResult:
 def write_report(folder: Path, report: dict[str, Any]) -> None:
     """Write report.json, last, with the size and digest of every other file.
 
-    The predictions for test tables are not in it, since more of them may follow.
+    Predictions for other test tables may follow, and are not in it.
     """
-    files = {
-        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": sha256_of(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name[0] != "." and TEST_FOLDER not in path.relative_to(folder).parts[:1]
-    }
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name[0] != ".":
+            sync(path)
+            files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
     write_json(folder / REPORT, {**report, "files": files})
 
 
@@ -124,16 +124,44 @@ def verify_job(job: Job) -> dict[str, Any]:
     """Return the report of a finished job.
 
     Raises:
-        DataError: if one of its files is missing or has changed.
+        DataError: if one of its files, other than predictions of test rows, is missing or has changed.
     """
     report: dict[str, Any] = read_json(job.folder / REPORT, "files", "seconds")
     for name, expected in report["files"].items():
         path = job.folder / name
+        if path.parent.name == TEST_FOLDER:
+            continue
         if not path.is_file() or sha256_of(path) != expected["sha256"]:
             raise DataError(
                 f"{path} {'has changed' if path.is_file() else 'is gone'} since the job wrote it; delete the "
                 f"folder {job.folder} to train it again."
             )
+    return report
+
+
+def report_of(job: Job, test_key: str) -> dict[str, Any] | None:
+    """Return the report of a finished job; None if one of its files is damaged: then the job is deleted.
+
+    Damaged predictions of a test table are deleted alone, so that they are made again.
+    """
+    try:
+        report = verify_job(job)
+    except DataError:
+        remove_damaged(job.folder, "the job is trained again")
+        return None
+    for path in (job.test_file(test_key), std_file(job.test_file(test_key))):
+        name = str(path.relative_to(job.folder))
+        try:
+            if (
+                path.is_file()
+                and name in report["files"]
+                and sha256_of(path) != report["files"][name]["sha256"]
+            ):
+                raise DataError("it has changed since the job wrote it")
+            if path.is_file():
+                read_table(path)
+        except DataError:
+            remove_damaged(path, "its rows are predicted again")
     return report
 
 

@@ -13,6 +13,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, REFIT_FOLD, read_prepared
 from competition.task import Task
-from core.errors import ConfigError, join_first
+from core.errors import ConfigError, DataError, join_first
 from core.files import PROJECT, content_digest, digest, read_json, sha256_of, table_digest
 from core.modules import closure, file_of
 from core.paths import Paths
@@ -318,11 +319,16 @@ def describe_retraining(plan: JobPlan) -> list[str]:
         if key is None:
             continue
         folder = plan.paths.root / "models" / stage / key
-        reports = [read_json(path) for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}"))]
+        reports = []
+        for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}")):
+            with suppress(DataError):  # a damaged one is of no use anyway
+                reports.append(read_json(path, "seconds", "made_by"))
+        if not reports:
+            continue
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
             f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
+            f"{_changes(reports[-1]['made_by'], plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.files import write_json
+from core.files import remove_damaged, sync, write_json
 from models.context import Context
 from models.job_folder import TRAINING, WEIGHTS, write_notes
 from models.targets import target_scale
@@ -286,11 +286,15 @@ class Checkpoint:
         """Restore all parts and the random generators from the file that an earlier process left.
 
         Returns:
-            The arguments of `save`; None if there is no file.
+            The arguments of `save`; None if there is no file that can be read.
         """
         if not self.path.exists():
             return None
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception:  # of any kind, by the bytes that are wrong
+            remove_damaged(self.path, "the job starts again")
+            return None
         for name in self.parts.keys() & state["parts"].keys():  # a GPU may have a scaler where a CPU had none
             self.parts[name].load_state_dict(state["parts"][name])
         torch.set_rng_state(state["generator"])
@@ -318,6 +322,7 @@ class Checkpoint:
         }
         temporary = self.path.with_suffix(".tmp")
         torch.save(state, temporary)
+        sync(temporary)
         os.replace(temporary, self.path)
         finished = time.monotonic()
         self.next_write = finished + max(SECONDS_BETWEEN_CHECKPOINTS, WRITES_BETWEEN * (finished - started))

@@ -156,7 +156,7 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
         return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
     n_words = np.mean([len(WORD.findall(value)) for value in sample])
     reason = f"{n_distinct} distinct values in {n_cells} cells"
-    is_long = n_words >= 3 and n_distinct > max(10, 0.2 * n_cells)
+    is_long = n_distinct > 10 and (n_words >= 5 or (n_words >= 3 and n_distinct > 0.2 * n_cells))
     if is_long or (n_words >= 2 and n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, {n_words:.1f} words on average")
     if n_distinct <= 0.5 * n_cells:

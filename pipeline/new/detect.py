@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from competition.cells import check_ids, describe_rows
-from competition.molecules import canonical_smiles, normalised_text
+from competition.cells import check_ids, describe_rows, molecule_cells
+from competition.clean import is_empty_text
+from competition.molecules import canonical_smiles
 from competition.task import class_names, match_columns
 from core.errors import DataError, join_first
 from core.files import read_text_table
@@ -78,19 +79,22 @@ class DetectedTables:
     def has_no_molecules(self) -> bool:
         """Whether an empty cell means no molecule: there are others in its row."""
         smiles = self.with_roles("smiles")
-        return len(smiles) > 1 and any((t[smiles] == "").any(axis=None) for t in (self.train, self.test))
+        cells = [molecule_cells(table[name]) for table in (self.train, self.test) for name in smiles]
+        return len(smiles) > 1 and any((column == "").any() for column in cells)
 
     @property
     def unreadable(self) -> str:
-        """Description of the rows with an unparsable molecule or an empty text; "" if there are none."""
+        """Description of the rows with an unparsable molecule, or with empty texts only; "" if there are none."""
         descriptions = []
         for where, table in (("train", self.train), ("test", self.test)):
             rows = pd.Series(False, table.index)
-            for name in self.with_roles("text"):
-                rows |= table[name].map(normalised_text) == ""
+            texts = self.with_roles("text")
+            if texts and self.inputs == texts:
+                rows |= is_empty_text(table[texts]).all(axis=1)
             for name in self.with_roles("smiles"):
-                is_no_molecule = (table[name].str.strip() == "") & self.has_no_molecules
-                rows |= table[name].map(canonical_smiles).isna() & ~is_no_molecule
+                cells = molecule_cells(table[name])
+                is_no_molecule = (cells == "") & self.has_no_molecules
+                rows |= cells.map(canonical_smiles).isna() & ~is_no_molecule
             if rows.any():
                 descriptions.append(
                     f"{rows.sum()} of {where}: {describe_rows(table, rows.to_numpy(), self.id)}"

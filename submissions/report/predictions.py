@@ -72,7 +72,8 @@ def prediction_section(run: Run) -> list[Element]:
     rows = np.flatnonzero(columns.has_fold)
     rows = rows[:: math.ceil(len(rows) / MAX_POINTS)]
     scatter = {}
-    for target, y, y_pred in zip(run.task.targets, columns.y[rows].T, predictions(run)[rows].T, strict=True):
+    truth, predicted = map(run.task.on_scale_of_levels, (columns.y[rows], predictions(run)[rows]))
+    for target, y, y_pred in zip(run.task.targets, truth.T, predicted.T, strict=True):
         ends = [np.nanmin(y), np.nanmax(y)]
         scatter[target] = [(ends, ends, "-"), (y_pred, y, ".")]
     return [
@@ -248,8 +249,7 @@ def largest_errors(run: Run) -> list[Element]:
 
 def _residuals(run: Run) -> pd.DataFrame:
     """Return truth, prediction and residual, with a line per row and target, sorted by row."""
-    y = run.columns.y
-    y_pred = predictions(run)
+    y, y_pred = map(run.task.on_scale_of_levels, (run.columns.y, predictions(run)))
     std = np.nanstd(y[run.columns.has_fold], axis=0)
     residuals = (y - y_pred) / np.where(std, std, np.nan)
     return pd.DataFrame(

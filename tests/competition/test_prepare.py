@@ -56,6 +56,23 @@ def test_a_broken_table_is_refused_and_the_place_reported(tmp_path, settings, wo
         prepared(tmp_path, **settings)
 
 
+@pytest.mark.parametrize(
+    ("others", "is_kept"), [({"numeric": ["n"]}, True), ({"text": ["t", "u"]}, True), ({}, False)]
+)
+def test_an_empty_text_beside_other_inputs_is_a_text(tmp_path, others, is_kept):
+    """A row is left out if all that it has are empty texts."""
+    train = ["id,t,u,n,y", *(f"{name},word {name},two words,{i},{i}" for i, name in enumerate("abdef"))]
+    rows = ["c, ,three words,1,4", "g,,,,2"]
+    settings = {"smiles": [], "text": ["t"], "unparsable": "drop", **others}
+    tables = prepared(tmp_path, [*train, *rows], "id,t,u,n t1,x,x,1 t2,,x,1", **settings)
+    kept = {*tables.train["id"]} & {"c", "g"}
+    has_numbers = "numeric" in others
+    assert kept == ({"c", "g"} if has_numbers else {"c"} if is_kept else set())
+    assert tables.test["id"].tolist() == (["t1", "t2"] if is_kept else ["t1"])
+    line = f"{len(kept) + 1} of {5 + len(kept) + 2} texts of t are empty"
+    assert (line in describe(tables.report)) == is_kept
+
+
 def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path):
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
     train = ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))]
@@ -98,9 +115,10 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reporte
     assert tables.report["dropped_train_ids"] == ["c"]
     train = third_row("c, ,4")
     assert prepared(tmp_path, train, unparsable="drop", **TEXT).train["id"].tolist() == list("abdef")
-    tables = prepared(tmp_path, train, empty_smiles="[Ar]")
-    assert tables.train["SMILES"].tolist()[1:3] == ["CCC", "[Ar]"]
-    assert "1 empty molecules are read as empty_smiles" in describe(tables.report)
+    for cell in (" ", "nan", "None", "N/A", "-"):
+        tables = prepared(tmp_path, third_row(f"c,{cell},4"), empty_smiles="[Ar]")
+        assert tables.train["SMILES"].tolist()[1:3] == ["CCC", "[Ar]"]
+        assert "1 empty molecules are read as empty_smiles" in describe(tables.report)
     config = load_competition(str(write_small(tmp_path, unparsable="drop")))
     config.train.unlink()  # a new test table is cleaned alike without it
     (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\nh2,nothing\n")

@@ -47,6 +47,15 @@ def test_what_is_scored_is_written_in_the_layout_of_the_sample_and_read_back(tas
     np.testing.assert_array_equal(from_submission_columns(task, table.astype(str)), scored)
 
 
+def test_ordinal_labels_and_predictions_are_shown_on_the_scale_of_levels_that_are_numbers():
+    counted = np.array([[0.0], [0.5], [2.0], [np.nan]])
+    stars = task("ordinal", "quadratic_kappa", ["1", "2", "5"])
+    np.testing.assert_array_equal(stars.on_scale_of_levels(counted), [[1], [1.5], [5], [np.nan]])
+    grades = task("ordinal", "quadratic_kappa", ["low", "middle", "high"])
+    for other in (grades, task("regression", "rmse", [])):
+        np.testing.assert_array_equal(other.on_scale_of_levels(counted), counted)
+
+
 def test_of_equally_probable_classes_the_first_are_written():
     named = task("multiclass", "map_at_2", ABC)
     assert named.outputs == ["y=a", "y=b", "y=c"]

@@ -46,13 +46,17 @@ ALL = "2 1 1 6 3 1"
 """Calls for two test rows and six training rows. Each table is checked on half of its rows, and on one."""
 
 
+CHECKED = "2 3"
+"""Calls for rows of each table whose features are kept, to see that they are still the same."""
+
+
 def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path):
     assert calls(path) == (ALL, 6)
-    assert calls(path) == ("", 6)
+    assert calls(path) == (CHECKED, 6)
     assert "columns of competition.features: n" in prepared(path).report["said"]
     path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,CCBr\nt3,CCCCC\nt4,CCO\n")
     path.with_name("sample.csv").write_text("id,y\nt1,0\nt2,0\nt3,0\nt4,0\n")
-    assert calls(path) == ("1 1 1", 6)
+    assert calls(path) == ("3 1 1 1 3", 6)
 
 
 def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_features_again(
@@ -68,13 +72,23 @@ def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_fea
         assert calls(path) == (ALL, feature)
 
 
+def test_other_numbers_than_those_kept_make_all_features_new_whatever_changed_them(path, capsys):
+    """The code does not name the file in one string, so that its content is not known to have changed."""
+    path.with_name("mine.py").write_text(CODE.replace('"scale.txt"', '"scale" + ".txt"'))
+    assert calls(path)[1] == 6
+    path.with_name("scale.txt").write_text("5")
+    assert calls(path)[1] == 15
+    assert "WARNING: mine.py:make returns other numbers than in an earlier command" in capsys.readouterr().out
+    assert calls(path) == (CHECKED, 15)
+
+
 @pytest.mark.parametrize(
     ("result", "words"),
     [
         ("table['SMILES'].str.len().rank().to_frame()", "different numbers when other rows are missing"),
         ("table['absent']", "must return a table of numbers .*KeyError"),
         ("{'n': [None] * len(table)}", "returned only missing values"),
-        ("{'n': [float('inf')] * len(table)}", "returned only missing values, or infinite ones"),
+        ("{'n': [float('inf')] * len(table)}", "returned . infinite values, in n"),
     ],
 )
 def test_a_function_that_cannot_be_trusted_is_refused(path, result, words):
@@ -94,7 +108,7 @@ def test_what_was_computed_before_a_failure_is_kept(path, monkeypatch):
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         prepared(path)
     monkeypatch.delenv("FAIL")
-    assert calls(path)[0] == "2 1 1"  # two of six rows
+    assert calls(path)[0] == f"{CHECKED} 2 1 1"  # the last are two of six rows
 
 
 def test_a_function_that_writes_a_file_that_it_names_is_warned_of(path, capsys):

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.errors import DataError
-from models.inputs.cache import Cache
+from models.inputs.cache import Cache, _index_of_folder
 
 
 @pytest.fixture
@@ -38,12 +37,19 @@ def test_arrays_are_in_the_requested_order_and_each_is_computed_once_by_all_proc
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
 
 
-def test_the_message_on_a_damaged_shard_contains_its_name(cache):
-    cache.compute_shard(["CO"])
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_a_damaged_shard_is_deleted_with_a_line_and_computed_again(cache, calls, capsys, is_indexed):
+    before = cache.load(["CO", "CCO"])
     shard = next(cache.folder.glob("*.npz"))
+    _index_of_folder.cache_clear()  # as in another process
+    if is_indexed:
+        assert cache.missing(["CO"]) == []
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(DataError, match=f"{shard.name} is a damaged file of the cache"):
-        cache.load(["CO"])
+    np.testing.assert_array_equal(cache.load(["CO", "CCO"])[1], before[1])
+    assert calls == ["CCO", "CO"] * 2
+    assert f"{shard.name} is damaged" in capsys.readouterr().out
+    _index_of_folder.cache_clear()
+    assert cache.missing(["CO", "CCO"]) == []
 
 
 def test_other_settings_or_code_have_another_folder(tmp_path):

@@ -32,6 +32,24 @@ def test_numbers_are_standardised_within_the_training_range_and_have_indicators_
     assert scaled_matrix(test, tmp_path) == pytest.approx(np.array(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize("ranked", [[], ["numbers"]])
+def test_small_differences_of_large_numbers_are_not_lost(ranked, tmp_path):
+    """Such as total energies, dates in seconds and counters."""
+    z = np.array([0.0, 1.0, 0.0, 1.0])
+    train = numbers(-40518.5 + 2e-5 * z, 1e9 + z, 1e12 + 1000 * z, z)
+    fit_scaling(train, tmp_path, ranked)
+    scaled = scaled_matrix(train, tmp_path)
+    assert scaled == pytest.approx(np.tile(scaled[:, 3:], 4), abs=1e-3)
+    assert np.ptp(scaled[:, 3]) > 0.9
+
+
+def test_categories_are_those_of_their_column_whatever_its_name(tmp_path):
+    names = ["c", "c.npy", "numbers medians"]
+    table = pd.DataFrame([["a", "p", "x"], ["b", "q", "x"]], columns=names)
+    fit_scaling({"categories": table}, tmp_path)
+    assert scaled_matrix({"categories": table}, tmp_path).tolist() == [[1, 0, 1, 0, 1], [0, 1, 0, 1, 1]]
+
+
 def test_an_outlier_of_the_training_rows_is_clipped_and_huge_numbers_are_finite(tmp_path):
     """Among 100 equal numbers, another one is ten standard deviations from the mean."""
     train = numbers([0.0] * 100 + [1.0], [-3e38, 3e38] * 50 + [0.0])

@@ -191,7 +191,7 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
 def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(
     tmp_path,
 ):
-    texts = {"text": ["x"], "numeric": ["z"], "unparsable": "drop", "submission_columns": ["H", "D"]}
+    texts = {"text": ["x"], "numeric": [], "unparsable": "drop", "submission_columns": ["H", "D"]}
     path = fake_competition(tmp_path, competition=texts, submissions={"stack": False})
     test, sample = (read_text_table(tmp_path / f"{name}.csv") for name in ("test", "sample_submission"))
     write_table(tmp_path / "test.csv", test.assign(x=test["x"].where(test.index != 4, "")))

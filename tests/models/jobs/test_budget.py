@@ -6,9 +6,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from core.files import write_json
+from core.files import write_json, write_table
 from models.job_folder import PROGRESS
 from models.jobs import budget as budget_module
 from models.jobs import pace as pace_module
@@ -89,8 +90,7 @@ class Machine(FakeProcesses):
         if job.title in self.fails:
             return write_failure(job.folder, JobResult(job.title, "failed", "error", "ValueError: no"))
         write_json(job.folder / "report.json", {"seconds": seconds, "files": {}})
-        job.test_file(jobs.test_key).parent.mkdir()
-        job.test_file(jobs.test_key).touch()
+        write_table(job.test_file(jobs.test_key), pd.DataFrame({"id": ["a"]}))
         return JobResult(job.title, seconds=seconds, lines=("",))
 
     def progress(self, folder):
@@ -271,6 +271,15 @@ def test_after_a_kill_the_same_command_goes_on_with_the_same_epochs_and_after_th
     lines = capsys.readouterr().out.splitlines()[-2:]
     assert lines == ["stage trees  15 of 15 jobs are finished", HAS_ENDED]
     assert trained(spent(job_plan, machine_of(seconds), 400)).startswith("net: 10 epochs, 0")
+
+
+def test_other_seeds_after_an_ended_budget_are_trained(tmp_path, machine_of):
+    seconds = by_epoch(trees=10)
+    spent(plan_of(tmp_path, "trees"), machine_of(seconds), 300)
+    for seeds in ([7], [11, 12, 13, 14, 15, 16]):
+        job_plan = planned(tmp_path, stages={"trees": {**TREES, "seeds": seeds}})
+        budget = spent(job_plan, machine_of(seconds), 300)
+        assert trained(budget).startswith(f"trees: {seeds[0]}")
 
 
 def test_what_another_command_has_finished_counts_even_if_no_time_is_left(tmp_path, machine_of):

@@ -39,6 +39,8 @@ def column(cells, name="column", test=None):
         (many("sample {} looked rather dull today"), "c", "text"),
         (",".join("你好世界今天天气不错" + chr(0x4E00 + i) for i in range(20)), "c", "text"),
         (",".join(f"{ring}>>{ring}O" for ring in RINGS.split(",")), "c", "text"),
+        (",".join([many("what does w{} mean in this")] * 9), "question", "text"),
+        (",".join(["I agree with this sentence,I do not agree with it"] * 90), "question", "categorical"),
         (NUMBERS, "c", "numeric"),
         ("1.5,NA,,nan,-2e3", "c", "numeric"),
         (many("{}1"), "mass", "numeric"),
