@@ -23,7 +23,7 @@ from core.paths import Paths
 from core.user_code import data_files, with_helpers
 from core.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
-from models.job_folder import REPORT
+from models.job_folder import REPORT, TEST_FOLDER
 from models.jobs.job_files import verify_job
 from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
@@ -45,7 +45,7 @@ SLUGS = {"prediction": ("pack", "offline"), "training": ("training", "train")}
 """Purpose -> suffixes of the names of the data set and the notebook."""
 CPU = "cpu"
 GPU = "NvidiaTeslaT4"
-NOT_READ = ("oof", "notes.json", "losses.csv")
+NOT_READ = (f"{TEST_FOLDER}/", "oof", "notes.json", "losses.csv")
 """Prefixes of the files of a job that prediction does not read."""
 
 
