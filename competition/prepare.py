@@ -4,13 +4,10 @@ Reads: train, test and sample_submission of the YAML. Never the answers.
 Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
 """
 
-import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from competition.cells import (
@@ -29,25 +26,19 @@ from competition.clean import (
     with_user_features,
 )
 from competition.config import CompetitionConfig
-from competition.dataset import FEATURE, FOLD, INPUT_KEY, TIME, WEIGHT
+from competition.dataset import FEATURE, FOLD, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
 from competition.labels import describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
 from competition.molecules import (
-    MAX_ATOMS,
     canonical_smiles,
-    is_large,
-    normalised_text,
-    standardise_molecules,
 )
+from competition.summary import describe_clean_tables
 from competition.task import class_name, class_numbers
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError, join_first
 from core.files import as_json, as_parquet, read_text_table, write_atomically
 from core.paths import Paths
-
-MAX_FLOAT32 = 3.4e38
-"""Largest number that stages read."""
 
 
 class Prepared(NamedTuple):
@@ -73,7 +64,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     labels = parse_labels(raw, config.columns.labels, config, config.train)
     train, dropped_train = _clean_train(raw, labels.table, config)
     summary = [
-        *_summarize(train, test, config),
+        *describe_clean_tables(train, test, config),
         *describe_censored(labels, config, config.train.name),
         *describe_raw_inputs(raw, config, config.train.name),
         *describe_raw_inputs(raw_test, config, config.test.name),
@@ -282,130 +273,6 @@ def _describe_codes(sample: pd.DataFrame, config: CompetitionConfig) -> Iterator
             f"{join_first(config.classes, str)}; {written}. If numbers are expected, set {by_label}the number of each "
             f"class, such as classes: {{{config.classes[0]}: 0, {config.classes[1]}: 1}}."
         )
-
-
-def _summarize(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield lines about the clean tables."""
-    yield f"{len(train)} training rows, {len(test)} test rows"
-    yield from _describe_large_molecules(train, test, config)
-    yield from _describe_texts(train, test, config)
-    if config.classes:
-        yield from _class_lines(train, config)
-    repeated = train[INPUT_KEY].duplicated()
-    if repeated.any():
-        labels = train[config.targets]
-        first = labels.groupby(train[INPUT_KEY]).transform("first")
-        n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
-        yield (
-            f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the input of "
-            f"another row (they share its fold), {n_other} of them with another label"
-        )
-    n_in_train = test[INPUT_KEY].isin(train[INPUT_KEY]).sum()
-    if n_in_train:
-        warning = "WARNING: " if config.smiles or config.text else ""  # few categories repeat by design
-        yield f"{warning}{n_in_train} test rows have an input that is also in the training table"
-    placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
-    if placeholder:
-        placeholder = standardise_molecules([placeholder], config.standardise)[0]
-    molecules = pd.concat([train, test])[config.smiles]
-    n_empty = (molecules == placeholder).sum().sum()
-    if n_empty:
-        yield f"{n_empty} empty molecules are read as empty_smiles"
-    for name in config.numeric:
-        n_huge = (pd.concat([train, test])[name].abs() > MAX_FLOAT32).sum()
-        if n_huge:
-            yield f"WARNING: {n_huge} numbers of {name} are beyond {MAX_FLOAT32:.0e}, and are clipped to it"
-    n_missing = {name: train[name].isna().sum() for name in config.targets}
-    missing = [f"{name} {n}" for name, n in n_missing.items() if n]
-    if missing:
-        yield f"missing labels: {join_first(missing, str)}"
-    constant = [name for name in [*config.inputs, *config.targets] if train[name].nunique() <= 1]
-    if constant:
-        yield f"columns with only one value: {join_first(constant, str)}"
-    if not config.classes:
-        binary = [name for name in config.targets if set(train[name].dropna()) == {0, 1}]
-        if binary:
-            yield (
-                f"only 0 and 1 in {join_first(binary, str)}, which is predicted by regression; for "
-                "probabilities set problem_type: binary or multilabel, and a metric of classification"
-            )
-
-
-def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield lines about empty texts, and about those without n-grams, which are in at least two training rows."""
-    n_rows = len(train) + len(test)
-    for name in config.text:
-        n_empty = (pd.concat([train, test])[name].str.strip() == "").sum()
-        if n_empty:
-            yield f"{n_empty} of {n_rows} texts of {name} are empty"
-        n_words = _count_alone(train[name], test[name], r"\w\w+")
-        if n_words > 0.1 * n_rows:
-            common = f"have no word of {name} in common with other rows"
-            yield f"{n_words} of {n_rows} rows {common}; their characters are features"
-        n_characters = _count_alone(train[name], test[name], r"\S")
-        if n_characters:
-            common = f"have no character of {name} in common with other rows"
-            yield f"WARNING: {n_characters} of {n_rows} rows {common}, and so no features of trees and regressors"
-
-
-def _count_alone(train: pd.Series, test: pd.Series, pattern: str) -> int:
-    """Return the number of texts, without the empty ones, in which no match of a pattern is in two training texts."""
-
-    def parts(text: str) -> set[str]:
-        return {*re.findall(pattern, text.lower())}
-
-    n_texts = Counter(part for text in train for part in parts(text))
-    texts = [text for text in pd.concat([train, test]) if text.strip()]
-    return sum(all(n_texts[part] < 2 for part in parts(text)) for text in texts)
-
-
-def _describe_large_molecules(
-    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
-) -> Iterator[str]:
-    """Yield a warning if some features of molecules with very many atoms are not computed."""
-    rows = pd.concat([train, test])
-    large = rows[config.id][rows[config.smiles].map(is_large).any(axis=1)]
-    if len(large):
-        yield (
-            f"WARNING: {len(large)} rows have a molecule with more than {MAX_ATOMS} atoms: {join_first(large)}. "
-            "They get no descriptors, atom pairs, Avalon or ErG fingerprints or MiniMol features; each is its own "
-            "scaffold"
-        )
-
-
-def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield the number of rows of each class, and warnings about classes that are probably others."""
-    by_form: dict[str, list[str]] = {}
-    for label in config.classes:
-        by_form.setdefault(normalised_text(label), []).append(label)
-    alike = [" and ".join(labels) for labels in by_form.values() if len(labels) > 1]
-    if alike:
-        yield f"WARNING: classes that differ only in case or whitespace: {join_first(alike, str)}. Unify them."
-    words = {label: label.split() for label in config.classes}
-    split = {
-        label: words[label] if {*words[label]} <= {*config.classes} else re.split("[,;|]", label)
-        for label in config.classes
-    }
-    lists = [label for label, parts in split.items() if len(parts) > 1]
-    parts = {part.strip() for parts in split.values() for part in parts}
-    if len(parts) < len(config.classes) and len(lists) > 1:
-        yield (
-            f"WARNING: {len(lists)} classes are lists of {len(parts)} labels, such as {lists[0]!r}. To predict each "
-            "label by itself, make a column of 0 and 1 of it."
-        )
-    y = train[config.targets]
-    if len(config.targets) > 2 and set(np.unique(y.sum(axis=1))) == {1.0} and y.notna().all(axis=None):
-        yield (
-            f"WARNING: exactly one of {join_first(config.targets)} is 1 in every row. If a row has one class, make one "
-            "column of classes (problem_type: multiclass), and name the sample's columns in submission_columns."
-        )
-    for name in config.targets:
-        counts = [f"{label} {(train[name] == index).sum()}" for index, label in enumerate(config.classes)]
-        yield f"{name}: {join_first(counts, str)}"
-    if config.problem_type in ("binary", "multilabel"):
-        yield f"problem_type {config.problem_type}, where {config.classes[1]!r} is the positive class"
-    else:
-        yield f"problem_type {config.problem_type}"
 
 
 def describe(report: dict[str, Any]) -> str:

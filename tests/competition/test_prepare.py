@@ -73,6 +73,14 @@ def test_an_empty_text_beside_other_inputs_is_a_text(tmp_path, others, is_kept):
     assert (line in describe(tables.report)) == is_kept
 
 
+@pytest.mark.parametrize(("in_test", "is_said"), [("", True), ("2", False)])
+def test_a_number_that_no_test_row_has_is_warned_of(tmp_path, in_test, is_said):
+    train = ["id,SMILES,n,y", *(f"m{i},{'C' * (i + 1)},{i},{i}" for i in range(4)), "m4,CO,,1"]
+    tables = prepared(tmp_path, train, f"id,SMILES,n t1,CN,{in_test} t2,CCN,", numeric=["n"])
+    line = "WARNING: n is a number in 4 training rows, and empty in all test rows"
+    assert (line in describe(tables.report)) == is_said
+
+
 def test_labels_may_be_missing_ids_keep_their_zeros_and_texts_their_na(tmp_path):
     labels = ["1.5", "", "NA", "NaN", " null ", "-2e1"]
     train = ["id,SMILES,y", *(f"{i},{'C' * (i + 1)},{y}" for i, y in enumerate(labels))]
