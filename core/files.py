@@ -112,7 +112,9 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full.") from None
-    except (ValueError, pa.ArrowException) as error:
+    except (ValueError, OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system; pyarrow's have no number
+            raise
         raise DataError(
             f"{path} is broken ({' '.join(str(error).split())}); delete it and run again."
         ) from None
@@ -126,6 +128,8 @@ def read_json(path: Path, *keys: str) -> Any:
     """
     with _read_errors(path):
         value = json.loads(path.read_text(encoding="utf-8"))
+        if keys and not isinstance(value, dict):
+            raise ValueError("it is no object")
         missing = [key for key in keys if key not in value]
         if missing:
             raise ValueError(f"missing keys: {', '.join(missing)}")

@@ -66,19 +66,23 @@ from submissions.submission_file import write_submission
 def build(run: Run, level: Level = Level.FULL) -> list[str]:
     """Build the files of a run, or keep them if they are of this level or a later one; return lines to print.
 
-    They are also kept if those of this level have a worse cross-fitted score.
+    They are also kept if those of this level have a worse cross-fitted score. Files of this level are built again if
+    another shift was measured since, from which the expected score is.
     """
     before = run.built
-    if before is None or not before.tried.includes(level):
+    has_other_shift = before is not None and before.tried == level and before.shift != run.digest_of_shift
+    if before is None or has_other_shift or not before.tried.includes(level):
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1):
             selection = select_candidate(run.columns, run.columns.test, level.limit(run.config.submissions))
-            if before is not None and _is_worse(run, selection, before):
+            if before is not None and not has_other_shift and _is_worse(run, selection, before):
                 write_manifest(run.folder, before.model_copy(update={"tried": level}))
             else:
                 with replaced(run.folder) as folder:
                     _write_files(run, folder, selection, level)
-        vars(run).pop("manifest", None)  # that of an earlier level
+    elif before.left_out != list(run.left_out):
+        write_manifest(run.folder, before.model_copy(update={"left_out": list(run.left_out)}))
+    vars(run).pop("manifest", None)  # as it was read before
     scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
         *run.manifest.remarks,

@@ -64,7 +64,7 @@ class Run:
 
     Attributes:
         name: digest of the configuration, the tables and the keys of the jobs.
-        made_from: digest of predictions, code, packages, and of what is left out.
+        made_from: digest of predictions, code and packages.
         left_out: requested stages and seeds that are not in `config` and `plan`.
         budget: seconds of the command that built the run; None if it had no budget.
     """
@@ -147,8 +147,7 @@ class Run:
             manifest = verify_files(self.folder)
         except DataError:
             return None
-        of_files = [manifest.run, manifest.made_from, manifest.shift]
-        return manifest if of_files == [self.name, self.made_from, self.digest_of_shift] else None
+        return manifest if (manifest.run, manifest.made_from) == (self.name, self.made_from) else None
 
     @property
     def digest_of_shift(self) -> str | None:
@@ -194,7 +193,7 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     name = digest(content if has_all_folds else {**content, "folds": folds}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
     code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
-    made_from = digest([code, package_versions(), predictions, list(map(str, left_out))])
+    made_from = digest([code, package_versions(), predictions])
     folder = plan.paths.run(name if has_all_folds else SO_FAR)
     return Run(name, made_from, folder, config, plan, left_out)
 

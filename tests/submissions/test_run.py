@@ -121,6 +121,23 @@ def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_w
         assert contents(built(done).folder) == before, lost
 
 
+def test_a_full_submission_stays_when_another_budget_leaves_out_something_else(done, monkeypatch):
+    """As a shorter budget does, whose first level is the mean; only run.json says what was left out."""
+    run = run_of(done)
+    before = contents(run.folder)
+    left_out = [LeftOut("network", None, "time", "its 3 jobs need about 2 min more")]
+    shorter = replace(run_of(done), left_out=left_out)
+    monkeypatch.delattr(build_step, "select_candidate")
+    for level in (Level.MEAN, Level.BLEND, Level.FULL):
+        build(shorter, level)
+    after = contents(run.folder)
+    assert {name for name in before if after[name] != before[name]} == {"run.json"}
+    manifest = run_of(done).manifest
+    assert (manifest.left_out, manifest.level) == (left_out, Level.FULL)
+    build(run_of(done), Level.FULL)
+    assert contents(run.folder) == before
+
+
 def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was(done, monkeypatch):
     run = run_of(done)
     before = contents(run.paths.latest_run.parent)
