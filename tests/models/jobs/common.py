@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 from competition.config import load_competition
+from core.cli import SIGNALS
 from core.files import PROJECT, sha256_of
 from core.overrides import NO_OVERRIDES, Overrides
 from core.paths import Paths
@@ -116,12 +117,18 @@ def counted(folder, seconds=0.0, seeds=2):
     return write_competition(folder, *mixed_tables(), stages=stages)
 
 
+def _reset_signals():
+    """Tests in the background ignore some of them, and a process starts with those of its parent."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(path, *options):
     """A driver: `./run.sh train`, in a process group of its own."""
     return subprocess.Popen(
         ["./run.sh", "train", str(path), *options],
         cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+        preexec_fn=_reset_signals,
     )  # fmt: skip
 
 
