@@ -75,7 +75,7 @@ def clean_inputs(
         dropped |= is_invalid
     clean[config.text] = table[config.text]
     if config.text and config.inputs == config.text:  # beside other inputs, an empty text is a text
-        is_empty = is_empty_text(table[config.text]).all(axis=1).to_numpy()
+        is_empty = table[config.text].apply(is_empty_text).all(axis=1).to_numpy()
         if config.unparsable == "error":
             raise_if_any(table, is_empty, config.text[0], config.id, where, "empty texts", f"{advice}.")
         dropped |= is_empty
@@ -99,9 +99,9 @@ def clean_inputs(
     return clean, dropped
 
 
-def is_empty_text(texts: pd.DataFrame) -> pd.DataFrame:
-    """Return a mask (n_rows, n_columns) of texts without a character."""
-    return texts.apply(lambda column: column.map(normalised_text) == "")
+def is_empty_text(texts: pd.Series) -> pd.Series:
+    """Return a mask of texts without a character."""
+    return texts.map(normalised_text) == ""
 
 
 def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:

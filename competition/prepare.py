@@ -30,9 +30,7 @@ from competition.dataset import FEATURE, FOLD, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
 from competition.labels import describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
-from competition.molecules import (
-    canonical_smiles,
-)
+from competition.molecules import canonical_smiles
 from competition.summary import describe_clean_tables
 from competition.task import class_name, class_numbers
 from core import cli

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from competition.clean import is_empty_text
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import (
@@ -81,7 +82,7 @@ def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: Competition
     """Yield lines about empty texts, and about those without n-grams, which are in at least two training rows."""
     n_rows = len(train) + len(test)
     for name in config.text:
-        n_empty = (pd.concat([train, test])[name].str.strip() == "").sum()
+        n_empty = is_empty_text(pd.concat([train, test])[name]).sum()
         if n_empty:
             yield f"{n_empty} of {n_rows} texts of {name} are empty"
         n_words = _count_alone(train[name], test[name], r"\w\w+")

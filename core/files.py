@@ -63,6 +63,14 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def is_of_system(error: Exception) -> bool:
+    """Return whether reading failed by the system or for lack of memory, and not by the content of the file.
+
+    An OSError that a library raises for the content has no number.
+    """
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+
+
 def remove_damaged(path: Path, remedy: str) -> None:
     """Delete a file or folder of an earlier process that cannot be read, and print it.
 
@@ -113,7 +121,7 @@ def _read_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full.") from None
     except (ValueError, OSError, pa.ArrowException) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the system; pyarrow's have no number
+        if is_of_system(error):
             raise
         raise DataError(
             f"{path} is broken ({' '.join(str(error).split())}); delete it and run again."
@@ -129,7 +137,7 @@ def read_json(path: Path, *keys: str) -> Any:
     with _read_errors(path):
         value = json.loads(path.read_text(encoding="utf-8"))
         if keys and not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         missing = [key for key in keys if key not in value]
         if missing:
             raise ValueError(f"missing keys: {', '.join(missing)}")

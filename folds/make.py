@@ -63,12 +63,8 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
     others = pd.concat([extra, tables.test], ignore_index=True)
     other_groups = groups_outside_folds(config, train_rows, groups, others, competition)
     extra_groups, test_groups = other_groups[: len(extra)], other_groups[len(extra) :]
-    of_train = pd.DataFrame(
-        {
-            FOLD: np.append(folds, np.full(len(extra), -1)),
-            GROUP: np.append(groups, extra_groups),
-        }
-    )
+    all_folds = np.append(folds, np.full(len(extra), -1))
+    of_train = pd.DataFrame({FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
     of_test = pd.DataFrame({GROUP: test_groups})
     report["columns"] = [content_digest(of_train), content_digest(of_test)]
     return _with_folds(tables, of_train, of_test, report)

@@ -66,22 +66,21 @@ from submissions.submission_file import write_submission
 def build(run: Run, level: Level = Level.FULL) -> list[str]:
     """Build the files of a run, or keep them if they are of this level or a later one; return lines to print.
 
-    They are also kept if those of this level have a worse cross-fitted score. Files of this level are built again if
-    another shift was measured since, from which the expected score is.
+    They are also kept if those of this level have a worse cross-fitted score.
     """
     before = run.built
-    has_other_shift = before is not None and before.tried == level and before.shift != run.digest_of_shift
-    if before is None or has_other_shift or not before.tried.includes(level):
+    kept = before if before is not None and _covers(run, before, level) else None
+    if kept is None:
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1):
             selection = select_candidate(run.columns, run.columns.test, level.limit(run.config.submissions))
-            if before is not None and not has_other_shift and _is_worse(run, selection, before):
-                write_manifest(run.folder, before.model_copy(update={"tried": level}))
+            if before is not None and before.tried != level and _is_worse(run, selection, before):
+                kept = before.model_copy(update={"tried": level})
             else:
                 with replaced(run.folder) as folder:
                     _write_files(run, folder, selection, level)
-    elif before.left_out != list(run.left_out):
-        write_manifest(run.folder, before.model_copy(update={"left_out": list(run.left_out)}))
+    if kept is not None:
+        write_manifest(run.folder, kept.model_copy(update={"left_out": list(run.left_out)}))
     vars(run).pop("manifest", None)  # as it was read before
     scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
@@ -91,6 +90,14 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
         *publish(run),
     ]
+
+
+def _covers(run: Run, built: Manifest, level: Level) -> bool:
+    """Return whether files are of a level or a later one.
+
+    Those of this level also need the shift that was measured last, on which their expected score depends.
+    """
+    return built.tried.includes(level) and (built.tried != level or built.shift == run.digest_of_shift)
 
 
 def _is_worse(run: Run, selection: Selection, before: Manifest) -> bool:

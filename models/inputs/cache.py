@@ -19,7 +19,7 @@ import rdkit
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
-from core.files import digest, remove_damaged, write_atomically
+from core.files import digest, is_of_system, remove_damaged, write_atomically
 from core.modules import code_digest_of, file_of
 
 Array = NDArray[np.float32]  # `core.types.Array` is float64
@@ -134,6 +134,10 @@ def _read(shard: Path, *names: str) -> dict[str, Any]:
     try:
         with np.load(shard) as arrays:
             return {name: arrays[name].tolist() if name == "keys" else arrays[name] for name in names}
-    except Exception:  # of any kind, by the bytes that are wrong
+    except FileNotFoundError:  # another process has deleted it
+        return {}
+    except Exception as error:  # of any kind, by the bytes that are wrong
+        if is_of_system(error):
+            raise
         remove_damaged(shard, "its entries are computed again")
         return {}

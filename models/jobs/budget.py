@@ -134,7 +134,6 @@ class Budget:
             job_timeout: seconds after which a running job fails.
 
         Raises:
-            DataError: if a finished job was changed.
             DiskFull: if a worker cannot write.
         """
         self.on_seed = on_seed

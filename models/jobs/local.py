@@ -148,7 +148,7 @@ class LocalExecutor:
         resource tracker of loky prints a warning about a leaked semaphore.
         """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
-        with _signals_ignored():
+        with _ignored(*SIGNALS):
             for slot in slots:
                 slot.pool.shutdown(wait=True, kill_workers=True)
             for thread in threading.enumerate():
@@ -160,9 +160,9 @@ class LocalExecutor:
     def _call(self, slot: Slot, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         """Call a function in a worker.
 
-        Its process starts with SIGNALS ignored, since the driver handles them and ends its workers.
+        Its process starts with SIGINT ignored, since the driver handles Ctrl-C and ends its workers.
         """
-        with _signals_ignored():
+        with _ignored(signal.SIGINT):
             return slot.pool.submit(function, *arguments)
 
     def _slot(self, card: str) -> Slot:
@@ -229,12 +229,12 @@ class LocalExecutor:
 
 
 @contextmanager
-def _signals_ignored() -> Iterator[None]:
-    """Ignore SIGNALS in this process and in processes that it starts meanwhile; only in the main thread."""
+def _ignored(*signals: signal.Signals) -> Iterator[None]:
+    """Ignore signals in this process and in processes that it starts meanwhile; only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = [(number, signal.signal(number, signal.SIG_IGN)) for number in SIGNALS]
+    handlers = [(number, signal.signal(number, signal.SIG_IGN)) for number in signals]
     try:
         yield
     finally:
@@ -243,9 +243,11 @@ def _signals_ignored() -> Iterator[None]:
 
 
 def _start_worker(driver: int) -> None:
-    """Prepare a worker: it ignores SIGNALS, and ends when its driver has ended for any reason."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """Prepare a worker: it ignores Ctrl-C, and ends when its driver has ended for any reason.
+
+    It does not ignore SIGTERM: processes of a user's stage would inherit that, and the stage could not end them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which Python reports when a worker is killed
 
     def end_with_driver() -> None:

@@ -322,13 +322,13 @@ def describe_retraining(plan: JobPlan) -> list[str]:
         reports = []
         for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}")):
             with suppress(DataError):  # a damaged one is of no use anyway
-                reports.append(read_json(path, "seconds", "made_by"))
+                reports.append(read_json(path, "seconds"))
         if not reports:
             continue
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
             f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{_changes(reports[-1]['made_by'], plan.made_by[stage])}; --reuse keeps them"
+            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 

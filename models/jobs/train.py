@@ -22,7 +22,7 @@ def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> d
         Job title -> how it ended, of the jobs that were not finished before.
 
     Raises:
-        DataError: if a finished job was changed, or jobs need other jobs that are not part of the plan.
+        DataError: if jobs need other jobs that are not part of the plan.
         DiskFull: if a worker cannot write.
     """
     results = Budget(plan, executor, Clock()).train(lambda: None, job_timeout)

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from core.files import remove_damaged, sync, write_json
+from core.files import is_of_system, remove_damaged, sync, write_json
 from models.context import Context
 from models.job_folder import TRAINING, WEIGHTS, write_notes
 from models.targets import target_scale
@@ -292,7 +292,9 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # of any kind, by the bytes that are wrong
+        except Exception as error:  # of any kind, by the bytes that are wrong
+            if is_of_system(error):
+                raise
             remove_damaged(self.path, "the job starts again")
             return None
         for name in self.parts.keys() & state["parts"].keys():  # a GPU may have a scaler where a CPU had none

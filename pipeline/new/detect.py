@@ -90,7 +90,7 @@ class DetectedTables:
             rows = pd.Series(False, table.index)
             texts = self.with_roles("text")
             if texts and self.inputs == texts:
-                rows |= is_empty_text(table[texts]).all(axis=1)
+                rows |= table[texts].apply(is_empty_text).all(axis=1)
             for name in self.with_roles("smiles"):
                 cells = molecule_cells(table[name])
                 is_no_molecule = (cells == "") & self.has_no_molecules

@@ -72,7 +72,8 @@ def prediction_section(run: Run) -> list[Element]:
     rows = np.flatnonzero(columns.has_fold)
     rows = rows[:: math.ceil(len(rows) / MAX_POINTS)]
     scatter = {}
-    truth, predicted = map(run.task.on_scale_of_levels, (columns.y[rows], predictions(run)[rows]))
+    truth = run.task.on_scale_of_levels(columns.y[rows])
+    predicted = run.task.on_scale_of_levels(predictions(run)[rows])
     for target, y, y_pred in zip(run.task.targets, truth.T, predicted.T, strict=True):
         ends = [np.nanmin(y), np.nanmax(y)]
         scatter[target] = [(ends, ends, "-"), (y_pred, y, ".")]
@@ -249,7 +250,8 @@ def largest_errors(run: Run) -> list[Element]:
 
 def _residuals(run: Run) -> pd.DataFrame:
     """Return truth, prediction and residual, with a line per row and target, sorted by row."""
-    y, y_pred = map(run.task.on_scale_of_levels, (run.columns.y, predictions(run)))
+    y = run.task.on_scale_of_levels(run.columns.y)
+    y_pred = run.task.on_scale_of_levels(predictions(run))
     std = np.nanstd(y[run.columns.has_fold], axis=0)
     residuals = (y - y_pred) / np.where(std, std, np.nan)
     return pd.DataFrame(

@@ -37,7 +37,7 @@ FLAGS = {
 }
 THRESHOLDS = {
     "multiclass": "number subtracted from the log-probability of a class",
-    "ordinal": "predicted mean from which a row gets this level (the lowest: any)",
+    "ordinal": "predicted mean from which a row gets this level; the lowest has none",
 }
 """Problem type -> meaning of the thresholds."""
 

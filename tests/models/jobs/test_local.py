@@ -1,5 +1,6 @@
 """Real worker processes: what they see, how they end, and that none outlives its driver."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -106,6 +107,22 @@ def test_running_tasks_end_with_their_processes_at_the_deadline(tmp_path):
     assert [(result.status, result.reason) for result in results.values()] == [("skipped", "time")] * 3
     for file in tmp_path.iterdir():
         require_gone(int(file.read_text().split()[0]))
+
+
+def terminate_process():
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()  # by SIGTERM
+    process.join(10)
+    is_alive = process.is_alive()
+    process.kill()
+    assert not is_alive
+
+
+def test_a_stage_can_end_processes_that_it_started():
+    with closing(LocalExecutor(1, cards=[])) as executor:
+        result = run(Queue([Task("stage", terminate_process)]), executor, "tasks")["stage"]
+    assert result.status == "ok", result.error
 
 
 @pytest.mark.parametrize(

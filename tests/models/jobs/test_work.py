@@ -14,7 +14,7 @@ from core.files import read_table, sha256_of, write_json
 from folds.make import read_folds
 from models.jobs import compute
 from models.jobs.job import Job, read_predictions, stage_oof, stage_test, write_predictions
-from models.jobs.job_files import start_attempt, verify_job, write_report
+from models.jobs.job_files import report_of, start_attempt, verify_job, write_report
 from models.jobs.progress import ProgressFile
 from models.jobs.run_job import run_job
 from models.stages import trees
@@ -220,3 +220,20 @@ def test_a_changed_or_missing_file_of_a_finished_job_is_an_error(tmp_path):
     (tmp_path / "weights").unlink()
     with pytest.raises(DataError, match="is gone"):
         verify_job(job)
+
+
+@pytest.mark.parametrize("damaged", ["{}", "{}_std"])
+def test_damaged_predictions_of_test_rows_are_made_again_with_their_standard_deviations(
+    tmp_path, capsys, damaged
+):
+    job = Job("s", 0, 0, tmp_path)
+    ids, numbers = ["a", "b"], np.ones((2, 1))
+    write_predictions(job.test_file("published"), ids, ["y"], numbers, numbers)
+    write_report(tmp_path, {"seconds": 1.0})
+    write_predictions(job.test_file("later"), ids, ["y"], numbers, numbers)
+    for key in ("published", "later"):
+        assert report_of(job, key) and job.has_predicted(key)
+        file = job.test_file(damaged.format(key))
+        file.write_bytes(file.read_bytes()[:50])
+        assert report_of(job, key) and not job.has_predicted(key)
+        assert "its rows are predicted again" in capsys.readouterr().out
