@@ -80,7 +80,9 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
                 with replaced(run.folder) as folder:
                     _write_files(run, folder, selection, level)
     if kept is not None:
-        write_manifest(run.folder, kept.model_copy(update={"left_out": list(run.left_out)}))
+        kept = kept.model_copy(update={"left_out": list(run.left_out)})
+        if kept != before:
+            write_manifest(run.folder, kept)
     vars(run).pop("manifest", None)  # as it was read before
     scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
