@@ -1,6 +1,6 @@
 """Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -86,7 +86,7 @@ def load_columns(config: Config, plan: JobPlan) -> Columns:
         columns[name] = stage_oof(plan.jobs_of_stage(name), labels.ids, labels.folds, task.outputs)
     names = sorted(columns, key=lambda name: (np.nanmin(columns[name]), np.nanmax(columns[name])))
     return Columns(
-        **vars(labels),
+        **{each.name: getattr(labels, each.name) for each in fields(labels) if each.init},
         preds=np.stack([columns[name] for name in names], axis=1),
         n_trials=config.submissions.trials,
         names=names,

@@ -13,7 +13,7 @@ import numpy as np
 from core.errors import DataError
 from core.text import format_duration, format_number, format_table
 from core.types import Array
-from submissions.blend.scoring import Scorer
+from submissions.blend.scoring import Scorer, describe_resamples
 from submissions.columns import training_labels
 from submissions.config import Config
 from submissions.manifest import MANIFEST, SO_FAR, Manifest, verify_files
@@ -76,10 +76,11 @@ def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: s
         return {"remarks": [f"{name} has other targets, rows or classes, and is not compared."]}
     pair = {each: scored[each] for each in (name, reference)}
     paired = on_both.compare(pair, reference).T[name]
+    remarks = [f"{name}: {line}" for line in describe_resamples(paired["n_resamples"])]
+    if n_rows < max(labels.on_rows_of(values).has_fold.sum() for values in pair.values()):
+        remarks.append(f"{name} is compared on the {n_rows} rows that both runs predict.")
     gains = {"gain": labels.gain(paired["difference"]), "standard_error": paired["standard_error"]}
-    if n_rows == max(labels.on_rows_of(values).has_fold.sum() for values in pair.values()):
-        return {**gains, "remarks": []}
-    return {**gains, "remarks": [f"{name} is compared on the {n_rows} rows that both runs predict."]}
+    return {**gains, "remarks": remarks}
 
 
 def _settings(run: Manifest) -> dict[str, Any]:

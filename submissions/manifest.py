@@ -24,6 +24,7 @@ from pydantic import BeforeValidator, ValidationError
 from core.errors import DataError
 from core.files import read_json, sha256_of, write_json
 from core.settings import StrictModel
+from submissions.blend.scoring import describe_resamples
 from submissions.levels import MISSING, Level
 
 MANIFEST = "run.json"
@@ -92,6 +93,8 @@ class Compared(StrictModel):
     """Bootstrap standard error of the score."""
     standard_error: Number
     """Bootstrap standard error of the difference."""
+    n_resamples: int | None = None
+    """Number of resamples of both; None in files of older versions."""
 
 
 class StageScores(Compared):
@@ -134,7 +137,7 @@ class ExpectedShift(StrictModel):
     factor: Number
     """How many times the error of rows like them is larger; None if that was not measured."""
     score: Number
-    """Score of rows like them; None if it was not measured."""
+    """Score of rows like them; None if it was not measured, or if the factor is 1."""
 
 
 class Expected(StrictModel):
@@ -221,12 +224,13 @@ class Manifest(StrictModel):
 
     @property
     def remarks(self) -> list[str]:
-        """A line per candidate, or other part, that is left out."""
+        """A line per candidate, or other part, that is left out, and one about a slow metric."""
+        lines = [*self.choice.failed, *describe_resamples(self.choice.submitted.n_resamples)]
         if self.level not in MISSING:
-            return self.choice.failed
+            return lines
         is_last = self.level is self.tried
         reason = "there was no time for them" if is_last else "with them the cross-fitted score is worse"
-        return [*self.choice.failed, f"{MISSING[self.level]} are left out: {reason}."]
+        return [*lines, f"{MISSING[self.level]} are left out: {reason}."]
 
     @property
     def metric(self) -> str:

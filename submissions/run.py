@@ -94,8 +94,13 @@ class Run:
 
     @cached_property
     def columns(self) -> Columns:
-        """Predictions of all stages and the labels; a DataError if they do not match the tables."""
-        return load_columns(self.config, self.plan)
+        """Predictions of all stages and the labels; a DataError if they do not match the tables.
+
+        Standard errors are of as many resamples as those of an earlier level of the run.
+        """
+        built = self.built
+        n_resamples = built.choice.submitted.n_resamples if built else None
+        return replace(load_columns(self.config, self.plan), n_resamples=n_resamples)
 
     @property
     def name_on_command_line(self) -> str:

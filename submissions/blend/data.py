@@ -162,13 +162,11 @@ class BlendData(Scorer):
         preds: columns (n_rows, n_models, n_outputs), out of fold; NaN only in fold -1.
         n_trials: Optuna trials for the two settings of the shrunk ridge.
         tuned: settings of each target that are used in place of tuned ones; empty to tune them.
-        memo: what was computed already.
     """
 
     preds: Array
     n_trials: int = 40
     tuned: tuple[dict[str, float], ...] = ()
-    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_models(self) -> int:

@@ -138,8 +138,14 @@ def fit_decision(
     def expected_counts(sweep: ThresholdSweep, grid: Array) -> Array:
         return expected_confusion(target_probabilities[sweep.target], sweep, grid)
 
+    scores_of_labels: dict[bytes, float] = {}  # a later pass meets the same labels again
+
     def score_of(candidate: Decision) -> float:
-        return metric(y, candidate.labels(levels).astype(np.float64), rows)
+        labels = candidate.labels(levels).astype(np.float64)
+        key = labels.tobytes()
+        if key not in scores_of_labels:
+            scores_of_labels[key] = metric(y, labels, rows)
+        return scores_of_labels[key]
 
     pooled_counts = {}  # cut -> expected confusion matrix of its target, for metrics that pool all targets
     if metric.pooled:

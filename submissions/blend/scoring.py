@@ -5,8 +5,11 @@ over the resamples is the standard error of that difference. Source: Efron and T
 the Bootstrap", 1993, chapters 6 and 16.
 """
 
+import math
+import time
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from hashlib import sha256
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +27,11 @@ MIN_RESAMPLES = 50
 """Number of resamples of large tables."""
 MAX_LABELS = 20_000_000
 """Labels of all resamples together, above which there are fewer."""
+FEW_RESAMPLES = 20
+"""Number of resamples for a slow metric, with which a standard error is known to 16 %."""
+SLOW_CALL = 0.02
+"""Seconds of a call from which a user-defined metric is slow. The time of most is far from it, so that a repeated
+command has the same number of resamples."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,6 +45,8 @@ class Scorer:
         ids: n_rows ids of the rows, with which tables of predictions are joined.
         rows: n_rows rows of the raw table, for a metric that takes them.
         seed: seed of the competition.
+        n_resamples: number of resamples; None if it depends on the number of labels and the time of the metric.
+        memo: what was computed already.
     """
 
     metric: Metric
@@ -47,6 +57,8 @@ class Scorer:
     ids: list[str] = field(default_factory=list)
     rows: pd.DataFrame | None = None
     seed: int = 0
+    n_resamples: int | None = None
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def has_fold(self) -> NDArray[np.bool_]:
@@ -89,7 +101,7 @@ class Scorer:
         return replace(self, folds=np.where(in_all, self.folds, -1))
 
     def resampled(self, scored: dict[str, Array], n_rows: int | None = None) -> pd.DataFrame:
-        """Score several predictions on the same bootstrap resamples of the rows with a fold.
+        """Score several predictions on the same bootstrap resamples of the rows with a fold, each of them once.
 
         Args:
             scored: name -> what the metric scores, (n_rows, n_scored).
@@ -99,14 +111,31 @@ class Scorer:
             (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has
             only one label in a resample, of which R2 has no meaning.
         """
+        known: dict[str, list[float]] = self.memo.setdefault(("resampled", n_rows), {})
+        keys = {name: sha256(values.tobytes()).hexdigest() for name, values in scored.items()}
+        new = {key: scored[name] for name, key in keys.items() if key not in known}
+        if new:
+            n_resamples = len(next(iter(known.values()))) if known else self.n_resamples
+            known.update(self._score_resamples(new, n_rows, n_resamples))
+        table = pd.DataFrame({name: known[key] for name, key in keys.items()})
+        return table.where(np.isfinite(table))
+
+    def _score_resamples(
+        self, scored: dict[str, Array], n_rows: int | None, n_resamples: int | None
+    ) -> dict[str, list[float]]:
+        """Return name -> score on each resample; FEW_RESAMPLES of them without a number, if the metric is slow."""
         scored_rows = np.flatnonzero(self.has_fold)
         groups = np.unique(self.groups[scored_rows], return_inverse=True)[1]
         n_groups = int(groups.max()) + 1
         n_drawn = n_groups if n_rows is None else max(1, round(n_rows / len(scored_rows) * n_groups))
         n_labels = len(scored_rows) * self.y.shape[1]
+        is_timed = n_resamples is None and self.metric.table_score is not None
         rng = np.random.default_rng(derive_seed(self.seed, "bootstrap"))
-        scores = []
-        for _ in range(int(np.clip(MAX_LABELS / n_labels, MIN_RESAMPLES, MAX_RESAMPLES))):
+        scores: list[list[float]] = []
+        fastest_call = math.inf
+        for number in range(n_resamples or int(np.clip(MAX_LABELS / n_labels, MIN_RESAMPLES, MAX_RESAMPLES))):
+            if number == FEW_RESAMPLES and is_timed and fastest_call > SLOW_CALL:
+                break
             drawn_groups = rng.integers(n_groups, size=n_drawn)
             counts = np.bincount(drawn_groups, minlength=n_groups)
             drawn = np.repeat(scored_rows, counts[groups])
@@ -114,9 +143,10 @@ class Scorer:
             if self.metric.types == REGRESSION and min(n_different) < 2:
                 scores.append([np.nan] * len(scored))
             else:
+                started = time.perf_counter()
                 scores.append([self.score_of_rows(drawn, values) for values in scored.values()])
-        table = pd.DataFrame(scores, columns=list(scored))
-        return table.where(np.isfinite(table))
+                fastest_call = min(fastest_call, (time.perf_counter() - started) / len(scored))
+        return {name: [of_resample[i] for of_resample in scores] for i, name in enumerate(scored)}
 
     def compare(self, scored: dict[str, Array], reference: str) -> pd.DataFrame:
         """Compare predictions, (n_rows, n_scored) each, with those of one name, in the unit of the metric.
@@ -124,7 +154,7 @@ class Scorer:
         Returns:
             A row per name with the columns `score`, `difference` (it minus the score of the reference), and
             their bootstrap standard errors `score_standard_error` and `standard_error`, which is 0 for the
-            reference.
+            reference, with their `n_resamples`.
         """
         scores = pd.Series({name: self.score(values) for name, values in scored.items()})
         resampled = self.resampled(scored)
@@ -135,5 +165,16 @@ class Scorer:
                 "difference": scores - scores[reference],
                 "score_standard_error": resampled.std(),
                 "standard_error": differences.std(),
+                "n_resamples": len(resampled),
             }
         )
+
+
+def describe_resamples(n_resamples: int | None) -> list[str]:
+    """Return a sentence if a slow metric has reduced the number of resamples; [] otherwise."""
+    if n_resamples != FEW_RESAMPLES:
+        return []
+    return [
+        f"A call of the metric takes more than {SLOW_CALL} s, so there are {FEW_RESAMPLES} bootstrap resamples instead "
+        f"of up to {MAX_RESAMPLES}."
+    ]

@@ -25,6 +25,7 @@ from core.files import read_text_table, write_table
 from core.paths import Paths
 from core.settings import StrictModel
 from core.text import format_number
+from submissions.blend.scoring import describe_resamples
 from submissions.columns import training_labels
 from submissions.manifest import (
     CANDIDATES_TABLE,
@@ -174,7 +175,7 @@ def page(competition: CompetitionConfig) -> str:
     lines = rank_correlations(scores.set_index("submission").astype(float))
     drawn = draw_scores(competition, files)
     if drawn is not None:
-        lines.append(pick_final_two(drawn, metric))
+        lines += [pick_final_two(drawn, metric), *describe_resamples(len(drawn))]
     else:
         none_scored = "None of these files has a score yet (--public)"
         why = "The runs of these files are missing" if files else none_scored

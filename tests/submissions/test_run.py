@@ -18,6 +18,7 @@ from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult
 from pipeline import commands
 from submissions import build as build_step
+from submissions.blend import scoring
 from submissions.blend.candidates import ALWAYS
 from submissions.build import build
 from submissions.config import load_config
@@ -306,3 +307,19 @@ def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predict
     np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
     assert (by_id(written.with_name("spread.csv")).loc[new.index] > 0).all(axis=None)  # over the folds of b
     assert f"run {run.name}: {run.chosen}\n" in capsys.readouterr().out
+
+
+def test_a_slow_metric_is_said_and_a_later_level_has_as_many_resamples(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def mae(y, y_pred):\n    return float(abs(y - y_pred).mean())\n")
+    competition = {"targets": ["height"], "metric": "mine.py:mae", "greater_is_better": False}
+    path = fake_competition(tmp_path, competition=competition)
+    prepare_and_fake_jobs(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "SLOW_CALL", 0.0)
+        said = build(run_of(path), Level.MEAN)
+    few = "so there are 20 bootstrap resamples instead of up to 200."
+    assert sum(few in line for line in said) == 1
+    assert any(few in line for line in build(run_of(path), Level.FULL))
+    choice = run_of(path).choice
+    compared = [*choice.candidates.values(), *choice.stages.values(), *choice.ablation.values()]
+    assert "shrunk_ridge" in choice.candidates and {each.n_resamples for each in compared} == {20}

@@ -127,3 +127,17 @@ def test_constant_predictions_get_the_label_with_the_better_score(metric, label)
     data = random_data("binary", metric, 400)
     data.preds[:] = data.y.mean()
     assert set(tuned(data).predict(data.preds[:, 0])[:, 0]) == {label}
+
+
+def test_a_metric_of_the_user_scores_the_same_labels_once():
+    labels = []
+
+    def accuracy(y, y_pred):
+        labels.append(y_pred.tobytes())
+        return float((y == y_pred).mean())
+
+    data = random_data("binary", "accuracy", 200)
+    metric = Metric("mine", True, None, accuracy, kind="labels", types=("binary",))
+    decision = fit_decision(metric, data.task, data.y, data.preds[:, 0])
+    assert decision.cut_points[0] != 0.5  # so that there is a second pass
+    assert len(labels) == len(set(labels)) == 20  # 19 between 20 quantiles, and the default

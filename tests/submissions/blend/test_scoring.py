@@ -1,11 +1,12 @@
 """The paired bootstrap, compared with formulas."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from competition.metrics import METRICS
+from competition.metrics import METRICS, Metric
 from competition.task import Task
 from submissions.blend import scoring
 from submissions.blend.scoring import Scorer
@@ -72,3 +73,52 @@ def test_targets_are_scored_together_and_each_on_its_labelled_rows():
     both = replace(scorer("mae", y), task=Task(["y0", "y1"]))
     assert both.target_scores(y_pred) == {"all": 2.5, "y0": 2.0, "y1": 3.0}
     assert scorer("mae", y[:, :1]).target_scores(y_pred[:, :1]) == {"y": 2.0}
+
+
+@pytest.fixture
+def user_metric(monkeypatch):
+    """A function that returns a scorer by a metric of the user's, which takes some seconds, and a list of its calls."""
+    monkeypatch.setattr(scoring, "MAX_RESAMPLES", 60)
+
+    def make(seconds):
+        calls = []
+
+        def score(y, y_pred):
+            calls.append(len(y))
+            time.sleep(seconds(len(calls)))
+            return float(np.abs(y - y_pred).mean())
+
+        labels = np.arange(40.0)[:, None]
+        return replace(scorer("mae", labels), metric=Metric("mine", False, None, score)), calls
+
+    return make
+
+
+def test_a_slow_metric_of_the_user_has_few_resamples_and_their_number_is_kept(user_metric):
+    slow, calls = user_metric(lambda n_calls: 0.03)
+    a, b = slow.y + 1.0, slow.y**2
+    assert set(slow.compare({"a": a, "b": b}, "a")["n_resamples"]) == {20}
+    assert len(calls) == 2 * (1 + 20)
+    fast, _ = user_metric(lambda n_calls: 0.03 if n_calls == 1 else 0.0)  # a library is imported
+    assert len(fast.resampled({"a": a})) == 60
+    assert len(replace(fast, n_resamples=20).resampled({"a": a})) == 20
+    np.testing.assert_array_equal(fast.resampled({"b": b})[:20], slow.resampled({"b": b}))
+    assert len(replace(slow, metric=METRICS["mae"]).resampled({"a": a})) == 60
+
+
+def test_built_in_metrics_have_as_many_resamples_however_slow_the_machine_is(monkeypatch):
+    monkeypatch.setattr(scoring, "SLOW_CALL", -1.0)
+    y = np.arange(40.0)[:, None]
+    assert len(scorer("mae", y).resampled({"a": y})) == 2000
+
+
+def test_a_prediction_is_scored_once_on_the_resamples_of_some_rows(user_metric):
+    fast, calls = user_metric(lambda n_calls: 0.0)
+    a, b = fast.y + 1.0, fast.y**2
+    first = fast.resampled({"a": a, "same": a.copy(), "b": b})
+    assert len(calls) == 2 * 60
+    again = fast.resampled({"c": b, "d": 2 * a})
+    assert len(calls) == 3 * 60
+    np.testing.assert_array_equal(first["b"], again["c"])
+    fast.resampled({"a": a}, n_rows=7)
+    assert len(calls) == 4 * 60 and calls[-1] == 7  # other resamples
