@@ -46,12 +46,22 @@ class ErrorRatio(StrictModel):
     Attributes:
         stage: "" if no stage was fast enough.
         ratio: None without a stage, or if one of the errors is no positive number.
+        standard_error: of the ratio; None if it is unknown.
         seconds: without a stage, the limit that the folds of all of them exceeded.
     """
 
     stage: str = ""
     ratio: float | None = None
+    standard_error: float | None  # required: ratios of older versions, which lack it, are measured again
     seconds: float = 0.0
+
+    @property
+    def factor(self) -> float | None:
+        """The ratio, but 1 where it is below 1 by no more than its standard error, which may be chance."""
+        if self.ratio is None or self.ratio >= 1:
+            return self.ratio
+        is_clear = self.standard_error is not None and self.ratio + self.standard_error < 1
+        return self.ratio if is_clear else 1.0
 
 
 class Comparison(StrictModel):

@@ -1,11 +1,13 @@
 """Test rows that differ from training rows: the error of held-out rows like them, and the score to expect.
 
-The training rows that look most like the test table are held out together, and a model of one stage is trained on
-the others. Its error there, divided by that of the ordinary folds, tells how much larger the error of the test rows
-may be. The model enters neither a submission nor a choice. docs/benchmarks.md has how often that holds.
+The training rows that look most like the test table are held out together, and one model of one stage is trained on
+others. Its error there, divided by that of the models of one seed in the ordinary folds, tells how much larger the
+error of the test rows may be. The model enters neither a submission nor a choice. docs/benchmarks.md has how often that
+holds.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,15 +16,16 @@ from numpy.typing import NDArray
 
 from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
-from core.files import read_json
+from core.files import derive_seed, read_json
 from core.types import Array
 from folds.comparison import Comparison, ErrorRatio, write_comparison
 from models.inputs.fingerprints import molecule_features
 from models.job_folder import REPORT
 from models.jobs.plan import JobPlan
 from models.jobs.run_job import predict_rows
-from submissions.blend.decision_rules import apply_decision
-from submissions.blend.selection import decision_of
+from submissions.blend.candidates import single_column
+from submissions.blend.scoring import Scorer
+from submissions.blend.selection import cross_fit, fit_on
 from submissions.columns import stage_alone
 from submissions.config import Config
 from submissions.manifest import ExpectedShift
@@ -47,10 +50,10 @@ def expected_under_shift(comparison: Comparison, metric: Metric, score: float) -
     if shift is None or not shift.is_clear:
         return None
     factor = score_of_rows_like_them = None
-    if measured is not None and measured.ratio is not None:
-        factor = measured.ratio ** (2 * shift.auc - 1)
+    if measured is not None and measured.factor is not None:
+        factor = measured.factor ** (2 * shift.auc - 1)
         error = error_of(metric, score)
-        if error is not None:
+        if error is not None and factor != 1:
             score_of_rows_like_them = error_of(metric, factor * error)
     sentence = (
         f"Test rows differ from training rows (AUC {shift.auc:.2f}, most in {shift.first_features(2)})."
@@ -71,13 +74,18 @@ def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, s
         return
     if known and (known.stage or seconds <= known.seconds):
         return
-    run = open_run(config, finished_part(plan))
-    measured = ErrorRatio(seconds=seconds)
+    run = open_run(config, first_seeds(finished_part(plan)))
+    measured = ErrorRatio(standard_error=None, seconds=seconds)
     stage = cheapest_good_stage(run, seconds)
     if stage is not None:
-        ratio = error_ratio(run, stage, np.isin(run.columns.ids, shift.like_test))
-        measured = ErrorRatio(stage=stage, ratio=ratio)
+        measured = error_ratio(run, stage, np.isin(run.columns.ids, shift.like_test))
     write_comparison(plan.paths, comparison.model_copy(update={"error_ratio": measured}))
+
+
+def first_seeds(plan: JobPlan) -> JobPlan:
+    """Return the jobs of one seed of each stage: a mean over several has a smaller error than one model."""
+    seeds = {name: plan.jobs_of_stage(name)[0].seed for name in plan.stages}
+    return replace(plan, jobs=[job for job in plan.jobs if job.seed == seeds[job.stage]])
 
 
 def cheapest_good_stage(run: Run, seconds: float) -> str | None:
@@ -94,31 +102,63 @@ def cheapest_good_stage(run: Run, seconds: float) -> str | None:
     return max(known, key=known.__getitem__, default=None)
 
 
-def error_ratio(run: Run, stage: str, is_held_out: NDArray[np.bool_]) -> float | None:
-    """Return the error of a stage on rows that are held out together over its error in ordinary folds.
+def error_ratio(run: Run, stage: str, is_held_out: NDArray[np.bool_]) -> ErrorRatio:
+    """Return the error of one model on rows that are held out together over the error of one seed in ordinary folds.
 
-    None if one of them is no positive number.
+    The model has the seed of these folds, and their mean number of training rows unless fewer rows are left. What
+    comes after a model, such as thresholds, is fitted without the rows that it is scored on, in both errors.
 
     Args:
-        is_held_out: (n_rows,), of the training table.
+        run: with one seed of the stage.
+        is_held_out: (n_rows,), of the training table. Rows without a fold are scored in neither error.
     """
-    columns = run.columns
-    oof = columns.stage_oof(stage)
-    first = run.plan.jobs_of_stage(stage)[0]
+    data = replace(run.columns, preds=run.columns.stage_oof(stage)[:, None])
+    one_column = partial(single_column, data, 0)
+    in_folds = error_with_standard_error(data, cross_fit(data, one_column).scored)
+    unknown = ErrorRatio(stage=stage, standard_error=None)
+    if in_folds is None:
+        return unknown
+    jobs = [job for job in run.plan.jobs_of_stage(stage) if job.fold != REFIT_FOLD]
+    n_rows = float(np.mean([job.n_rows for job in jobs]))
+    is_untrained = is_held_out | surplus_rows(data, is_held_out, n_rows)
+    y_pred = np.full_like(data.preds, np.nan)
     with TemporaryDirectory() as folder:
-        job = replace(first, fold=run.plan.n_folds, folder=Path(folder), dependencies=())
-        y_pred = np.full_like(oof, np.nan)
-        y_pred[is_held_out] = predict_rows(job, run.plan, is_held_out)
-    scored, shifted = oof, y_pred
-    if columns.task.scores_labels:
-        scored = apply_decision(decision_of(columns, oof, columns.has_fold), oof)
-        shifted = apply_decision(decision_of(columns, oof, columns.has_fold & ~is_held_out), y_pred)
-    alone = replace(columns, folds=np.where(is_held_out, 0, -1))
-    of_shifted = error_of(run.metric, alone.score(shifted))
-    in_folds = error_of(run.metric, columns.score(scored))
-    if of_shifted is None or in_folds is None or not (0 < of_shifted < np.inf and 0 < in_folds < np.inf):
+        job = replace(jobs[0], fold=run.plan.n_folds, folder=Path(folder), dependencies=())
+        y_pred[is_untrained, 0] = predict_rows(job, run.plan, is_untrained)
+    others = replace(data, folds=np.where(is_held_out, -1, data.folds))
+    fitted = fit_on(others, others.all_folds, one_column(others.all_folds))
+    is_scored = is_held_out & data.has_fold
+    shifted = np.full((len(data.y), len(run.task.scored_columns)), np.nan)
+    shifted[is_scored] = fitted.predict(y_pred[is_scored])
+    like_test = replace(data, folds=np.where(is_scored, 0, -1))
+    of_shifted = error_with_standard_error(like_test, shifted) if is_scored.any() else None
+    if of_shifted is None:
+        return unknown
+    ratio = of_shifted[0] / in_folds[0]
+    # As if the two errors were independent: those of rows in both are not, so that it is a little too large.
+    standard_error = ratio * np.hypot(of_shifted[1] / of_shifted[0], in_folds[1] / in_folds[0])
+    is_known = np.isfinite(standard_error)
+    return ErrorRatio(stage=stage, ratio=ratio, standard_error=float(standard_error) if is_known else None)
+
+
+def surplus_rows(scorer: Scorer, is_held_out: NDArray[np.bool_], n_rows: float) -> NDArray[np.bool_]:
+    """Return the mask (n_rows,) of groups drawn at random, without which at least `n_rows` rows are left to train on.
+
+    Rows without a fold, which train in every fold, are not in it.
+    """
+    has_surplus = scorer.has_fold & ~is_held_out
+    groups, sizes = np.unique(scorer.groups[has_surplus], return_counts=True)
+    order = np.random.default_rng(derive_seed(scorer.seed, "shift")).permutation(len(groups))
+    is_surplus = np.cumsum(sizes[order]) <= (~is_held_out).sum() - n_rows
+    return has_surplus & np.isin(scorer.groups, groups[order[is_surplus]])
+
+
+def error_with_standard_error(scorer: Scorer, scored: Array) -> tuple[float, float] | None:
+    """Return the error of labels or predictions (n_rows, n_scored), and its standard error; None unless above 0."""
+    error = error_of(scorer.metric, scorer.score(scored))
+    if error is None or not 0 < error < np.inf:
         return None
-    return of_shifted / in_folds
+    return error, float(scorer.resampled({"": scored})[""].std())
 
 
 def error_of(metric: Metric, score: float) -> float | None:

@@ -12,7 +12,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition.metrics import take_rows
 from core.types import Array
@@ -92,33 +91,35 @@ class CrossFit:
     scored: Array
 
 
+def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: str | None = None) -> Fitted:
+    """Return a predictor that was fitted on the rows of some folds, with what these rows say about what comes after it.
+
+    Thresholds come from predictions of the rows that the predictor was fitted on: they are so few numbers that
+    this changes no score by more than chance.
+    """
+    rows = data.rows_in(folds)
+    labels = data.y[rows]
+    part = Fitted(predictor, postprocess=postprocess)
+    if not np.isneginf(data.metric.lower_bound):
+        lowest = np.nanmin(labels, axis=0, initial=np.inf, where=~np.isnan(labels))
+        part = replace(part, lowest=lowest)
+    if data.task.scores_labels:
+        y_pred = part.outputs(data.preds[rows])
+        decision = fit_decision(data.metric, data.task, labels, y_pred, take_rows(data.rows, rows))
+        part = replace(part, decision=decision)
+    return part
+
+
 def cross_fit(
     data: BlendData, fit: Callable[[FoldSet], Predictor], postprocess: str | None = None
 ) -> CrossFit:
-    """Fit a candidate on all folds and without each of them.
-
-    Thresholds for a fold come from the rows of the other folds, as predicted by the fit on these rows: they
-    are so few numbers that their fit on the same rows changes no score by more than chance.
-    """
-
-    def fitted(folds: FoldSet) -> Fitted:
-        rows = data.rows_in(folds)
-        labels = data.y[rows]
-        part = Fitted(fit(folds), postprocess=postprocess)
-        if not np.isneginf(data.metric.lower_bound):
-            lowest = np.nanmin(labels, axis=0, initial=np.inf, where=~np.isnan(labels))
-            part = replace(part, lowest=lowest)
-        if data.task.scores_labels:
-            y_pred = part.outputs(data.preds[rows])
-            decision = fit_decision(data.metric, data.task, labels, y_pred, take_rows(data.rows, rows))
-            part = replace(part, decision=decision)
-        return part
-
-    final = fitted(data.all_folds)
+    """Fit a candidate on all folds and without each of them."""
+    final = fit_on(data, data.all_folds, fit(data.all_folds), postprocess)
     outputs = np.full_like(data.preds[:, 0], np.nan)
     scored = np.full((len(data.y), len(data.task.scored_columns)), np.nan)
     for fold in sorted(data.all_folds):
-        part = fitted(data.all_folds - {fold} or data.all_folds)  # one fold alone has no others
+        others = data.all_folds - {fold} or data.all_folds  # one fold alone has no others
+        part = fit_on(data, others, fit(others), postprocess)
         in_fold = data.folds == fold
         outputs[in_fold] = part.outputs(data.preds[in_fold])
         scored[in_fold] = apply_decision(part.decision, outputs[in_fold])
@@ -129,12 +130,6 @@ def in_sample_score(data: BlendData, fitted: Fitted) -> float:
     """Return the score of a candidate on the rows that it was fitted on."""
     rows = data.has_fold
     return data.metric(data.y[rows], fitted.predict(data.preds[rows]), take_rows(data.rows, rows))
-
-
-def decision_of(scorer: Scorer, y_pred: Array, mask: NDArray[np.bool_]) -> Decision:
-    """Return the decision for predictions (n_rows, n_outputs), fitted on the rows of a mask (n_rows,)."""
-    rows = take_rows(scorer.rows, mask)
-    return fit_decision(scorer.metric, scorer.task, scorer.y[mask], y_pred[mask], rows)
 
 
 @dataclass(frozen=True)

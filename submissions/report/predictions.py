@@ -209,9 +209,13 @@ def _shift(run: Run) -> list[Element]:
         auc = format_with_error(shift.auc, shift.standard_error)
         elements.append(f"Adversarial validation: AUC {auc}; at 0.5 train and test are indistinguishable.")
         if measured and measured.ratio is not None:
+            ratio = format_with_error(measured.ratio, measured.standard_error)
+            counts_as = (
+                "" if measured.factor == measured.ratio else ", which is not clearly below 1 and counts as 1"
+            )
             elements.append(
-                f"On the fifth of the training rows most like the test rows, held out together, {measured.stage} has "
-                f"{measured.ratio:.2f} times its error in ordinary folds."
+                f"On the fifth of the training rows most like the test rows, held out together, one model of "
+                f"{measured.stage} has {ratio} times the error of one seed in ordinary folds{counts_as}."
             )
         if shift.features:
             elements.append(make_table(pd.DataFrame(shift.features)))

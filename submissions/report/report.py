@@ -149,6 +149,8 @@ def _summary(run: Run) -> str:
         sentences.insert(0, shift.sentence)
         if shift.factor is not None:
             like_them = f"held-out rows like them have {shift.factor:.2f} times the error"
+            if shift.factor == 1:
+                like_them = "held-out rows like them have no clearly smaller error"
             sentences[1] = f"{sentences[1].rstrip('.')}: {like_them}."
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]

@@ -123,7 +123,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
 def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     run, _ = made
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
-    shift = ExpectedShift(sentence="They differ.", factor=None, score=None)
+    shift = ExpectedShift(sentence="They differ.", factor=1.0, score=None)
     expected = run.choice.expected.model_copy(update={"shift": shift})
     choice = run.choice.model_copy(update={"expected": expected}, deep=True)
     for weights in choice.submitted.weights.values():
@@ -133,6 +133,9 @@ def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     unused = {"unused_columns": ["batch"]}
     monkeypatch.setattr(report_module, "read_json", lambda *given: {**read_json(*given), **unused})
     report = build_report(run)
+    assert re.search(
+        r"differ. Expect rmse \S+ \+- \S+: held-out rows like them have no clearly ", report.summary
+    )
     assert "of good, fair; a test" in report.summary or "of fair, good; a test" in report.summary
     lines = "\n".join(report.closing)
     assert re.search(r"Without weight in the submission: poor, which took \S+ s\n", lines)

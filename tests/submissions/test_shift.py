@@ -7,18 +7,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.dataset import FOLD
 from competition.metrics import METRICS, load_user_metric
 from core.files import read_table, write_table
 from folds import compare
-from folds.comparison import read_comparison
+from folds.comparison import Comparison, ErrorRatio, Shift, made_from, read_comparison
+from models.jobs.job import write_predictions
+from models.jobs.job_files import write_report
 from models.jobs.run_job import predict_rows
 from pipeline import commands, full, last_submission
+from submissions import shift as shift_module
+from submissions.build import build
+from submissions.config import load_config
 from submissions.kaggle.ledger import page
 from submissions.run import latest_run
-from submissions.shift import error_of
+from submissions.shift import error_of, expected_under_shift, measure_error_ratio, surplus_rows
 from tests.conftest import write_competition
 from tests.models.jobs.common import InlineExecutor
-from tests.submissions.fakes import run_of
+from tests.submissions.fakes import fake_classes, fake_competition, planned, prepare_and_fake_jobs, run_of
 
 pytestmark = pytest.mark.usefixtures("jobs_in_process")
 
@@ -158,3 +164,104 @@ def test_errors_of_scores(tmp_path):
     assert error_of(METRICS["roc_auc"], 0.9) == pytest.approx(0.1)
     (tmp_path / "mine.py").write_text("def gain(y, y_pred):\n    return 1000.0\n")
     assert error_of(load_user_metric(f"{tmp_path}/mine.py:gain", True, None), 1000.0) is None
+
+
+SHIFT = Shift(auc=0.9, standard_error=0.01, features=[{"feature": "x"}])
+
+
+def comparison_of(paths, **values):
+    return Comparison(
+        made_from=made_from(paths) if paths else {},
+        wasserstein_distances=[],
+        recommended=None,
+        **{"adversarial_validation": SHIFT, "error_ratio": None, **values},
+    )
+
+
+def measured(path, plan, like_test):
+    """The error ratio on the rows with some ids."""
+    shift = SHIFT.model_copy(update={"like_test": like_test})
+    comparison = comparison_of(plan.paths, adversarial_validation=shift)
+    measure_error_ratio(load_config(str(path)), plan, comparison, 60.0)
+    return read_comparison(plan.paths).error_ratio
+
+
+@pytest.mark.parametrize(
+    ("ratio", "standard_error", "factor"),
+    [
+        (1.3, 0.5, 1.3),  # above 1 it needs no evidence
+        (0.9, 0.2, 1.0),
+        (0.75, 0.25, 1.0),  # below 1 by its standard error, and not by more
+        (0.5, 0.25, 0.5),
+        (0.9, None, 1.0),
+        (None, None, None),
+    ],
+)
+def test_the_factor_is_below_1_only_by_more_than_its_standard_error(ratio, standard_error, factor):
+    error_ratio = ErrorRatio(stage="line", ratio=ratio, standard_error=standard_error)
+    assert error_ratio.factor == factor
+    expected = expected_under_shift(comparison_of(None, error_ratio=error_ratio), METRICS["rmse"], 2.0)
+    if factor in (1.0, None):
+        assert (expected.factor, expected.score) == (factor, None)
+    else:
+        assert expected.factor == pytest.approx(factor**0.8)  # 2 * 0.9 - 1
+        assert expected.score == pytest.approx(2.0 * factor**0.8)
+
+
+def test_the_error_of_one_model_is_compared_with_that_of_one_seed_and_as_many_training_rows(
+    tmp_path, monkeypatch
+):
+    """Errors of 1 and -1 of two seeds are 0 in their mean; 150 rows in three folds, so that 100 train a model."""
+    seeds = {"good": {"kind": "lightgbm", "seeds": [3, 4]}}
+    path = fake_competition(tmp_path, stages=seeds)
+    plan = planned(path)
+    train, test = read_table(plan.paths.train), read_table(plan.paths.test)
+    y = np.nan_to_num(train[plan.competition.targets].to_numpy())
+    for job in plan.jobs:
+        rows = (train[FOLD] == job.fold).to_numpy()
+        write_predictions(
+            job.oof_file, list(train["id"][rows]), ["height", "depth"], y[rows] + {3: 1, 4: -1}[job.seed]
+        )
+        write_predictions(job.test_file(plan.test_key), list(test["id"]), ["height", "depth"], y[: len(test)])
+        write_report(job.folder, {"seconds": 1.5})
+    fits = []
+
+    def predict(job, plan, is_held_out):
+        fits.append((job, is_held_out))
+        return y[is_held_out] + 3.0
+
+    monkeypatch.setattr(shift_module, "predict_rows", predict)
+    like_test = list(train["id"][:30])
+    ratio = measured(path, plan, like_test)
+    assert (ratio.stage, ratio.ratio, ratio.standard_error) == ("good", pytest.approx(3), pytest.approx(0))
+    ((job, is_held_out),) = fits
+    assert (job.seed, job.fold) == (3, 3) and is_held_out.sum() == 50 and is_held_out[:30].all()
+
+
+def test_thresholds_are_fitted_without_the_rows_that_they_are_scored_on_in_both_errors(tmp_path, monkeypatch):
+    path = fake_classes(tmp_path, "binary", "accuracy", stages={"poor": {"kind": "lightgbm"}})
+    plan = prepare_and_fake_jobs(path)
+    run = run_of(path)
+    build(run)
+    alone = run.choice.stages["poor"]
+    in_sample = run.choice.candidates["best_single"].in_sample_score
+    assert alone.score != in_sample  # of thresholds that are fitted on the same rows
+    monkeypatch.setattr(shift_module, "predict_rows", lambda job, plan, rows: np.ones((rows.sum(), 1)))
+    ratio = measured(path, plan, run.columns.ids[:48])
+    of_class_0 = 1 - run.columns.y[:48].mean()
+    assert ratio.ratio == pytest.approx(of_class_0 / (1 - alone.score))
+    relative = [np.sqrt(p * (1 - p) / n) / p for p, n in ((of_class_0, 48), (1 - alone.score, 240))]
+    assert ratio.standard_error == pytest.approx(ratio.ratio * np.hypot(*relative), rel=0.2)
+
+
+def test_surplus_rows_are_whole_groups_with_a_fold_and_never_too_many(tmp_path):
+    path = fake_competition(tmp_path, n_train=12, n_test=4)
+    prepare_and_fake_jobs(path)
+    groups = np.repeat([0, 1, 2, 3], 3)
+    folds = np.where(groups == 1, -1, groups % 2)
+    columns = replace(run_of(path).columns, groups=groups, folds=folds)
+    is_held_out = groups == 0
+    assert not surplus_rows(columns, is_held_out, 6.5).any()  # 9 rows train, and each group has 3
+    for n_rows, n_surplus in ((6.0, 3), (4.0, 3), (3.0, 6), (0.0, 6)):
+        surplus = surplus_rows(columns, is_held_out, n_rows)
+        assert surplus.sum() == n_surplus and not surplus[groups < 2].any()
