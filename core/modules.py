@@ -10,7 +10,8 @@ type checkers do not count.
 import ast
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ CODE_DIGITS = 8
 def load(name: str) -> Any:
     """Return a module of this project by its name, such as `models.training.neural`; it is imported now."""
     return importlib.import_module(name)
+
+
+def import_packages(names: Iterable[str]) -> None:
+    """Import packages of libraries, such as torch; those whose module has another name are left out."""
+    for name in names:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def file_of(name: str) -> Path:

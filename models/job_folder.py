@@ -8,7 +8,7 @@ Written by every job:
     notes.json                messages of the stage for the user
     report.json               written last: seconds, machine, settings, code and libraries, size and sha256 of all files
 
-By gp, sklearn and networks with columns: scaling.npz (how numbers and categories are scaled).
+By gp, sklearn, baseline and networks with columns: scaling.npz (how numbers and categories are scaled).
 By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json (digests of
 their weights), encoders.npz (means and principal components).
 
@@ -25,6 +25,7 @@ By other stages:
     training.json             mean and scale of the labels, and the choices of each target
     target_<t>.txt            the model of a target, of lightgbm; target_<t>.cbm of catboost
     target_<t>.skops          the same of scikit-learn; target_<t>.npz of other packages: the training rows
+    target_<t>.npz, baseline.npz    of baseline: coefficients; edges of bins, frequencies of n-grams
     blocks.json, ngrams.skops, topics.skops    n-grams and categories
     gp.skops                  the Gaussian process
     their_oof.csv, their_test.csv    external predictions

@@ -15,6 +15,8 @@ from core.settings import absolute_code_ref
 from core.user_code import load_user_code, short_ref
 from models.stage import Stage
 
+BASELINE = "baseline"
+"""The kind that a budget adds to a YAML without a stage that comes first."""
 KINDS = {
     "unimol": "models.stages.unimol:Unimol",
     "unimol2": "models.stages.unimol2:Unimol2",
@@ -24,6 +26,7 @@ KINDS = {
     "catboost": "models.stages.catboost:Catboost",
     "sklearn": "models.stages.sklearn:Sklearn",
     "gp": "models.stages.gp:Gp",
+    BASELINE: "models.stages.baseline:Baseline",
     "file": "models.stages.file:File",
 }
 """Value of the key `kind` in the YAML -> module and class."""

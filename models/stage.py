@@ -29,7 +29,7 @@ from pydantic import AfterValidator, Field, model_validator
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError
-from core.modules import load
+from core.modules import import_packages, load
 from core.settings import StrictModel, UniqueList
 from core.types import Array, Integers, ProblemType
 from core.user_code import load_user_code
@@ -126,6 +126,8 @@ class Stage(StrictModel):
     it a share of them."""
     depends_on_seed: ClassVar[bool] = False
     """Whether another seed gives other predictions, so that a budget may add seeds."""
+    comes_first: ClassVar[bool] = False
+    """Whether a budget trains it before all others, since it takes seconds."""
     uses_several_cores: ClassVar[bool] = False
     """Whether a job may train on several cores. Its result must not depend on their number."""
     predicts_on_gpu: ClassVar[bool] = False
@@ -343,6 +345,12 @@ class Stage(StrictModel):
         names = [FEATURES] if self.reads_features else []
         names += [FINGERPRINTS] if self.molecule_feature_names else []
         return names + [encoder.module for encoder in self.encoders]
+
+    def import_libraries(self, context: Context) -> None:
+        """Import what trains the stage, which takes seconds in a new process."""
+        for name in self.modules(context):
+            load(name)
+        import_packages(self.packages)
 
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
         """Return the caches that the jobs of the stage read, each with the keys of the rows of some tables.

@@ -21,12 +21,13 @@ from core.settings import parse_duration
 from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
-from models.jobs.budget import START_SECONDS, Budget
+from models.jobs.budget import BASELINE_SECONDS, Budget
 from models.jobs.budget_stages import HAS_ENDED, Clock, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.job_files import resume
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.scheduler import Executor
+from models.registry import BASELINE, make_stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, has_report, submit_until, submitted_run
@@ -64,6 +65,8 @@ def full(options: Namespace) -> int:
             say(hold_out(options.held_out_of, options.holdout, options.overrides))
         config = load_config(options.competition, options.overrides)
         clock = Clock(started, budget_seconds(options.budget, config))
+        if clock.has_limit:
+            config = with_baseline(config)
         if options.overrides != NO_OVERRIDES:
             say(f"settings of the command line: {options.overrides}")
         if options.executor == "local":
@@ -72,6 +75,18 @@ def full(options: Namespace) -> int:
         jobs = plan_jobs(options, config, clock)  # stage, seed, fold -> job
         with closing(make_executor(options.executor, options.workers)) as executor:
             return train_and_submit(options, config, jobs, executor, clock)
+
+
+def with_baseline(config: Config) -> Config:
+    """Return the settings with a stage that comes first under a budget, if they have none and there are inputs."""
+    stages = dict(config.stages)
+    if not config.competition.inputs or any(stage.comes_first for stage in stages.values()):
+        return config
+    name = BASELINE
+    while name in stages:
+        name += "_2"
+    say(f"stage {name} is added, which is trained within seconds for the first submission")
+    return config.model_copy(update={"stages": {name: make_stage({"kind": BASELINE}), **stages}})
 
 
 def prepare_tables(options: Namespace, config: Config) -> None:
@@ -165,19 +180,19 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
 
 
 def require_time(budget: Budget) -> None:
-    """Raise a ConfigError if what comes before the training took all of a budget, and no job is finished.
+    """Raise a ConfigError if the time left is too short for the baseline, and no job is finished.
 
-    It names the smallest budget that this machine can do something with.
+    It names a budget that is long enough for it on this machine.
     """
-    missing = START_SECONDS - (budget.training_deadline - time.monotonic())
-    if missing < START_SECONDS or any(job.finished for job in budget.plan.jobs):
+    missing = BASELINE_SECONDS - (budget.training_deadline - time.monotonic())
+    if missing <= 0 or any(job.finished for job in budget.plan.jobs):
         return
     clock = budget.clock
     raise ConfigError(
-        f"a budget of {format_duration(clock.seconds)} ends before the first job starts: preparation took "
-        f"{format_duration(time.monotonic() - clock.started)}, and the final submission needs "
-        f"{format_duration(clock.reserve(0.0))}. The smallest budget here is --budget "
-        f"{budget_option(clock.larger(missing))}; prepared files are kept."
+        f"a budget of {format_duration(clock.seconds)} is too short for a first submission: preparation took "
+        f"{format_duration(time.monotonic() - clock.started)}, the first stage may take "
+        f"{format_duration(BASELINE_SECONDS)}, and the submission {format_duration(clock.reserve(0.0))}. The smallest "
+        f"budget here is --budget {budget_option(clock.larger(missing))}; prepared files are kept."
     )
 
 
@@ -205,10 +220,11 @@ def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> lis
     """Return a row for each stage or seed that a budget does not train, and for each network with fewer epochs."""
     rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
     rows += [LeftOut(name, None, TIME, NO_LABELS) for name in config.stages if name not in budget.plan.stages]
-    shortened = [
-        state for state in budget.states.values() if state.share < 1 and state.name in finished.stages
+    states = [state for state in budget.states.values() if state.name in finished.stages]
+    shortened = [state for state in states if state.epochs < state.all_epochs]
+    rows += [
+        LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs_of_all)) for state in shortened
     ]
-    rows += [LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs)) for state in shortened]
     return rows
 
 

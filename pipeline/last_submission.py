@@ -24,7 +24,7 @@ from submissions.build import build
 from submissions.config import Config
 from submissions.levels import Level
 from submissions.manifest import SO_FAR
-from submissions.report.report import SUMMARY, report
+from submissions.report.report import SUMMARY, describe_expected, report
 from submissions.run import (
     Run,
     describe_left_out,
@@ -111,12 +111,17 @@ class InterimSubmissions:
 
 
 def submit_finished(config: Config, plan: JobPlan) -> JobResult:
-    """Build the submission of the finished stages and seeds, in a worker."""
+    """Build the submission of the finished stages and seeds with its report, in a worker."""
     finished = open_run(config, finished_part(plan))
     finished = replace(finished, folder=plan.paths.run(SO_FAR))
     build(finished, Level.BLEND)
-    line = f"submission of {', '.join(finished.config.stages)}: {display_path(finished.submission)}"
-    return JobResult("submission", lines=(line,))
+    if finished.is_latest:
+        report(finished)
+    stages = ", ".join(finished.config.stages)
+    expected = f"expect {finished.metric.name} {describe_expected(finished)}"
+    return JobResult(
+        "submission", lines=(f"submission of {stages}, {expected}: {display_path(finished.submission)}",)
+    )
 
 
 def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
@@ -183,26 +188,29 @@ def _submit(finished: Run, has_interim: bool) -> JobResult:
 
 
 def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
-    """Take what there is of a run whose last level was not built in time.
+    """Take what there is of a run whose last level was not built in time; return lines to print, and the exit status.
 
     If there is nothing, its first level is built, a little after the time.
-
-    Returns:
-        Lines to print, and the exit status: 3 without a report.
     """
     if finished.built is None and not has_interim:
         build(finished, levels_of(finished, False)[0])
     run = submitted_run(finished)
+    lines = []
+    if finished.built is None:
+        lines = [
+            *filter(None, [describe_left_out(finished.left_out)]),
+            f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built; "
+            f"the one before is of {', '.join(run.config.stages)}",
+        ]
     if has_report(run):
-        return [(run.paths.report / SUMMARY).read_text(encoding="utf-8")], finished.exit_status
-    line = (
-        f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built. "
-        f"{display_path(run.submission)} is the candidate {run.chosen} of {', '.join(run.config.stages)}, "
-        "without a report"
-    )
-    if not run.is_latest:
-        line += f"; {display_path(run.paths.submission)} is still of run {name_of_latest(run.paths)}"
-    return [*filter(None, [describe_left_out(finished.left_out)]), line], 3
+        lines.append((run.paths.report / SUMMARY).read_text(encoding="utf-8"))
+    elif run.is_latest:
+        lines.append(report(run))
+    else:
+        score = f"expect {run.metric.name} {describe_expected(run)}"
+        still = f"{display_path(run.paths.submission)} is still of run {name_of_latest(run.paths)}"
+        lines.append(f"{display_path(run.submission)} is the candidate {run.chosen}: {score}; {still}")
+    return lines, replace(run, left_out=finished.left_out).exit_status
 
 
 def submitted_run(finished: Run) -> Run:

@@ -95,7 +95,7 @@ def test_smoke_trains_every_kind_of_network_and_a_second_one_nothing(tmp_path):
 
 
 def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(small, tmp_path):
-    """Two folds of each of five seeds, and a network of two epochs: everything fits."""
+    """The baseline, two folds of each of five seeds, and a network of two epochs: everything fits."""
     path, work = small[0], tmp_path / "work"
     in_time = "full", str(path), "--budget", "240s", "--workers", "1"
     in_time += "--set", "folds.n_folds=2", "--set", "stages.gnn.epochs=2"
@@ -103,7 +103,7 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(s
     output = run(work, *in_time).stdout
     assert time.monotonic() - before < 240
     assert re.search("stage gnn  [1-2] of 2 epochs, about ", output)
-    assert output.index("submission of lightgbm: ") < output.index("## Scores")
+    assert output.index("submission of baseline, expect ") < output.index("## Scores")
     final = submission(work).parent / "smoke.yaml"
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [final.parent.name]
     first, jobs = submission(work).read_bytes(), list(work.rglob("models/**/report.json"))

@@ -1,11 +1,12 @@
 """What is trained until when. Without a budget every stage is accepted at once, and nothing is probed.
 
-Stages start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its
-pace (seconds of a job, see pace.py) is measured, the stage
+The baseline is trained first, and nothing starts beside it (`models/baseline.py`). Then stages start in the YAML's
+order as cores become free. The first fold of a stage is its probe. As soon as its pace (seconds of a job, see pace.py)
+is measured, the stage
 
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
-- restarts with 70 % or 50 % of its epochs, if it is a network and they fit into 80 % or all of it;
-- is given up otherwise, and tried again if time is left in the end.
+- restarts with as many epochs as fit into 80 %, if it is a network and these are not too few;
+- is given up otherwise, or if its inputs take most of the time, and tried again when it fits.
 
 When every stage is decided, more seeds follow, each if it fits. The decisions are stored in
 budget_<seconds>.json, so that the same command continues with the same epochs and seeds after a kill.
@@ -25,7 +26,7 @@ from models.jobs.budget_stages import (
     Clock,
     Decisions,
     StageState,
-    epoch_shares,
+    least_epochs,
     plan_of,
     states_of,
 )
@@ -34,16 +35,19 @@ from models.jobs.job_files import read_failure
 from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace, makespan
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
+from models.jobs.tasks import groups_needed_by, is_cache, is_computed, job_tasks, lines_about
 
-SHARES_OF_TIME_LEFT = {1.0: 0.6, 0.7: 0.8}
-"""Share of a stage's epochs -> share of the time left that it may take while others wait; 1 for other shares."""
-MAX_CACHE_SHARE = 0.6
+SHARE_OF_NETWORK = 0.6
+SHARE_OF_SHORTENED = 0.8
+"""Shares of the time left that a network may take, with all of its epochs or with fewer, while others wait."""
+SHARE_OF_LAST = 0.9
+"""Share of the time left that a network with fewer epochs may take if no other stage waits."""
+MAX_INPUT_SHARE = 0.8
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
-START_SECONDS = 20.0
-"""Seconds that a worker takes to import the libraries of its first job. They are not counted for later jobs."""
+BASELINE_SECONDS, BASELINE_SHARE = 10.0, 0.1
+"""Seconds, or share of the budget if that is more, in which the baseline is trained with nothing beside it."""
 
 
 class Budget:
@@ -55,6 +59,7 @@ class Budget:
 
     Attributes:
         states: stage -> its state, for the stages with jobs in the plan.
+        first: those that are trained before all others under a budget.
         submission_seconds: seconds of the last interim submission; 0 before the first one.
     """
 
@@ -72,11 +77,12 @@ class Budget:
         networks = {state.name for state in self.states.values() if state.settings.reports_progress}
         most_rows = {state.name: state.largest_fold.n_rows for state in self.states.values()}
         self.paces = Paces(self.queue.running, networks, most_rows)
+        self.first = [state for state in self.states.values() if state.settings.comes_first]
         if clock.has_limit:
             rows = self.tables[0]  # those of auxiliary targets only do not count
             n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)
             for state in self.states.values():
-                state.shares = epoch_shares(state.settings, n_rows)
+                state.least_epochs = least_epochs(state.settings, n_rows)
             self.decisions.read(self.states)
         else:
             for state in self.states.values():
@@ -117,9 +123,9 @@ class Budget:
         budgets = {}
         for state in self.states.values():
             pace = self.paces.pace(state.name) or state.pace
-            if state.seeds or state.status == "failed" or pace == math.inf:
+            if state.seeds or state.status == "failed" or pace is None:
                 continue
-            seconds = self._seconds_until_end_with(state, pace, state.shares[-1])
+            seconds = self._seconds_until_end_with(state, pace, min(state.least_epochs, state.epochs))
             missing = seconds - max(0.0, self._seconds_left())
             budgets[state.name] = self.clock.larger(max(1.0, missing))
         return budgets
@@ -139,6 +145,9 @@ class Budget:
         self.on_seed = on_seed
         self.queue.job_timeout = job_timeout
         self.queue.deadline = self.training_deadline
+        for state in self.first if self.clock.has_limit and not self.decisions.has_ended else ():
+            state.start("accepted", len(state.settings.seeds))
+        self.alone_until = time.monotonic() + max(BASELINE_SECONDS, BASELINE_SHARE * self.clock.seconds)
         for state in self.states.values():
             self._verify_finished(state)
             self._enqueue(state, [job for seed in state.seeds for job in state.unfinished(seed)])
@@ -159,8 +168,9 @@ class Budget:
 
     def _more(self) -> bool:
         """Queue the next tasks, since a core has nothing to do; return whether there are some."""
+        is_alone = any(map(self._tasks_of, self.first)) and time.monotonic() < self.alone_until
         steps = (self._probe_next_stage, self._add_fold_to_probe, self._readmit, self._next_seed)
-        return not self.decisions.has_ended and any(step() for step in steps)
+        return not self.decisions.has_ended and not is_alone and any(step() for step in steps)
 
     def _watch(self) -> None:
         """Decide about stages with a measured pace, and print when the accepted ones end."""
@@ -202,7 +212,7 @@ class Budget:
                 return
             seconds = self._seconds_until_end([task for task in self._tasks() if task.group not in later])
             if self.clock.has_limit or seconds >= MIN_FORECAST:
-                epochs = f"{state.epochs}, " if self.clock.has_limit and state.epochs else ""
+                epochs = f"{state.epochs_of_all}, " if self.clock.has_limit and state.epochs_of_all else ""
                 print(f"stage {state.name}  {epochs}{describe_pace(pace, seconds)}", flush=True)
             state.is_forecast = True
 
@@ -211,14 +221,16 @@ class Budget:
     def _probe_next_stage(self) -> bool:
         for state in self._with_status("waiting"):
             needed = MIN_SHARE_LEFT * self.clock.seconds if self._with_status("accepted") else 0.0
-            if self._seconds_left() > needed and self.executor.fits(state.resources(self.executor)):
-                state.start("probing")
-                probes = [job for job in state.left(state.share) if job.fold == state.largest_fold.fold]
-                if probes:
-                    return self._enqueue(state, probes)
-                if self._decide(state, self.paces.pace(state.name) or 0.0):  # the fold is finished already
-                    return True
+            has_room = self.executor.fits(state.resources(self.executor))
+            if self._seconds_left() > needed and has_room and self._probe(state):
+                return True
         return False
+
+    def _probe(self, state: StageState) -> bool:
+        """Queue the largest fold of a stage, or decide about it if that is finished; return whether there are tasks."""
+        state.start("probing")
+        probes = [job for job in state.left(state.epochs) if job.fold == state.largest_fold.fold]
+        return self._enqueue(state, probes) or self._decide(state, self.paces.pace(state.name) or 0.0)
 
     def _add_fold_to_probe(self) -> bool:
         """Start another fold of a stage that is not a network: its pace is unknown until a job ends."""
@@ -231,24 +243,17 @@ class Budget:
         return False
 
     def _readmit(self) -> bool:
-        """Start the fastest stage that was given up and fits by now, or the fastest of all if there is no other.
-
-        The finished folds of the latter are submitted.
-        """
-        fastest = sorted(
-            self._with_status("given up"),
-            key=lambda state: self._seconds_until_end_with(state, state.pace, state.all_shares[-1]),
-        )
-        for state in fastest:
-            share = self._fitting_share(state, state.pace)
-            if share is not None:
-                return self._accept(state, state.pace, share)
-        if not fastest or fastest[0].pace == math.inf or self._with_status("waiting", "probing", "accepted"):
-            return False
-        cheapest = fastest[0]
-        print(f"stage {cheapest.name}  no stage fits; trained anyway, as the fastest", flush=True)
-        share = self._fitting_share(cheapest, cheapest.pace, is_last=True) or cheapest.all_shares[-1]
-        return self._accept(cheapest, cheapest.pace, share)
+        """Start a stage that was given up and fits by now. One without a pace is probed again, if its inputs fit."""
+        for state in self._with_status("given up"):
+            if state.pace is not None:
+                epochs = self._fitting_epochs(state, state.pace)
+                if epochs is not None:
+                    return self._accept(state, state.pace, epochs)
+            elif inputs := self._missing_inputs(state):
+                seconds = self._seconds_until_end([*self._tasks(), *inputs])
+                if seconds <= MAX_INPUT_SHARE * self._seconds_left():
+                    return self._probe(state)
+        return False
 
     def _next_seed(self) -> bool:
         """Start one more seed of a stage, if it fits: the second of each, then the third."""
@@ -260,8 +265,8 @@ class Budget:
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)
-            resources = state.resources(self.executor)
-            jobs = [(seconds, resources) for seconds in self.paces.seconds_of_jobs(unfinished, pace)]
+            seconds_of_jobs = self.paces.seconds_of_jobs(unfinished, pace)
+            jobs = [(seconds, state.resources(self.executor)) for seconds in seconds_of_jobs]
             if self._seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                 state.seeds = [*state.seeds, seed]
                 self.decisions.write(self.states)
@@ -272,13 +277,13 @@ class Budget:
     # Decisions about one stage.
 
     def _decide_while_running(self, state: StageState) -> None:
-        """Decide about a stage with a measured pace; give it up if its caches or its probe take too long."""
-        left = self._seconds_left()
+        """Decide about a stage with a measured pace; give it up if its inputs or its probe take too long."""
+        left = max(1.0, self._seconds_left())
         pace = self.paces.pace(state.name)
         if pace is not None:
-            fits = self._fitting_share(state, pace) == state.share
             # Decide now if it fits, if its pace is final, or if it would not even fit at half the pace.
-            if fits or self.paces.is_final(state.name) or self._fitting_share(state, pace / 2) is None:
+            fits = self._fitting_epochs(state, pace) == state.epochs
+            if fits or self.paces.is_final(state.name) or self._fitting_epochs(state, pace / 2) is None:
                 self._decide(state, pace)
             return
         if not self._has_alternative(state):
@@ -290,11 +295,11 @@ class Budget:
             rounds = max(1, rounds)
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
         groups = groups_needed_by([task for task in self.queue.waiting if task.group == state.name])
-        caches = self._seconds_until_end([task for task in self._tasks() if task.group in groups])
-        if caches > MAX_CACHE_SHARE * max(1.0, left):
-            inputs = f"its inputs take about {format_duration(caches)}, before its {n_jobs} jobs"
-            self._give_up(state, f"{inputs}, with {self._time_left()}")
-        elif rounds and elapsed > START_SECONDS + left / rounds:
+        inputs = self._seconds_until_end([task for task in self._tasks() if task.group in groups])
+        if inputs > MAX_INPUT_SHARE * left:
+            about = f"its inputs take about {format_duration(inputs)}, before its {n_jobs} jobs"
+            self._give_up(state, f"{about}, with {self._time_left()}")
+        elif rounds and elapsed > left / rounds:
             # Even if it ended now, later rounds would not fit.
             first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
             self._give_up(state, f"{first}, with {self._time_left()}")
@@ -304,17 +309,15 @@ class Budget:
         if self._with_status("waiting", "probing", "accepted", without=state):
             return True
         given_up = self._with_status("given up", without=state)
-        return any(self._fitting_share(other, other.pace, is_last=True) is not None for other in given_up)
+        return any(each.pace and self._fitting_epochs(each, each.pace) for each in given_up)
 
     def _decide(self, state: StageState, pace: float) -> bool:
         """Continue a stage with a measured pace (0 for finished jobs), or give it up; return whether it has tasks."""
-        share = self._fitting_share(state, pace)
-        if share is not None:
-            return self._accept(state, pace, share)
-        if self._may_have_started_slowly(state, pace):
-            return False
-        smallest = state.shares[-1]
-        seconds_of_job = format_duration(self.paces.scaled(state.name, pace, state.scale(smallest)))
+        epochs = self._fitting_epochs(state, pace)
+        if epochs is not None:
+            return self._accept(state, pace, epochs)
+        smallest = min(state.least_epochs, state.epochs)
+        seconds_of_job = format_duration(self.paces.scaled(state.name, pace, smallest / state.epochs))
         missing = self._seconds_until_end_with(state, pace, smallest) - self._seconds_left()
         others = " and the other stages" if self._tasks(without=state.name) else ""
         more = format_duration(float(f"{max(1.0, missing):.2g}"))
@@ -322,56 +325,49 @@ class Budget:
         self._give_up(state, f"{jobs} need about {more} more than the {self._time_left()}", pace)
         return False
 
-    def _may_have_started_slowly(self, state: StageState, pace: float) -> bool:
-        """Return whether a stage would fit if its jobs so far, the first of each core, had imported no libraries."""
-        return (
-            not state.settings.reports_progress
-            and len(self.paces.ended[state.name]) <= self.executor.capacity().cpus
-            and self._has_alternative(state)
-            and self._fitting_share(state, pace - START_SECONDS) is not None
-        )
+    def _fitting_epochs(self, state: StageState, pace: float) -> int | None:
+        """Return the largest number of epochs that a stage has time for; None if it has time for none.
 
-    def _fitting_share(self, state: StageState, pace: float, is_last: bool = False) -> float | None:
-        """Return the largest share of its epochs that a stage has time for; None if it has time for none.
-
-        Args:
-            is_last: whether it may take all of the time, whatever other stages wait.
+        Another stage that is not decided yet keeps a part of the time, unless the network has its least epochs.
         """
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
-        is_last = is_last or not self._with_status("waiting", "probing", without=state)
-        is_only = is_last and not self._with_status("accepted", without=state)
-        for share in state.all_shares if is_only else state.shares:
-            if share > state.share:
-                continue
-            allowed = left
-            if not is_last:
-                part = SHARES_OF_TIME_LEFT.get(share, 1.0) if share != state.shares[-1] else 1.0
-                allowed = seconds_of_others + part * (left - seconds_of_others)
-            if self._seconds_until_end_with(state, pace, share) <= allowed:
-                return share
+        others_wait = self._with_status("waiting", "probing", without=state)
+        others = [other for other in self._with_status("accepted", without=state) if other not in self.first]
+        smallest = state.least_epochs if others_wait or others else 1
+        for epochs in range(state.epochs, min(smallest, state.epochs) - 1, -1):
+            share = 1.0
+            if epochs > smallest and others_wait:
+                share = SHARE_OF_NETWORK if epochs == state.all_epochs else SHARE_OF_SHORTENED
+            elif epochs < state.epochs and not others_wait:
+                share = SHARE_OF_LAST
+            allowed = seconds_of_others + share * (left - seconds_of_others)
+            if self._seconds_until_end_with(state, pace, epochs) <= allowed:
+                return epochs
         return None
 
-    def _accept(self, state: StageState, pace: float, share: float) -> bool:
-        """Queue all jobs of the first seed of a stage, with a share of its epochs; return whether there are some."""
-        if share != state.share:
+    def _accept(self, state: StageState, pace: float, epochs: int) -> bool:
+        """Queue all jobs of the first seed of a stage, with a number of epochs; return whether there are some."""
+        if epochs != state.epochs:
             self._stop(state)
-            pace = self.paces.scaled(state.name, pace, state.scale(share))
+            pace = self.paces.scaled(state.name, pace, epochs / state.epochs)
             self.paces.ended[state.name].clear()
-            state.share = share
+            state.epochs = epochs
             self._verify_finished(state)
         self.paces.expected[state.name] = pace
         state.start("accepted")
         self.decisions.write(self.states)
         return self._enqueue(state, self._not_queued(state))
 
-    def _give_up(self, state: StageState, reason: str, pace: float = math.inf) -> None:
+    def _give_up(self, state: StageState, reason: str, pace: float | None = None) -> None:
         """Leave out a stage with the pace that it had, and what only its jobs wait for; its checkpoints stay."""
+        inputs = groups_needed_by(self._tasks_of(state))
         self._stop(state)
-        needed = groups_needed_by(self.queue.waiting)
-        unneeded = [task for task in self.queue.waiting if is_cache(task) and task.group not in needed]
-        for task in unneeded:
-            self.queue.waiting.remove(task)
+        unneeded = inputs - groups_needed_by(self.queue.waiting)
+        state.inputs = [task for task in self.queue.waiting if is_cache(task) and task.group in inputs]
+        for task in state.inputs:
+            if task.group in unneeded:
+                self.queue.waiting.remove(task)
         state.status, state.seeds = "given up", []
         state.pace, state.reason = pace, reason
         print(f"stage {state.name}  left out: {reason}", flush=True)
@@ -422,25 +418,28 @@ class Budget:
     def _not_queued(self, state: StageState) -> list[Job]:
         """Return the jobs of the first seed of a stage that are neither finished nor in the queue."""
         queued = {task.name for task in self._tasks_of(state)}
-        return [job for job in state.left(state.share) if job.title not in queued]
+        return [job for job in state.left(state.epochs) if job.title not in queued]
+
+    def _missing_inputs(self, state: StageState) -> list[Task]:
+        """Return the parts of the inputs of a stage that was given up which are neither computed nor in the queue."""
+        return [task for task in state.inputs if task not in self.queue.waiting and not is_computed(task)]
 
     def _seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
         """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""
         return makespan([*self.paces.remaining(tasks), *jobs], self.executor.capacity())
 
-    def _seconds_until_end_with(self, state: StageState, pace: float, share: float) -> float:
-        """Return the seconds until other stages and the first seed of this, with a share of its epochs, end."""
-        unfinished = state.left(share)
+    def _seconds_until_end_with(self, state: StageState, pace: float, epochs: int) -> float:
+        """Return the seconds until the other tasks, and the inputs and first seed of a stage, have ended."""
+        unfinished = state.left(epochs)
         seconds = []
-        if share == state.share:
+        if epochs == state.epochs:
             running = {task.name: task for task in self.queue.running if task.group == state.name}
             unfinished = [job for job in unfinished if job.title not in running]
             seconds = [self.paces.seconds_left(task, pace) for task in running.values()]
-        scaled = self.paces.scaled(state.name, pace, state.scale(share))
+        scaled = self.paces.scaled(state.name, pace, epochs / state.epochs)
         seconds += self.paces.seconds_of_jobs(unfinished, scaled)
-        resources = state.resources(self.executor)
-        jobs = [(each, resources) for each in seconds]
-        return self._seconds_until_end(self._tasks(without=state.name), jobs)
+        jobs = [(each, state.resources(self.executor)) for each in seconds]
+        return self._seconds_until_end([*self._tasks(without=state.name), *self._missing_inputs(state)], jobs)
 
     def _seconds_left(self) -> float:
         return self.training_deadline - time.monotonic()

@@ -12,14 +12,12 @@ from core.files import read_json, remove_damaged, write_json
 from models.jobs.job import Job
 from models.jobs.job_files import read_failure, report_of
 from models.jobs.plan import JobPlan
-from models.jobs.scheduler import Executor, Resources
+from models.jobs.scheduler import Executor, Resources, Task
 from models.jobs.tasks import resources_of
 from models.stage import Stage
 
-EPOCH_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.06, 0.04, 0.02)
-"""Allowed shares of the epochs of a network."""
 MIN_EPOCH_SHARE = 0.5
-"""Smallest share, unless the network still sees MIN_ROWS_SEEN rows."""
+"""Smallest share of a network's epochs, unless it still sees MIN_ROWS_SEEN rows."""
 MIN_ROWS_SEEN = 40_000
 """Number of training rows times epochs that suffices."""
 MAX_SEEDS = 5
@@ -43,30 +41,29 @@ NOT_STARTED = "time ran out before it started"
 def with_more_seeds(stages: dict[str, Stage]) -> dict[str, Stage]:
     """Return the stages with at least MAX_SEEDS seeds, which are trained if there is time.
 
-    A stage that does not depend on its seed keeps the seeds of the YAML. Stages with pseudo-labels are left
-    out, since their labels change with each new seed of another stage.
+    A stage that comes first, or does not depend on its seed, keeps the seeds of the YAML. Stages with pseudo-labels
+    are left out, since their labels change with each new seed of another stage.
     """
     result = {}
     for name, stage in stages.items():
         if stage.pseudo_labels is not None:
             continue
         seeds = list(stage.seeds)
-        if stage.depends_on_seed:
+        if stage.depends_on_seed and not stage.comes_first:
             seeds += [seed for seed in range(MAX_SEEDS) if seed not in seeds]
         result[name] = stage.model_copy(update={"seeds": seeds[: max(MAX_SEEDS, len(stage.seeds))]})
     return result
 
 
-def epoch_shares(stage: Stage, n_rows: float) -> list[float]:
-    """Return the allowed shares of the epochs of a stage, largest first; 1 for a stage without epochs.
+def least_epochs(stage: Stage, n_rows: float) -> int:
+    """Return the smallest number of epochs of a stage while others wait; 1 for a stage without epochs.
 
     Args:
         n_rows: number of training rows of a fold.
     """
     if not stage.reports_progress:
-        return [1.0]
-    smallest = min(MIN_EPOCH_SHARE, MIN_ROWS_SEEN / max(1.0, n_rows * stage.n_epochs))
-    return [share for share in EPOCH_SHARES if share >= smallest]
+        return 1
+    return math.ceil(min(MIN_EPOCH_SHARE * stage.n_epochs, MIN_ROWS_SEEN / max(1.0, n_rows)))
 
 
 @dataclass(frozen=True)
@@ -111,39 +108,42 @@ class StageState:
     """State of one stage.
 
     Attributes:
-        plans: share of its epochs -> its jobs, with all seeds that it may get. It begins with all epochs.
-        shares: allowed shares of its epochs, largest first.
-        share: current share of its epochs.
+        plans: number of epochs -> its jobs, with all seeds that it may get. It begins with all epochs.
+        epochs: current number of epochs; 1 for a stage without.
+        least_epochs: smallest number of epochs while other stages wait.
         seeds: seeds that have started.
-        pace: seconds of a job when the stage was given up; infinite if it was not measured.
+        pace: seconds of a job when the stage was given up; None if it was not measured.
+        inputs: parts of its caches that were not computed when it was given up.
         reason: why it is left out.
         is_noted: whether the notes of its first job were printed.
         is_forecast: whether its end was printed.
     """
 
     name: str
-    plans: dict[float, JobPlan]
-    shares: list[float] = field(default_factory=lambda: [1.0])
-    share: float = 1.0
+    plans: dict[int, JobPlan]
+    epochs: int
+    least_epochs: int = 1
     seeds: list[int] = field(default_factory=list)
     status: Literal["waiting", "probing", "accepted", "given up", "failed"] = "waiting"
-    pace: float = math.inf
+    pace: float | None = None
+    inputs: list[Task] = field(default_factory=list)
     reason: str = NOT_STARTED
     is_noted: bool = False
     is_forecast: bool = False
 
-    def plan_with(self, share: float) -> JobPlan:
-        """Return its jobs with a share of its epochs."""
-        if share not in self.plans:
-            full = self.plans[1.0]
-            stage = full.stages[self.name].with_share_of_epochs(share)
-            self.plans[share] = full.with_settings(self.name, stage)
-        return self.plans[share]
+    @property
+    def all_epochs(self) -> int:
+        """The epochs of the YAML."""
+        return next(iter(self.plans))
 
     @property
     def plan(self) -> JobPlan:
         """Its jobs with its current epochs."""
-        return self.plan_with(self.share)
+        if self.epochs not in self.plans:
+            full = self.plans[self.all_epochs]
+            stage = full.stages[self.name].with_share_of_epochs(self.epochs / self.all_epochs)
+            self.plans[self.epochs] = full.with_settings(self.name, stage)
+        return self.plans[self.epochs]
 
     @property
     def settings(self) -> Stage:
@@ -151,24 +151,9 @@ class StageState:
         return self.plan.stages[self.name]
 
     @property
-    def epochs(self) -> str:
+    def epochs_of_all(self) -> str:
         """The epochs of a network, such as `15 of 30 epochs`; "" for other stages."""
-        if not self.settings.reports_progress:
-            return ""
-        return f"{self.settings.n_epochs} of {self.plans[1.0].stages[self.name].n_epochs} epochs"
-
-    def scale(self, share: float) -> float:
-        """Return the number of epochs with a share of them, relative to that with its current share."""
-        full = self.plans[1.0].stages[self.name]
-        return full.with_share_of_epochs(share).n_epochs / self.settings.n_epochs
-
-    @property
-    def all_shares(self) -> list[float]:
-        """Shares of its epochs down to one epoch, largest first, for a stage that is the only one."""
-        stage = self.plans[1.0].stages[self.name]
-        if not stage.reports_progress:
-            return [1.0]
-        return [*(share for share in EPOCH_SHARES if share * stage.n_epochs > 1), 1 / stage.n_epochs]
+        return f"{self.epochs} of {self.all_epochs} epochs" if self.settings.reports_progress else ""
 
     @property
     def largest_fold(self) -> Job:
@@ -188,9 +173,10 @@ class StageState:
         """Return the jobs of a seed that are not finished."""
         return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
 
-    def left(self, share: float) -> list[Job]:
-        """Return the jobs of the first seed that are not finished, with a share of the epochs."""
-        return replace(self, share=share).unfinished(self.settings.seeds[0])
+    def left(self, epochs: int) -> list[Job]:
+        """Return the jobs of the first seed that have to be trained with a number of epochs."""
+        seed = self.settings.seeds[0]
+        return self.unfinished(seed) if epochs == self.epochs else self.jobs_of(seed)
 
     def resources(self, executor: Executor) -> Resources:
         """Return what each of its jobs takes."""
@@ -228,7 +214,8 @@ def states_of(plan: JobPlan) -> dict[str, StageState]:
         jobs = plan.jobs_of_stage(name)
         if jobs:
             of_stage = replace(plan, jobs=jobs, keys={name: key}, stages={name: plan.stages[name]})
-            states[name] = StageState(name, {1.0: of_stage})
+            epochs = plan.stages[name].n_epochs
+            states[name] = StageState(name, {epochs: of_stage}, epochs)
     return states
 
 
@@ -264,7 +251,7 @@ class Decisions:
         ]
         content = {
             "jobs": self.jobs,
-            "stages": {state.name: {"share": state.share, "seeds": state.seeds} for state in accepted},
+            "trained": {state.name: {"epochs": state.epochs, "seeds": state.seeds} for state in accepted},
             "left_out": self.left_out,
             "ended": self.has_ended,
         }
@@ -290,14 +277,14 @@ class Decisions:
         if not self.file.exists():
             return
         try:
-            content = read_json(self.file, "jobs", "stages", "left_out", "ended")
+            content = read_json(self.file, "jobs", "trained", "left_out", "ended")
         except DataError:
             remove_damaged(self.file, "what to train is decided again")
             return
         if content["jobs"] != self.jobs:
             return
-        for name, saved in content["stages"].items():
-            states[name].share = saved["share"]
+        for name, saved in content["trained"].items():
+            states[name].epochs = saved["epochs"]
             states[name].seeds = saved["seeds"]
             states[name].status = "accepted"
         self.has_ended = content["ended"]

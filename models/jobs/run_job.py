@@ -54,6 +54,7 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     attempt = replace(job, folder=folder)
     stage = plan.stages[job.stage]
     rows = rows_of_job(job, stage, plan.tables, threads)
+    stage.import_libraries(rows.context)  # a worker's first job takes as long as its later ones
     started = time.monotonic() - seconds_before(folder)  # includes the time before the checkpoint
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started

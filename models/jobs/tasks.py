@@ -130,6 +130,12 @@ def is_cache(task: Task) -> bool:
     return task.function is fill
 
 
+def is_computed(task: Task) -> bool:
+    """Return whether a part of a cache is there."""
+    cache, keys = task.arguments
+    return bool(cache.shard(keys).exists())
+
+
 def groups_needed_by(tasks: Iterable[Task]) -> set[str]:
     """Return the groups of caches that tasks wait for."""
     return {group for task in tasks for group in task.wait_for_groups}

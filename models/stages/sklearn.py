@@ -82,6 +82,12 @@ class Sklearn(FeatureStage):
         default = "sklearn.svm.SVR" if is_regression else "sklearn.linear_model.LogisticRegression"
         return self.estimator or default
 
+    def import_libraries(self, context: Context) -> None:
+        """Import the estimator, and what saves it."""
+        super().import_libraries(context)
+        import_module("skops.io")
+        estimator_class(self.model_name(context.task))
+
     def model_name(self, task: Task) -> str:
         """Return the dotted path of the estimator."""
         return self.estimator_name(task.problem_type)

@@ -142,7 +142,13 @@ def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(
     commands.main([*command, "--preset", "quick"])
     document = yaml.safe_load(path.read_text())
     kinds = [(name, stage["kind"]) for name, stage in document["stages"].items()]
-    assert kinds[:3] == [("stage_7th", "file"), ("lightgbm_2", "file"), ("lightgbm", "lightgbm")]
+    expected = [
+        ("stage_7th", "file"),
+        ("lightgbm_2", "file"),
+        ("baseline", "baseline"),
+        ("lightgbm", "lightgbm"),
+    ]
+    assert kinds[:4] == expected
     ids_alone(tmp_path)
     with pytest.raises(DataError, match="is an input to learn from"):
         commands.main([*command, "--preset", "quick"])

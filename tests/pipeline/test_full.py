@@ -9,7 +9,8 @@ from core.paths import Paths
 from models.jobs.budget import Budget
 from models.jobs.scheduler import JobResult
 from pipeline import commands
-from pipeline.full import full
+from pipeline.full import full, with_baseline
+from submissions.config import load_config
 from tests.pipeline.made import options, small
 
 pytestmark = pytest.mark.usefixtures("jobs_in_process")
@@ -54,8 +55,17 @@ def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path, monkeypat
 
 
 def test_a_budget_that_ends_before_the_first_job_is_refused_with_the_smallest_one(tmp_path):
-    words = (
-        r"a budget of 1 s ends before the first job starts: .* The smallest budget here is --budget [1-9]m;"
-    )
+    words = r"a budget of 1 s is too short for a first submission: .* The smallest budget here is --budget [1-9]m;"
     with pytest.raises(ConfigError, match=words):
         full(options(small(tmp_path), "--budget", "1s"))
+
+
+def test_a_yaml_without_a_stage_that_comes_first_gets_one_under_a_budget(tmp_path, capsys):
+    trees = {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}
+    config = load_config(str(small(tmp_path, stages={"baseline": trees, "trees": trees})))
+    with_first = with_baseline(config)
+    assert {name: stage.kind for name, stage in with_first.stages.items()} == {
+        "baseline_2": "baseline", "baseline": "lightgbm", "trees": "lightgbm",
+    }  # fmt: skip
+    assert "stage baseline_2 is added" in capsys.readouterr().out
+    assert with_baseline(with_first) is with_first

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.errors import NothingToSubmit
+from core.text import format_with_error
 from models.jobs.budget_stages import Clock
 from models.jobs.scheduler import JobResult
 from pipeline import full as full_step
@@ -62,18 +63,20 @@ def stop_at(monkeypatch, level):
 
 def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competition(finished, monkeypatch):
     (line,) = submit_finished(finished.config, finished.plan).lines
-    assert line == f"submission of good, fair, poor: {finished.paths.submission}"
     interim = latest_run("mixed")
+    score = format_with_error(interim.choice.expected.score, interim.choice.expected.standard_error)
+    assert line == f"submission of good, fair, poor, expect rmse {score}: {finished.paths.submission}"
+    assert (finished.paths.report / "index.html").exists()
     assert (interim.folder.name, interim.name) == ("so_far", finished.name)
     assert "gain: of the run over so_far" in compare(finished.config)[0]
     over(monkeypatch)
     executor: Any = None
     lines, status = submit_until(Clock(0.0, 300.0), finished, executor, True)
-    assert lines[-1] == (
-        f"the 5 min budget ran out before the last submission was built. {finished.paths.submission} is the "
-        "candidate shrunk_ridge of fair, good, poor, without a report"
+    assert lines[0] == (
+        "the 5 min budget ran out before the last submission was built; the one before is of fair, good, poor"
     )
-    assert status == 3
+    assert f"Submission: {finished.paths.submission}" in lines[1]
+    assert status == 0
     assert finished.paths.submission.read_bytes() == submission_of(interim)
     build(finished)
     assert latest_run("mixed").folder == finished.folder
@@ -93,24 +96,25 @@ def test_an_interim_submission_does_not_replace_that_of_an_earlier_run_and_the_l
     interim = finished.paths.run("so_far") / "submission.csv"
     (line,) = submit_finished(run.config, run.plan).lines
     assert line.endswith(str(interim))
-    (line,), status = take_latest(run, True)
-    assert f"{interim} is the candidate shrunk_ridge of" in line
+    (_, line), status = take_latest(run, True)
+    assert line.startswith(f"{interim} is the candidate shrunk_ridge: expect rmse 0.")
     assert line.endswith(f"{finished.paths.submission} is still of run {finished.name}")
-    assert status == 3
+    assert status == 0
     assert latest_run("mixed").name == finished.name
     assert finished.paths.submission.read_bytes() == submission_of(finished)
     assert (finished.paths.report / "report.md").exists()  # it is of the latest submission
 
 
-def test_the_report_of_another_run_is_removed_even_if_no_other_is_written_in_time(finished, monkeypatch):
+def test_the_report_of_another_run_is_replaced_even_if_no_other_is_written_in_time(finished, monkeypatch):
     finished.paths.report.mkdir()
     for name in ("report.md", "index.html"):
         (finished.paths.report / name).touch()
     over(monkeypatch)
     executor: Any = None
-    _, status = submit_until(Clock(0.0, 300.0), finished, executor, False)
-    assert status == 3
-    assert not finished.paths.report.exists()
+    (summary,), status = submit_until(Clock(0.0, 300.0), finished, executor, False)
+    assert status == 0
+    assert (finished.paths.report / "report.md").read_text() == f"{summary}\n"
+    assert finished.name in summary
 
 
 @pytest.mark.parametrize(
@@ -150,8 +154,8 @@ def test_a_run_without_time_for_a_level_has_the_one_before_with_a_report_and_goe
 
 def test_if_no_level_was_built_in_time_the_first_one_is_which_needs_no_tuning(finished):
     lines, status = take_latest(finished, False)
-    assert lines[-1].endswith("is the candidate convex of good, fair, poor, without a report")
-    assert status == 3
+    assert "Submitted: convex" in lines[-1].replace("\n", " ")
+    assert status == 0
     assert set(latest_run("mixed").candidates) == {"mean", "convex", "best_single"}
     assert finished.built.tried == Level.MEAN
 

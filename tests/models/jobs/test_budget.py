@@ -18,7 +18,7 @@ from models.jobs.budget import Budget
 from models.jobs.budget_stages import (
     HAS_ENDED,
     Clock,
-    epoch_shares,
+    least_epochs,
     with_more_seeds,
 )
 from models.jobs.job import Job
@@ -172,13 +172,12 @@ def trained(budget):
         ),
         ({"net": 40}, {}, "net: 1 epochs, 0", {}),  # three folds take 132 s, with two epochs 264
         (
-            # the two folds after it would have fitted before, if twenty seconds of the first were its start
             {"hangs": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4",
-            {"hangs": "its first job of 3 was not finished after 1.78 min, with 2.85 min left of the budget"},
+            {"hangs": "its first job of 3 was not finished after 1.55 min, with 3.08 min left of the budget"},
         ),
         (
             {"trees": 70, "hangs": math.inf}, {}, "trees: 0",
-            {"hangs": "its first job of 3 was not finished after 37 s, with 31 s left of the budget"},
+            {"hangs": "its first job of 3 was not finished after 23 s, with 45 s left of the budget"},
         ),
     ],
     ids=[
@@ -199,45 +198,38 @@ def test_stages_are_trained_with_the_epochs_and_seeds_that_fit_into_300_s_and_ot
 def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_measured(
     tmp_path, machine_of, capsys
 ):
-    """A shorter time takes it as it is."""
     machine, job_plan = machine_of(by_epoch(net=10)), plan_of(tmp_path, "net")
     budget = spent(job_plan, machine, 300)
     assert trained(budget) == "net: 7 epochs, 0"  # 210 of the 278 s, 300 would be too many
     assert [(now, epochs) for now, _, epochs in machine.started] == [(0, 10), (20, 7), (90, 7), (160, 7)]
-    assert budget.states["net"].epochs == "7 of 10 epochs"
+    assert budget.states["net"].epochs_of_all == "7 of 10 epochs"
     tried = {job.folder for plan in budget.tried_plans for job in plan.jobs}
     assert {job.folder for job in [*job_plan.jobs, *budget.current_plan.jobs]} < tried
     pace = (
         "stage net  7 of 10 epochs, about 1.17 min a job; its jobs and all earlier ones end in about 3.5 min"
     )
     assert pace in capsys.readouterr().out
-    before = machine.now
-    assert trained(spent(job_plan, machine, 100)) == "net: 7 epochs, 0"
-    assert machine.now - before == 20  # of the probe with all epochs, until its pace is known
 
 
-def test_if_no_stage_fits_the_fastest_of_all_is_trained_until_the_time_is_over(tmp_path, machine_of):
-    """The larger budget that is named trains it to its end."""
-    seconds, names = by_epoch(slow=100, net=60, fast=40), ["slow", "net", "fast"]
-    job_plan, machine = plan_of(tmp_path, *names), machine_of(seconds)
-    budget = spent(job_plan, machine, 200)
-    titles = [title for _, title, _ in machine.started]
-    assert titles == [f"{name}/seed_0/fold_0" for name in names] + [
-        "fast/seed_0/fold_1",
-        "fast/seed_0/fold_2",
-    ]
-    assert machine.now == pytest.approx(200 - 18)
-    assert ("fast", 0, "2 of 3 jobs were finished when time ran out") in budget.left_out
-    larger = budget.larger_budgets()["fast"]
-    assert "fast: 0" in trained(spent(job_plan, machine_of(seconds), larger))
+def test_the_baseline_is_trained_first_with_nothing_beside_it_and_gets_no_more_seeds(tmp_path, machine_of):
+    """Also if it is not the first stage, and if no other stage fits."""
+    stages = {"net": NET, "baseline": {"kind": "baseline"}, "trees": TREES}
+    machine = machine_of(by_epoch(net=100, baseline=2, trees=10), cores=2)
+    budget = spent(planned(tmp_path, stages=stages), machine, 300)
+    assert trained(budget).startswith("baseline: 0; trees: 0 1")
+    first = [(now, title) for now, title, _ in machine.started[:5]]
+    assert first == [
+        (0, "baseline/seed_0/fold_0"), (0, "baseline/seed_0/fold_1"), (2, "baseline/seed_0/fold_2"),
+        (4, "net/seed_0/fold_0"), (4, "trees/seed_0/fold_0"),
+    ]  # fmt: skip
+    assert [stage for stage, *_ in budget.left_out] == ["net"]
 
 
-def test_a_first_job_that_also_imports_libraries_does_not_decide_alone(tmp_path, machine_of):
-    def seconds(job, stage):
-        return 30 if job.title == "trees/seed_0/fold_0" else 10
-
-    budget = spent(plan_of(tmp_path, "trees", "others"), machine_of(seconds), 100)
-    assert trained(budget) == "trees: 0; others: 0"  # 30, 10, 10 and three times 10 of 84 s
+def test_a_baseline_that_is_slow_has_the_cores_alone_for_a_tenth_of_the_time(tmp_path, machine_of):
+    stages = {"baseline": {"kind": "baseline"}, "trees": TREES}
+    machine = machine_of(by_epoch(baseline=200, trees=10), cores=4)
+    spent(planned(tmp_path, stages=stages), machine, 600)
+    assert [now for now, title, _ in machine.started if title.startswith("trees")][0] == 60
 
 
 def test_a_failure_is_no_matter_of_time_and_the_same_command_retries_it(tmp_path, machine_of):
@@ -366,8 +358,8 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
 
 def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows():
     net = Gnn(kind="gnn", epochs=50)
-    assert epoch_shares(net, 800) == [1.0, 0.7, 0.5]  # 40,000 rows in 50 epochs
-    assert epoch_shares(net, 4000) == [1.0, 0.7, 0.5, 0.35, 0.25]
+    assert [least_epochs(net, n_rows) for n_rows in (800, 4000, 100_000)] == [25, 10, 1]
+    assert least_epochs(Lightgbm(kind="lightgbm"), 800) == 1
     assert [net.with_share_of_epochs(share).epochs for share in (0.35, 0.001)] == [18, 1]
 
 
