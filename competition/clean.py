@@ -20,12 +20,15 @@ from competition.molecules import (
     standardise_molecules,
 )
 from core.errors import ConfigError, DataError, join_first
-from core.files import digest, read_table, remove_damaged, sha256_of, work_root, write_table
+from core.files import digest, read_json, read_table, remove_damaged, work_root, write_json, write_table
 from core.modules import code_digest_of
 from core.user_code import (
-    data_files,
+    Opened,
+    changed_files,
     imported_versions,
     load_user_code,
+    opened_files,
+    remember_opened,
     short_ref,
     user_code_errors,
     with_helpers,
@@ -189,15 +192,11 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
                 f"{join_first(cached, str)} for others."
             )
         cached = pd.concat([cached, computed]) if len(cached) else computed
+        write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
         write_table(file, cached.reset_index())
         start += len(rows)
         left = f", {(len(new_rows) - start) * seconds / len(rows) / 60:.1f} min left"
         n_at_once = max(1, round(n_at_once * min(10, SECONDS_PER_CALL / max(seconds, 1))))
-    if len(new_rows) and _cache_file(code_ref, inputs.columns.tolist()) != file:
-        print(
-            f"WARNING: {short_ref(code_ref)} writes a file in its own folder, which counts as its input, so the next "
-            "command recomputes all features. Write it to another folder."
-        )
     return cached.loc[keys.tolist()].reset_index(drop=True)
 
 
@@ -206,15 +205,23 @@ def _cached_features(
 ) -> pd.DataFrame:
     """Return the features of earlier commands by key of the inputs.
 
-    There are none if the file is damaged, or if the function returns other numbers for a few of their rows.
+    There are none if the file is damaged, if a file that the function opened has changed, or if it returns other
+    numbers for a few of their rows.
     """
     if not file.exists():
         return pd.DataFrame()
     try:
+        opened: Opened = read_json(_opened_file(file))
         cached = read_table(file).set_index(INPUT_KEY)
     except (DataError, KeyError):
         remove_damaged(file, "its features are computed again")
         return pd.DataFrame()
+    changed = changed_files(code_ref, opened)
+    if changed:
+        names = join_first(changed, str)
+        print(f"{names}: changed, so all features of {short_ref(code_ref)} are computed again", flush=True)
+        return pd.DataFrame()
+    remember_opened(code_ref, opened)
     known = np.flatnonzero(keys.isin(cached.index))
     rows = known[:: max(1, len(known) // CHECKED_ROWS)][:CHECKED_ROWS]
     if not len(rows):
@@ -224,23 +231,27 @@ def _cached_features(
         return cached
     print(
         f"WARNING: {short_ref(code_ref)} returns other numbers than in an earlier command, though neither its code "
-        "nor a file that it names has changed. All features are computed again.",
+        "nor a file that it was seen to open has changed. All features are computed again.",
         flush=True,
     )
     return pd.DataFrame()
 
 
 def _cache_file(code_ref: str, inputs: list[str]) -> Path:
-    """Return the file with the features of this version of the code, of its libraries and of the files it names."""
+    """Return the file with the features of this version of the code and of its libraries."""
     path, _, name = code_ref.rpartition(":")
     code = with_helpers(Path(path))
     made_by = {
         "code": [code_digest_of(*code), name],
-        "files": [[file.name, sha256_of(file)] for file in data_files(Path(path))],
         "libraries": imported_versions(code),
         "inputs": inputs,
     }
     return work_root() / "cache" / "user_features" / f"{digest(made_by)}.parquet"
+
+
+def _opened_file(file: Path) -> Path:
+    """Return the file next to kept features that says what the function opened for them."""
+    return file.with_suffix(".json")
 
 
 def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataFrame, code_ref: str) -> None:

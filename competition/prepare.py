@@ -37,6 +37,7 @@ from core import cli
 from core.errors import ConfigError, DataError, SubmissionError, join_first
 from core.files import as_json, as_parquet, read_text_table, write_atomically
 from core.paths import Paths
+from core.user_code import opened_files
 
 
 class Prepared(NamedTuple):
@@ -88,6 +89,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train = with_user_features(without_empty_bounds(train), config)
     with_prefix = [name for name in map(str, train) if name.startswith(FEATURE)]
     features = [name.removeprefix(FEATURE) for name in with_prefix]
+    report["opened"] = opened_files(config.features)
     if features and config.unparsable == "error" and train[with_prefix].isna().all(axis=None):
         raise ConfigError(f"competition.features {config.features} returned only missing values.")
     if features:

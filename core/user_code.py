@@ -1,4 +1,4 @@
-"""User-defined functions and classes, `file.py:name` in a YAML, and the modules next to them."""
+"""User-defined functions and classes, `file.py:name` in a YAML, with the modules and the data next to them."""
 
 import ast
 import functools
@@ -15,10 +15,13 @@ from typing import Any
 from core.errors import ConfigError
 from core.files import digest, sha256_of
 from core.modules import imported_names
+from core.opened_files import CONTENTS, FOLDERS, OPENED, OWN, content_of, files_in, watch
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
-_LOADED: set[str] = set()
-"""Paths of the user files that this process has executed, and of their helpers."""
+Opened = dict[str, dict[str, str]]
+"""Name of a user file -> what it opened, relative to its folder -> its content (`content_of`)."""
+MAX_NAMES = 3
+"""Number of variables that are followed from an expression to the constants in it."""
 _FOLDERS: list[str] = []
 """Folders of the user files at the end of sys.path, the latest first."""
 _IMPORTED: dict[str, str] = {}
@@ -41,8 +44,13 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def user_code_files(settings: Any) -> list[Path]:
     """Return the files of all user code in dumped settings, and the modules that these import."""
-    files = {Path(code_ref.rpartition(":")[0]) for _, code_ref in user_code(settings)}
+    files = _named_files(settings)
     return [*files.union(*map(with_helpers, files))]
+
+
+def _named_files(settings: Any) -> set[Path]:
+    """Return the files of all user code in dumped settings."""
+    return {Path(code_ref.rpartition(":")[0]) for _, code_ref in user_code(settings)}
 
 
 def with_helpers(file: Path) -> list[Path]:
@@ -64,15 +72,115 @@ def with_helpers(file: Path) -> list[Path]:
 
 
 def data_files(file: Path) -> list[Path]:
-    """Return the files in or below the folder of a user file that a string in it, or in a helper, names."""
+    """Return the files in or below the folder of a user file that an expression in it, or in a helper, names.
+
+    These are known before the code is executed, also those that it opens in C.
+    """
     files: set[Path] = set()
     for path in with_helpers(file):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                named = path.parent / node.value
-                # Unlike Path.is_file, false for text that cannot be a name.
-                if os.path.isfile(named) and named.resolve().is_relative_to(file.parent):  # noqa: PTH113
-                    files.add(named.resolve())
+        for text in _constant_paths(path.read_bytes()):
+            named = Path(os.path.normpath(path.parent / text))
+            # Unlike Path.is_file, false for text that cannot be a name.
+            if os.path.isfile(named) and named.is_relative_to(file.parent):  # noqa: PTH113
+                files.add(named)
+    return sorted(files)
+
+
+@functools.cache
+def _constant_paths(code: bytes) -> set[str]:
+    """Return the texts of all expressions in some code that may name a file.
+
+    What is not constant, such as `HERE` in `HERE / "data" / "x.csv"`, is the folder of the code.
+    """
+    tree = _parse(code)
+    assigned: dict[str, ast.expr] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assigned[node.targets[0].id] = node.value
+
+    def text_of(node: ast.AST, names: frozenset[str] = frozenset()) -> str:
+        match node:
+            case ast.Constant(value=str(value)):
+                return value
+            case ast.Name(id=name) if name in assigned and name not in names and len(names) < MAX_NAMES:
+                return text_of(assigned[name], names | {name})
+            case ast.BinOp(left=left, op=ast.Div(), right=right):
+                return f"{text_of(left, names)}/{text_of(right, names)}"
+            case ast.JoinedStr(values=parts):
+                return "".join(text_of(part, names) for part in parts)
+            case ast.FormattedValue(value=part):
+                return text_of(part, names)
+            case ast.Call(
+                func=ast.Attribute(value=owner, attr="joinpath" | "join" | "with_name"), args=parts
+            ):
+                return "/".join(text_of(part, names) for part in (owner, *parts))
+        return ""
+
+    texts = {text_of(node) for node in ast.walk(tree) if isinstance(node, ast.expr)}
+    return texts | {text.lstrip("/") for text in texts}
+
+
+def opened_files(settings: Any) -> Opened:
+    """Return what the user code in dumped settings has opened in this process, and the files that strings in it name.
+
+    Of a file that has changed meanwhile, the content is that when it was opened first.
+    """
+    opened: Opened = {}
+    for user_file in sorted(_named_files(settings)):
+        folder = f"{user_file.parent}/"
+        contents = {str(path): content_of(path) for path in data_files(user_file)}
+        for file in with_helpers(user_file):
+            contents |= {path: CONTENTS[path] for path in OPENED.get(str(file), ())}
+        names = {
+            path.removeprefix(folder): content
+            for path, content in contents.items()
+            if path.startswith(folder) and content != OWN
+        }
+        opened.setdefault(user_file.name, {}).update(names)
+    return opened
+
+
+def merge_opened(*records: Opened) -> Opened:
+    """Return one record of what several results depend on. Of a file in two of them, the first content counts."""
+    merged: Opened = {}
+    for record in records:
+        for name, contents in record.items():
+            merged[name] = contents | merged.get(name, {})
+    return merged
+
+
+def remember_opened(code_ref: str, opened: Opened) -> None:
+    """Let this process know what a user file opened in an earlier one, whose results it uses."""
+    file = Path(code_ref.rpartition(":")[0])
+    for name, content in opened.get(file.name, {}).items():
+        OPENED.setdefault(str(file), set()).add(f"{file.parent}/{name}")
+        CONTENTS.setdefault(f"{file.parent}/{name}", content)
+
+
+def changed_files(settings: Any, *records: Opened) -> dict[str, str]:
+    """Return name -> present content of what user code in dumped settings opened, and what has changed since."""
+    folders: dict[str, list[Path]] = {}
+    for file in sorted(_named_files(settings)):
+        folders.setdefault(file.name, []).append(file.parent)
+    changed: dict[str, str] = {}
+    for user_file, parents in folders.items():
+        contents = [record.get(user_file, {}) for record in records]
+        for name in sorted(set[str]().union(*contents)):
+            now = [content_of(parent / name) for parent in parents]  # user files may share a name
+            if any(each.get(name, now[0]) not in now for each in contents):
+                changed[name] = now[0]
+    return changed
+
+
+def files_to_copy(file: Path, opened: Opened) -> list[Path]:
+    """Return a user file, its helpers, and the data that it opened; of a folder that it listed, all its files."""
+    files = {*with_helpers(file)}
+    for name in opened.get(file.name, {}):
+        path = file.parent / name
+        if path.is_dir():
+            files.update(files_in(path))
+        elif path.is_file():
+            files.add(path)
     return sorted(files)
 
 
@@ -89,14 +197,19 @@ def versions_of_modules(names: Iterable[str]) -> dict[str, str]:
     return {package: metadata.version(package) for package in sorted(packages)}
 
 
-@functools.cache
 def _imported_names(code: bytes) -> list[tuple[int, str]]:
     """Return level and dotted name of all that some code may import, without the packages of this project."""
-    try:
-        names = imported_names(ast.parse(code))
-    except (SyntaxError, ValueError):  # reported when the file is executed
-        return []
+    names = imported_names(_parse(code))
     return [(level, name) for level, name in names if level or name.partition(".")[0] not in PACKAGES]
+
+
+@functools.cache
+def _parse(code: bytes) -> ast.Module:
+    """Return the syntax tree of some code; an empty one if it is no Python, which is reported when it is executed."""
+    try:
+        return ast.parse(code)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 def short_ref(code_ref: str) -> str:
@@ -123,7 +236,7 @@ def user_code_errors(code_ref: str, must: str = "") -> Iterator[None]:
 
 def _line_of(error: BaseException, file: str) -> str:
     """Return the last line of user code in a traceback, such as " in line 3" or " in line 3 of helper.py"."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _LOADED]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in FOLDERS]
     if not frames:
         return ""
     name = Path(frames[-1].filename).name
@@ -146,7 +259,7 @@ def load_user_code(setting: str, code_ref: str, what: str) -> Any:
         raise ConfigError(f"{setting}: there is no file {path}; correct the path.")
     # Dataclasses and pydantic look annotations up in sys.modules, so the name must be unique.
     files = with_helpers(path)
-    _LOADED.update(map(str, files))
+    watch(path, files)
     module_name = f"{path.stem}_{digest([str(path.resolve()), *map(sha256_of, files)])}"
     try:
         if module_name not in sys.modules:

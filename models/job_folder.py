@@ -6,7 +6,8 @@ Written by every job:
     test/<test key>.parquet   predictions of a test table
     *_std.parquet             standard deviations of these predictions, if the stage has `predict_std`
     notes.json                messages of the stage for the user
-    report.json               written last: seconds, machine, settings, code and libraries, size and sha256 of all files
+    report.json               written last: seconds, machine, settings, code and libraries, files that user code
+                              opened, size and sha256 of all files
 
 By gp, sklearn, baseline and networks with columns: scaling.npz (how numbers and categories are scaled).
 By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json (digests of

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from core.errors import join_first
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.paths import display_path
 from core.text import format_number
@@ -56,6 +57,7 @@ from submissions.run import (
     Run,
     folds_of,
     name_of_latest,
+    opened_by,
     package_versions,
     table_digests,
     user_code_of,
@@ -68,6 +70,7 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
 
     They are also kept if those of this level have a worse cross-fitted score.
     """
+    changed = run.changed_files
     before = run.built
     kept = before if before is not None and _covers(run, before, level) else None
     if kept is None:
@@ -86,12 +89,20 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
     vars(run).pop("manifest", None)  # as it was read before
     scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
+        *_describe_changes(changed),
         *run.manifest.remarks,
         f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {run.chosen}, checked against the sample",
         f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
         *publish(run),
     ]
+
+
+def _describe_changes(changed: list[str]) -> list[str]:
+    """Return a line if a submission was built again since files that user code opens have changed."""
+    if not changed:
+        return []
+    return [f"{join_first(changed, str)}: changed since the submission was built, so it was built again"]
 
 
 def _covers(run: Run, built: Manifest, level: Level) -> bool:
@@ -300,6 +311,7 @@ def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> 
         tables=table_digests(run.paths),
         test_key=run.plan.test_key,
         user_code=user_code_of(run.config),
+        opened=opened_by(run.config, run.plan),
         versions=package_versions(),
         left_out=list(run.left_out),
         budget=run.budget,

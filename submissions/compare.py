@@ -13,6 +13,7 @@ import numpy as np
 from core.errors import DataError
 from core.text import format_duration, format_number, format_table
 from core.types import Array
+from core.user_code import changed_files
 from submissions.blend.scoring import Scorer, describe_resamples
 from submissions.columns import training_labels
 from submissions.config import Config
@@ -103,7 +104,8 @@ def _scores(run: Manifest, config: Config) -> dict[str, Any]:
     metric = config.competition.metric
     file = Path(metric.rpartition(":")[0]).name  # of the user's function, or ""
     code = [entry for entry in user_code_of(config) if entry[0] == file]
-    if Path(run.metric).name != Path(metric).name or any(entry not in run.user_code for entry in code):
+    is_edited = any(entry not in run.user_code for entry in code) or changed_files(metric, run.opened)
+    if Path(run.metric).name != Path(metric).name or is_edited:
         return {"chosen": f"{choice.chosen} by {run.metric}", **dict.fromkeys(SCORES)}
     best_stage, submitted = choice.stages[choice.best_stage], choice.submitted
     scores = (best_stage.score, submitted.in_sample_score, submitted.score)

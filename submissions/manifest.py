@@ -210,6 +210,8 @@ class Manifest(StrictModel):
     """Digest of the test table."""
     user_code: list[tuple[str, str]]
     """Name and digest of each file of user code."""
+    opened: dict[str, dict[str, str]] = {}
+    """What user code has opened for the tables, the jobs and the run (`core.user_code.Opened`)."""
     versions: dict[str, str]
     """Versions of Python and of packages."""
     left_out: list[LeftOut]

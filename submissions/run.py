@@ -17,11 +17,11 @@ from competition.config import validate
 from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
 from competition.task import Task
-from core.errors import DataError, NothingToSubmit
+from core.errors import DataError, NothingToSubmit, join_first
 from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
 from core.paths import Paths, config_folders, display_path
 from core.text import format_table
-from core.user_code import user_code_files
+from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
 from folds.comparison import read_comparison
 from models.job_folder import REPORT
 from models.jobs.job import Job
@@ -147,12 +147,24 @@ class Run:
 
     @property
     def built(self) -> Manifest | None:
-        """run.json as it is in the folder; None unless all files are there, of the same run, predictions and code."""
+        """run.json as it is in the folder; None unless all files are there, of the same run, predictions and code.
+
+        What user code opened must be the same, too.
+        """
         try:
             manifest = verify_files(self.folder)
         except DataError:
             return None
-        return manifest if (manifest.run, manifest.made_from) == (self.name, self.made_from) else None
+        is_same = (manifest.run, manifest.made_from) == (self.name, self.made_from)
+        return manifest if is_same and not self.changed_files else None
+
+    @property
+    def changed_files(self) -> list[str]:
+        """What user code opened for the run in the folder, and what has changed since; [] without one."""
+        try:
+            return files_changed_since(self.config, read_manifest(self.folder))
+        except DataError:
+            return []
 
     @property
     def digest_of_shift(self) -> str | None:
@@ -287,12 +299,30 @@ def user_code_of(config: Config) -> list[tuple[str, str]]:
     return sorted((file.name, sha256_of(file) if file.exists() else "gone") for file in files)
 
 
+def opened_by(config: Config, plan: JobPlan) -> Opened:
+    """Return what user code has opened for the tables, by the jobs of a plan, and in this process."""
+    files = [plan.paths.prepare_report, *(job.folder / REPORT for job in plan.jobs)]
+    records = [read_json(file).get("opened", {}) for file in files]
+    return merge_opened(*records, opened_files(config.model_dump()))
+
+
+def files_changed_since(config: Config, manifest: Manifest) -> list[str]:
+    """Return the names of what user code opened for a run and what has changed since."""
+    return [*changed_files(config.model_dump(), manifest.opened)]
+
+
 def require_same_code(config: Config, manifest: Manifest) -> None:
-    """Raise a DataError if user code in the settings has changed since the run."""
+    """Raise a DataError if user code in the settings, or a file that it opened, has changed since the run."""
     changed = [entry[0] for entry in user_code_of(config) if entry not in manifest.user_code]
     if changed:
         raise DataError(
             f"Your code in {changed[0]} has changed since the run. Run ./run.sh full, then this again."
+        )
+    changed = files_changed_since(config, manifest)
+    if changed:
+        raise DataError(
+            f"{join_first(changed, str)}, which your code opened, changed since the run. Run ./run.sh full, then this "
+            "again."
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from core.files import PROJECT, write_table
+from core.opened_files import CONTENTS, OPENED
 
 SMOKE = PROJECT / "competition" / "data" / "smoke"
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
@@ -41,6 +42,12 @@ def jobs_in_process(monkeypatch):
 
     for module in ("models.jobs.cluster", "submissions.predict"):
         monkeypatch.setattr(f"{module}.LocalExecutor", InlineExecutor)
+
+
+def new_process():
+    """From now on, as in a new process, nothing was opened by user code yet."""
+    OPENED.clear()
+    CONTENTS.clear()
 
 
 def mixed_tables(n_train=60, n_test=20):

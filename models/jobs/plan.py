@@ -10,6 +10,7 @@ has another folder, and overwrites nothing.
 """
 
 import inspect
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,9 +26,9 @@ from competition.task import Task
 from core.errors import ConfigError, DataError, join_first
 from core.files import PROJECT, content_digest, digest, read_json, sha256_of, table_digest
 from core.modules import closure, file_of
-from core.paths import Paths
+from core.paths import Paths, display_path
 from core.text import format_duration
-from core.user_code import data_files, short_ref, user_code, with_helpers
+from core.user_code import Opened, changed_files, data_files, short_ref, user_code, with_helpers
 from folds.training_rows import trains_fold
 from models.context import Context
 from models.inputs.weights import digest_of_weights
@@ -98,11 +99,12 @@ class JobPlan:
             "pseudo_labels": None,
             "sources": [],
         }
-        key = f"{digest(settings, 12)}-{digest(self.made_by[name], 12)}"
+        key, trained_by = key_of(self.paths, name, stage, settings, self.made_by[name])
         key = (self.reuse and key_of_other_code(self.paths, name, key)) or key
         n_rows = {job.fold: job.n_rows for job in self.jobs_of_stage(name)}
         jobs = jobs_of(name, stage, key, self.n_folds, self.paths, n_rows=n_rows)
-        return replace(self, jobs=jobs, keys={name: key}, stages={name: stage})
+        made_by = {**self.made_by, name: trained_by}
+        return replace(self, jobs=jobs, keys={name: key}, stages={name: stage}, made_by=made_by)
 
     def select(
         self, stages: Sequence[str] = (), fold: int | None = None, shard: tuple[int, int] = (1, 1)
@@ -152,8 +154,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
             "pseudo_labels": [test_key, pseudo_labels.weight] if pseudo_labels else None,
             "sources": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
         }
-        trained_by[name] = made_by(stage, context)
-        key = f"{digest(settings, 12)}-{digest(trained_by[name], 12)}"
+        key, trained_by[name] = key_of(paths, name, stage, settings, made_by(stage, context))
         keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
         pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
         jobs += jobs_of(name, stage, keys[name], n_folds, paths, pseudo_label_jobs, n_rows)
@@ -205,6 +206,34 @@ def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
         "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
         **stage.key_settings(task),
     }
+
+
+def key_of(
+    paths: Paths, name: str, stage: Stage, settings: dict[str, Any], made_by: dict[str, str]
+) -> tuple[str, dict[str, str]]:
+    """Return the key of the jobs of a stage, and what they are made by.
+
+    What user code opens is known when jobs have ended. If such a file has changed since, its present content is part
+    of what they are made by, and so they have another key. Jobs that opened other contents than those of their key,
+    since a file was edited while they trained, are deleted.
+    """
+    key = f"{digest(settings, 12)}-{digest(made_by, 12)}"
+    code = stage.model_dump()
+    if not any(user_code(code)):
+        return key, made_by
+    opened: dict[Path, Opened] = {}
+    for report in (paths.root / "models" / name / key).glob(f"seed_*/fold_*/{REPORT}"):
+        with suppress(DataError):  # the job of a damaged one is trained again anyway
+            opened[report.parent] = read_json(report, "seconds").get("opened", {})
+    now = made_by | changed_files(code, *opened.values())
+    if now != made_by:
+        return key_of(paths, name, stage, settings, now)
+    for folder, record in opened.items():
+        edited = changed_files(code, record)
+        if edited:
+            print(f"{display_path(folder)} is deleted: {join_first(edited, str)} was edited while it trained")
+            shutil.rmtree(folder)
+    return key, made_by
 
 
 def key_of_test_table(paths: Paths) -> str:
@@ -336,7 +365,7 @@ def describe_retraining(plan: JobPlan) -> list[str]:
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
     different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    files = [name for name in different if "." in name]
+    files = [name for name in different if "." in name or "/" in name]
     changes = [f"{name} {before.get(name)} -> {now.get(name)}" for name in different if name not in files]
     if files and "python" not in different:  # with another Python the digests of all files differ
         changes.append(f"changes of {join_first(files, str)}")

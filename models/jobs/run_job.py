@@ -13,6 +13,7 @@ from competition.metrics import METRICS, raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.errors import ConfigError, join_first
 from core.types import Array
+from core.user_code import opened_files
 from models import targets
 from models.context import HeldOut
 from models.hardware import is_out_of_memory, machine, peak_gpu_gib
@@ -64,6 +65,7 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
         "seconds": seconds,
         "machine": machine(),
         "made_by": plan.made_by.get(job.stage, {}),
+        "opened": opened_files(stage.model_dump()),
         "stage": stage.model_dump(mode="json"),
         UNUSED_LABELS: rows.unused_labels,
     }

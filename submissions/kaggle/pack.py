@@ -12,6 +12,7 @@ does not mount. User-defined files are copied, with paths relative to the file t
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from core.errors import DataError
 from core.files import PROJECT, digest, replaced, sha256_of, work_root, write_atomically, write_json
 from core.paths import Paths
-from core.user_code import data_files, with_helpers
+from core.user_code import Opened, files_to_copy, merge_opened, opened_files, user_code_files
 from core.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
 from models.job_folder import REPORT, TEST_FOLDER
@@ -31,8 +32,8 @@ from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.config import Config, rewrite_paths
 from submissions.kaggle.paths import Bundle, Kernel, kaggle_files, kaggle_mount
 from submissions.kaggle.wheels import add_wheels
-from submissions.manifest import candidate_file, verify_files, write_manifest
-from submissions.run import latest_run, require_same_code
+from submissions.manifest import candidate_file, read_manifest, verify_files, write_manifest
+from submissions.run import latest_run, name_of_latest, require_same_code
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline")
 """Packages that make and use a run."""
@@ -96,8 +97,8 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
-    """Copy a user-defined file with the modules that it imports and the files that it names, or a folder of
+def copy_of_user(path: Path, bundle: Bundle, base: Path, opened: Opened) -> str:
+    """Copy a user-defined file with the modules that it imports and the files that it opened, or a folder of
     predictions.
 
     Returns:
@@ -107,7 +108,7 @@ def copy_of_user(path: Path, bundle: Bundle, base: Path) -> str:
     if path.is_dir():
         files = [path / "oof.csv", path / "test.csv"]
     else:
-        files = [*with_helpers(path), *data_files(path)] if path.suffix == ".py" else [path]
+        files = files_to_copy(path, opened) if path.suffix == ".py" else [path]
     for file in files:
         copy(file, folder / file.relative_to(path.parent))
     return os.path.relpath(folder / path.name, base)
@@ -177,7 +178,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."
         )
     require_same_code(config, run.manifest)
-    settings = _prediction_settings(config, bundle, run_folder)
+    settings = _prediction_settings(config, bundle, run_folder, run.manifest.opened)
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:
             target = bundle.work / job.folder.relative_to(work_root())
@@ -207,14 +208,14 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     return config, manifest
 
 
-def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path) -> dict[str, Any]:
+def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path, opened: Opened) -> dict[str, Any]:
     """Return the settings for prediction on another machine, and copy user-defined code and encoders.
 
     Rows that cannot be read are not an error there.
     """
     settings: dict[str, Any] = rewrite_paths(
         config.model_dump(),
-        lambda path: copy_of_user(path, bundle, run_folder) if path.suffix == ".py" else path.name,
+        lambda path: copy_of_user(path, bundle, run_folder, opened) if path.suffix == ".py" else path.name,
     )
     settings["competition"]["unparsable"] = (
         "drop"  # an invalid row of the hidden table would cost the submission
@@ -230,6 +231,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     slug = str(competition.kaggle)
     tables = [competition.train, competition.test, competition.sample_submission]
     downloaded = kaggle_files(slug).resolve()
+    opened = _opened_here(config)
 
     def place(path: Path) -> str:
         inside = path.relative_to(downloaded).as_posix() if path.is_relative_to(downloaded) else path.name
@@ -238,7 +240,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
             return str(kaggle_mount(slug) / inside)
         if path in tables:
             print(f"note: the platform does not have {inside} as a file, so it is packed with the code")
-        return copy_of_user(path, bundle, bundle.root)
+        return copy_of_user(path, bundle, bundle.root, opened)
 
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
@@ -247,6 +249,20 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
         copy_stage_weights(stage_name, stage, document["stages"][stage_name], bundle, trains=True)
     write_atomically(bundle.root / f"{name}.yaml", dump_yaml(document))
     return {"name": name, "purpose": "training", "kaggle": competition.kaggle}
+
+
+def _opened_here(config: Config) -> Opened:
+    """Return what user code has opened in this process, such as in its check, and for the latest run."""
+    opened = opened_files(config.model_dump())
+    paths = config.competition.paths
+    with suppress(DataError):  # there is no run, or one of an older version
+        return merge_opened(opened, read_manifest(paths.run(name_of_latest(paths))).opened)
+    if user_code_files(config.model_dump()):
+        print(
+            "note: a file that only training or the blend opens, and that no string in your code names, is packed "
+            "after ./run.sh full"
+        )
+    return opened
 
 
 def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:

@@ -7,6 +7,7 @@ from competition.config import load_competition
 from competition.prepare import prepare
 from core.errors import ConfigError
 from tests.competition.small import TRAIN, write_small
+from tests.conftest import new_process
 
 CODE = """import os
 from pathlib import Path
@@ -59,24 +60,52 @@ def test_features_are_computed_once_per_distinct_row_and_a_new_row_alone(path):
     assert calls(path) == ("3 1 1 1 3", 6)
 
 
-def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_names_computes_features_again(
-    path,
-):
+@pytest.mark.parametrize("name", ['"scale.txt"', '"scale" + ".txt"'])
+def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_opens_computes_features_again(path, name):
+    code = CODE.replace('"scale.txt"', name)
+    path.with_name("mine.py").write_text(code)
     assert calls(path)[1] == 6
     for name, text, feature in (
         ("shift.py", "SHIFT = 1\n", 7),
         ("scale.txt", "3", 10),
-        ("mine.py", CODE.replace("+ SHIFT", "- SHIFT"), 8),
+        ("mine.py", code.replace("+ SHIFT", "- SHIFT"), 8),
     ):
+        new_process()
         path.with_name(name).write_text(text)
         assert calls(path) == (ALL, feature)
+        assert calls(path) == (CHECKED, feature)
+
+
+def test_a_file_that_was_opened_and_has_changed_is_named(path, capsys):
+    assert prepared(path).report["opened"]["mine.py"].keys() == {"scale.txt"}
+    path.with_name("scale.txt").write_text("3")
+    new_process()
+    prepared(path)
+    said = capsys.readouterr().out
+    assert said.count("scale.txt: changed, so all features of mine.py:make are computed again\n") == 1
+
+
+def test_a_file_that_was_opened_for_other_rows_counts(path):
+    """Later processes compute a few rows again, and open no file for the others."""
+    opens = "    if len(table) == 6:\n        Path(SCALE).with_name('of' + '_six').read_text()\n    return {"
+    path.with_name("of_six").write_text("1")
+    path.with_name("mine.py").write_text(CODE.replace("    return {", opens))
+    assert calls(path) == (ALL, 6)
+    for text, expected in (("1", CHECKED), ("2", ALL)):
+        new_process()
+        path.with_name("of_six").write_text(text)
+        assert calls(path)[0] == expected
 
 
 def test_other_numbers_than_those_kept_make_all_features_new_whatever_changed_them(path, capsys):
-    """The code does not name the file in one string, so that its content is not known to have changed."""
-    path.with_name("mine.py").write_text(CODE.replace('"scale.txt"', '"scale" + ".txt"'))
+    """The file is in another folder, so that its content is not known to have changed."""
+    scale = path.parent.parent / f"{path.parent.name}_scale"
+    scale.write_text("2")
+    path.with_name("mine.py").write_text(
+        CODE.replace('Path(__file__).with_name("scale.txt")', f"Path({str(scale)!r})")
+    )
     assert calls(path)[1] == 6
-    path.with_name("scale.txt").write_text("5")
+    scale.write_text("5")
     assert calls(path)[1] == 15
     assert "WARNING: mine.py:make returns other numbers than in an earlier command" in capsys.readouterr().out
     assert calls(path) == (CHECKED, 15)
@@ -111,12 +140,11 @@ def test_what_was_computed_before_a_failure_is_kept(path, monkeypatch):
     assert calls(path)[0] == f"{CHECKED} 2 1 1"  # the last are two of six rows
 
 
-def test_a_function_that_writes_a_file_that_it_names_is_warned_of(path, capsys):
-    assert calls(path)[0] == ALL
-    assert "WARNING" not in capsys.readouterr().out
+def test_a_file_that_the_function_writes_in_its_own_folder_is_no_input(path):
     path.with_name("mine.py").write_text(CODE.replace('os.environ["CALLS"]', 'SCALE.with_name("calls")'))
-    calls(path)
-    assert "writes a file in its own folder" in capsys.readouterr().out
+    assert calls(path)[0] == ALL
+    new_process()
+    assert calls(path)[0] == CHECKED
 
 
 def test_other_columns_for_other_rows_are_an_error(path):

@@ -65,3 +65,28 @@ def test_files_that_a_users_code_names_are_found_among_any_text(tmp_path):
     code = f'NAMES = ["table.csv", "absent.csv", "\\0", {"长" * 150!r}, {"a/" * 3000!r}]'
     write_atomically(tmp_path / "mine.py", code)
     assert data_files(tmp_path / "mine.py") == [tmp_path / "table.csv"]
+
+
+def test_a_link_that_a_users_code_names_is_found_in_its_own_place(tmp_path):
+    write_atomically(tmp_path / "elsewhere.csv", "x")
+    write_atomically(tmp_path / "code" / "mine.py", 'NAME = "link.csv"')
+    (tmp_path / "code" / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
+    assert data_files(tmp_path / "code" / "mine.py") == [tmp_path / "code" / "link.csv"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'DATA / "first.csv"',
+        'HERE / "data" / "first.csv"',
+        'f"{HERE}/data/first.csv"',
+        'os.path.join(os.path.dirname(__file__), "data", "first.csv")',
+        'HERE.joinpath("data", NAME)',
+    ],
+)
+def test_a_file_that_is_named_in_parts_is_known_before_the_code_is_executed(tmp_path, expression):
+    """Also if C opens it, as of a Parquet file."""
+    write_atomically(tmp_path / "data" / "first.csv", "x")
+    code = f'HERE = Path(__file__).parent\nDATA = HERE / "data"\nNAME = "first.csv"\nread({expression})\n'
+    write_atomically(tmp_path / "mine.py", code)
+    assert data_files(tmp_path / "mine.py") == [tmp_path / "data" / "first.csv"]

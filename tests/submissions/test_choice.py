@@ -9,12 +9,14 @@ from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.build import build
+from submissions.compare import compare
 from submissions.manifest import write_manifest
 from submissions.predict import load_candidate
 from submissions.report.elements import Table
 from submissions.report.predictions import prediction_section
 from submissions.report.scores import load_answers, score_section
 from submissions.run import latest_run, require_same_code
+from tests.conftest import new_process
 from tests.submissions.fakes import (
     TARGETS,
     built,
@@ -109,6 +111,53 @@ def test_all_candidates_and_user_defined_code_go_all_the_way(tmp_path):
     assert run_of(path).name != run.name
     with pytest.raises(DataError, match=r"code in mine\.py has changed since the run"):
         require_same_code(run.config, run.manifest)
+
+
+READS = """
+from pathlib import Path
+import numpy as np
+
+def read(name):
+    return float(Path(f"{Path(__file__).parent}/data/{name}.txt").read_text())
+
+def score(y_true, y_pred):
+    return read("metric") * float(np.sqrt(np.nanmean((y_true - y_pred) ** 2)))
+
+def fixed(preds, y, folds):
+    return [read("candidate"), 0.2, 0.3]
+
+def up(y_pred):
+    return y_pred + read("postprocess")
+"""
+
+
+@pytest.mark.parametrize("name", ["metric", "candidate", "postprocess"])
+def test_a_run_is_built_again_after_an_edit_of_a_file_that_user_code_opened_for_it(tmp_path, name):
+    """No string in the code names it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for each in ("metric", "candidate", "postprocess"):
+        (data / f"{each}.txt").write_text("0.5")
+    (tmp_path / "mine.py").write_text(READS)
+    roles = {"metric": "mine.py:score", "greater_is_better": False}
+    submissions = {"default": "mine.py:fixed", "postprocess": "mine.py:up", "stack": False}
+    path = fake_competition(tmp_path, 90, competition=roles, submissions=submissions)
+    before = finished(path)
+    assert before.built
+    require_same_code(before.config, before.manifest)
+    (data / f"{name}.txt").write_text("0.75")
+    with pytest.raises(DataError, match=rf"data/{name}\.txt, which your code opened, changed since the run"):
+        require_same_code(before.config, before.manifest)
+    assert (
+        compare(before.config)[1]["runs"][0]["cross_fitted_score"] is None
+    )  # its metric is in the edited file
+    new_process()
+    after = run_of(path)
+    assert (after.name, after.built) == (before.name, None)
+    line = f"data/{name}.txt: changed since the submission was built, so it was built again"
+    assert line in build(after)
+    assert after.built and after.choice.submitted != before.choice.submitted
+    assert line not in build(run_of(path))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from models.jobs import plan as plan_module
 from models.jobs.job_files import write_report
 from models.jobs.plan import describe_retraining
 from models.jobs.run_job import run_job
-from tests.conftest import mixed_tables
+from tests.conftest import mixed_tables, new_process
 from tests.models.jobs.common import GNN, TREES, planned, upgrade
 
 
@@ -153,6 +153,64 @@ def test_an_edit_of_a_file_that_user_code_names_makes_a_new_key(tmp_path):
     (tmp_path / "rates.csv").write_text("2")
     (line,) = describe_retraining(planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}}))
     assert "again: changes of rates.csv; " in line
+
+
+OPENS = """from pathlib import Path
+from tests.models.jobs.user_stages import Memoriser
+class Mine(Memoriser):
+    def fit(self, train, folder, context):
+        for name in ["rates"]:
+            Path(f"{Path(__file__).parent}/data/{name}.csv").read_text()
+        super().fit(train, folder, context)
+"""
+
+
+def test_jobs_are_trained_again_while_a_file_that_they_opened_has_another_content(tmp_path):
+    (tmp_path / "mine.py").write_text(OPENS)
+    rates = tmp_path / "data" / "rates.csv"
+    rates.parent.mkdir()
+
+    def plan_with(content, **options):
+        rates.write_text(content)
+        new_process()
+        return planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}}, **options)
+
+    def train(plan):
+        assert {run_job(job, plan).status for job in plan.jobs} == {"ok"}
+
+    first = plan_with("1")
+    train(first)
+    assert plan_with("1").keys == first.keys
+    second = plan_with("2")
+    assert second.keys != first.keys
+    (line,) = describe_retraining(second)
+    assert "mine: 3 finished jobs" in line and "again: changes of data/rates.csv; --reuse keeps them" in line
+    assert plan_with("2", reuse=True).keys == first.keys
+    train(second)
+    assert plan_with("2").keys == second.keys
+    assert plan_with("3").keys not in (first.keys, second.keys)
+    assert plan_with("1").keys == first.keys
+    third = plan_with("3")
+    assert third.with_settings("mine", third.stages["mine"]).keys == third.keys
+
+
+def test_a_job_that_opened_a_file_after_an_edit_is_deleted_where_its_key_has_the_content_before(
+    tmp_path, capsys
+):
+    (tmp_path / "mine.py").write_text(OPENS)
+    rates = tmp_path / "data" / "rates.csv"
+    rates.parent.mkdir()
+    plans = []
+    for before, while_it_trains in (("1", "1"), ("2", "3"), ("2", "2")):
+        rates.write_text(before)
+        plan = planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}})
+        rates.write_text(while_it_trains)
+        new_process()
+        plans.append(plan)
+        assert run_job(plan.jobs[0], plan).status == "ok"
+    assert plans[0].keys != plans[1].keys == plans[2].keys
+    assert "fold_0 is deleted: data/rates.csv was edited while it trained" in capsys.readouterr().out
+    assert planned(tmp_path, stages={"mine": {"kind": "mine.py:Mine"}}).jobs[0].finished
 
 
 def test_an_edit_of_code_after_the_plan_was_made_fails_its_jobs(tmp_path):

@@ -17,7 +17,8 @@ from submissions.config import load_config
 from submissions.kaggle import pack
 from submissions.kaggle.pack import write_notebook
 from submissions.kaggle.paths import Bundle, Kernel, kaggle_files
-from tests.submissions.fakes import built, fake_competition, with_setting
+from tests.conftest import new_process
+from tests.submissions.fakes import built, fake_competition, train_all, with_setting
 from tests.submissions.kaggle.conftest import SHIPPED, SLUG
 
 pytestmark = pytest.mark.usefixtures("image")
@@ -75,8 +76,7 @@ def test_code_alone_travels_of_what_a_user_keeps_next_to_it(tmp_path, monkeypatc
 
 def test_a_stage_without_weight_in_the_submission_does_not_travel(made, work):
     folder = work.root.parent.parent
-    for file in (file for file in made.iterdir() if file.is_file()):
-        shutil.copy(file, folder)
+    shutil.copytree(made, folder, ignore=shutil.ignore_patterns("work"), dirs_exist_ok=True)
     built(with_setting(folder / "mixed.yaml", "submissions", default="best_single"))
     bundle = build(work)
     stages = {path.relative_to(bundle.work).parts[2] for path in bundle.work.rglob("report.json")}
@@ -92,14 +92,24 @@ def test_a_job_that_changed_since_the_run_is_not_packed(work):
         build(work)
 
 
-@pytest.mark.parametrize("file", ["own.py", "features.py", "means.py"])
-def test_user_defined_code_that_changed_since_the_run_is_not_packed(made, work, tmp_path, file):
+def test_data_that_user_defined_code_opened_travels_in_its_place_next_to_the_code(work):
+    """No string in the code names it."""
+    packed = contents_of(Kernel.of(work).bundle)
+    for code, data in (("own.py", "shares/half.txt"), ("features.py", "units/one.txt")):
+        (folder,) = [
+            name.removesuffix(code) for name in packed if "/user/" in name and name.endswith(f"/{code}")
+        ]
+        assert f"{folder}{data}" in packed
+
+
+@pytest.mark.parametrize("file", ["own.py", "features.py", "means.py", "shares/half.txt", "units/one.txt"])
+def test_user_defined_code_or_data_that_changed_since_the_run_is_not_packed(made, work, tmp_path, file):
     manifest = work.run(work.latest_run.read_text().strip()) / "run.json"
     shutil.copytree(made, tmp_path / "edited", ignore=shutil.ignore_patterns("work"))
     manifest.write_text(manifest.read_text().replace(f"{made}/", f"{tmp_path}/edited/"))
     with (tmp_path / "edited" / file).open("a") as code:
         code.write("\nMORE = 1\n")
-    with pytest.raises(DataError, match=rf"Your code in {file} has changed"):
+    with pytest.raises(DataError, match=rf"{file}\b.* changed since the run"):
         build(work)
 
 
@@ -141,6 +151,26 @@ def build_training(path):
     """The bundle of a notebook that trains, and its YAML."""
     bundle = pack.build(Paths.for_competition(str(path)), load_config(str(path)), "me").bundle
     return bundle, yaml.safe_load((bundle.root / "mixed.yaml").read_text())
+
+
+def test_a_notebook_that_trains_gets_what_user_code_opened_for_the_latest_run(tmp_path, capsys):
+    path = to_train(tmp_path / "made")
+    scale = "from pathlib import Path\ndef product(inputs, name='scale'):\n"
+    scale += "    return inputs[['x']] * float(Path(f'{Path(__file__).parent}/{name}.txt').read_text())\n"
+    (tmp_path / "made" / "features.py").write_text(scale)
+    (tmp_path / "made" / "scale.txt").write_text("2")
+    bundle, _ = build_training(path)
+    assert not [name for name in contents_of(bundle) if name.endswith("scale.txt")]
+    assert "is packed after ./run.sh full" in capsys.readouterr().out
+    train_all(path)
+    built(path)
+    new_process()
+    bundle, settings = build_training(path)
+    assert (
+        contents_of(bundle)[settings["competition"]["features"].replace("features.py:product", "scale.txt")]
+        == b"2"
+    )
+    assert "is packed after" not in capsys.readouterr().out
 
 
 def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(tmp_path):
