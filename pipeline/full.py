@@ -21,8 +21,8 @@ from core.settings import parse_duration
 from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
-from models.jobs.budget import BASELINE_SECONDS, Budget
-from models.jobs.budget_stages import HAS_ENDED, Clock, with_more_seeds
+from models.jobs.budget import Budget
+from models.jobs.budget_stages import BASELINE_SECONDS, HAS_ENDED, Clock, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.job_files import resume
 from models.jobs.plan import JobPlan, describe_retraining, make_plan

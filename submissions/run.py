@@ -256,12 +256,18 @@ def name_of_latest(paths: Paths) -> str:
 
 
 def latest_run(competition: str) -> Run:
-    """Return the latest run of a competition from its folder; tables are not needed."""
+    """Return the latest run of a competition from its folder, with a WARNING if it is not complete."""
     paths = Paths.for_competition(competition)
     name = name_of_latest(paths)
     if not name:
         raise DataError(
             f"{paths.root} has no finished run: run ./run.sh full {competition} first, or check the name."
+        )
+    if name == SO_FAR:
+        print(
+            f"WARNING: the submission of {competition} is not complete: its run was interrupted, or no stage had all "
+            f"folds. ./run.sh full {competition} goes on from there.",
+            flush=True,
         )
     return stored_run(paths, name)
 

@@ -22,7 +22,10 @@ from competition.dataset import REFIT_FOLD, Dataset
 from core.files import digest
 from core.text import format_duration
 from models.jobs.budget_stages import (
+    BASELINE_SECONDS,
+    BASELINE_SHARE,
     HAS_ENDED,
+    LEAST_RESERVE,
     Clock,
     Decisions,
     StageState,
@@ -46,8 +49,6 @@ MAX_INPUT_SHARE = 0.8
 """Share of the time left that the inputs of a stage may take."""
 MIN_SHARE_LEFT = 0.05
 """Share of the budget below which no further stage starts."""
-BASELINE_SECONDS, BASELINE_SHARE = 10.0, 0.1
-"""Seconds, or share of the budget if that is more, in which the baseline is trained with nothing beside it."""
 
 
 class Budget:
@@ -96,7 +97,10 @@ class Budget:
     @property
     def training_deadline(self) -> float:
         """time.monotonic() at which training ends, so that the last submission ends before `end`."""
-        return self.clock.end - self.clock.reserve(self.submission_seconds)
+        reserve = self.clock.reserve(self.submission_seconds)
+        return self.clock.end - (
+            min(reserve, LEAST_RESERVE) if any(map(self._tasks_of, self.first)) else reserve
+        )
 
     @property
     def current_plan(self) -> JobPlan:
@@ -144,7 +148,6 @@ class Budget:
         """
         self.on_seed = on_seed
         self.queue.job_timeout = job_timeout
-        self.queue.deadline = self.training_deadline
         for state in self.first if self.clock.has_limit and not self.decisions.has_ended else ():
             state.start("accepted", len(state.settings.seeds))
         self.alone_until = time.monotonic() + max(BASELINE_SECONDS, BASELINE_SHARE * self.clock.seconds)
@@ -153,6 +156,7 @@ class Budget:
             self._enqueue(state, [job for seed in state.seeds for job in state.unfinished(seed)])
         if self.decisions.has_ended:
             print(HAS_ENDED, flush=True)
+        self.queue.deadline = self.training_deadline
         results = run(self.queue, self.executor, "jobs")
         if self.clock.has_limit:
             self.decisions.end(self.states)

@@ -32,6 +32,10 @@ RESERVE_SHARE = 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
+BASELINE_SECONDS, BASELINE_SHARE = 10.0, 0.1
+"""Seconds, or share of the budget if that is more, in which the baseline is trained with nothing beside it."""
+LEAST_RESERVE = 5.0
+"""Seconds that are kept for the last submission while the baseline, without which there is none, is not finished."""
 HAS_ENDED = (
     "An earlier run with this budget has ended: only failed jobs are retrained. A larger budget trains more."
 )

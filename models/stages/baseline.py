@@ -25,7 +25,7 @@ from models.stage import Feature
 from models.stages.tabular import FeatureStage, TargetData
 
 BASELINE = "baseline.npz"
-N_HASHES = 2**16
+N_HASHES = 2**14
 """Number of columns that the n-grams of a text column are hashed into."""
 N_GRAMS = {"word": (1, 2), "char_wb": (1, 3)}
 """Analyzer of scikit-learn -> smallest and largest n."""
@@ -39,7 +39,7 @@ N_BINS = 16
 """Number of bins of each column of numbers, with equally many training rows."""
 RIDGE, LOGISTIC = 1.0, 3.0
 """Strength of the regularisation of ridge regression, and its inverse for logistic regression."""
-MAX_ITERATIONS = 50
+MAX_ITERATIONS = 30
 
 
 class Baseline(FeatureStage):

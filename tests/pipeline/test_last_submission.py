@@ -61,9 +61,12 @@ def stop_at(monkeypatch, level):
     monkeypatch.setattr(build_step, "write_manifest", write)
 
 
-def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competition(finished, monkeypatch):
+def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competition(
+    finished, monkeypatch, capsys
+):
     (line,) = submit_finished(finished.config, finished.plan).lines
     interim = latest_run("mixed")
+    assert "WARNING: the submission of mixed is not complete" in capsys.readouterr().out
     score = format_with_error(interim.choice.expected.score, interim.choice.expected.standard_error)
     assert line == f"submission of good, fair, poor, expect rmse {score}: {finished.paths.submission}"
     assert (finished.paths.report / "index.html").exists()
@@ -80,6 +83,7 @@ def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competiti
     assert finished.paths.submission.read_bytes() == submission_of(interim)
     build(finished)
     assert latest_run("mixed").folder == finished.folder
+    assert "WARNING" not in capsys.readouterr().out
     assert finished.paths.submission.read_bytes() == submission_of(finished)
     assert not interim.folder.exists()
 

@@ -225,6 +225,15 @@ def test_the_baseline_is_trained_first_with_nothing_beside_it_and_gets_no_more_s
     assert [stage for stage, *_ in budget.left_out] == ["net"]
 
 
+def test_a_baseline_that_is_not_finished_in_time_takes_the_time_of_the_last_submission(tmp_path, machine_of):
+    """Three folds of 20 s: of 70 s, 12.8 s are reserved for the last submission."""
+    stages = {"baseline": {"kind": "baseline"}, "trees": TREES}
+    machine = machine_of(by_epoch(baseline=20, trees=10))
+    budget = spent(planned(tmp_path, stages=stages), machine, 70)
+    assert trained(budget) == "baseline: 0"
+    assert (machine.now, budget.training_deadline) == (pytest.approx(60, abs=1), pytest.approx(70 - 12.8))
+
+
 def test_a_baseline_that_is_slow_has_the_cores_alone_for_a_tenth_of_the_time(tmp_path, machine_of):
     stages = {"baseline": {"kind": "baseline"}, "trees": TREES}
     machine = machine_of(by_epoch(baseline=200, trees=10), cores=4)
