@@ -120,10 +120,7 @@ class Budget:
         return self.decisions.left_out
 
     def larger_budgets(self) -> dict[str, float]:
-        """Return stage -> seconds of a budget that trains it, for stages with a pace that were not finished.
-
-        It is called after the training. The same command with it trains the others only.
-        """
+        """Return stage -> seconds of a budget that trains it, too, for stages with a pace that were not finished."""
         budgets = {}
         for state in self.states.values():
             pace = self.paces.pace(state.name) or state.pace
