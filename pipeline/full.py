@@ -218,7 +218,7 @@ def describe_larger_budget(budget: Budget) -> list[str]:
 
 def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> list[LeftOut]:
     """Return a row for each stage or seed that a budget does not train, and for each network with fewer epochs."""
-    rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.left_out]
+    rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.decisions.left_out]
     rows += [LeftOut(name, None, TIME, NO_LABELS) for name in config.stages if name not in budget.plan.stages]
     states = [state for state in budget.states.values() if state.name in finished.stages]
     shortened = [state for state in states if state.epochs < state.all_epochs]

@@ -25,7 +25,11 @@ from models.jobs.budget_stages import (
     BASELINE_SECONDS,
     BASELINE_SHARE,
     HAS_ENDED,
-    LEAST_RESERVE,
+    MAX_EXCESS,
+    MAX_INPUT_SHARE,
+    SHARE_OF_LAST,
+    SHARE_OF_NETWORK,
+    SHARE_OF_SHORTENED,
     Clock,
     Decisions,
     StageState,
@@ -39,16 +43,6 @@ from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace,
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
 from models.jobs.tasks import groups_needed_by, is_cache, is_computed, job_tasks, lines_about
-
-SHARE_OF_NETWORK = 0.6
-SHARE_OF_SHORTENED = 0.8
-"""Shares of the time left that a network may take, with all of its epochs or with fewer, while others wait."""
-SHARE_OF_LAST = 0.9
-"""Share of the time left that a network with fewer epochs may take if no other stage waits."""
-MAX_INPUT_SHARE = 0.8
-"""Share of the time left that the inputs of a stage may take."""
-MIN_SHARE_LEFT = 0.05
-"""Share of the budget below which no further stage starts."""
 
 
 class Budget:
@@ -97,10 +91,10 @@ class Budget:
     @property
     def training_deadline(self) -> float:
         """time.monotonic() at which training ends, so that the last submission ends before `end`."""
-        reserve = self.clock.reserve(self.submission_seconds)
-        return self.clock.end - (
-            min(reserve, LEAST_RESERVE) if any(map(self._tasks_of, self.first)) else reserve
-        )
+        is_first = any(map(self._tasks_of, self.first))
+        is_last = self.queue.running and not self.queue.waiting
+        end = time.monotonic() + self._seconds_until_end(self.queue.running) if is_last else 0.0
+        return self.clock.training_deadline(self.submission_seconds, is_first, end)
 
     @property
     def current_plan(self) -> JobPlan:
@@ -113,11 +107,6 @@ class Budget:
     def tried_plans(self) -> list[JobPlan]:
         """The jobs of each stage with each number of epochs that was considered."""
         return [plan for state in self.states.values() for plan in state.plans.values()]
-
-    @property
-    def left_out(self) -> list[tuple[str, int | None, str]]:
-        """Stage, seed and reason of all that there was no time for; the seed of a whole stage is None."""
-        return self.decisions.left_out
 
     def larger_budgets(self) -> dict[str, float]:
         """Return stage -> seconds of a budget that trains it, too, for stages with a pace that were not finished."""
@@ -170,12 +159,14 @@ class Budget:
     def _more(self) -> bool:
         """Queue the next tasks, since a core has nothing to do; return whether there are some."""
         is_alone = any(map(self._tasks_of, self.first)) and time.monotonic() < self.alone_until
-        steps = (self._probe_next_stage, self._add_fold_to_probe, self._readmit, self._next_seed)
+        steps = (
+            self._probe_next_stage, self._add_fold_to_probe, self._readmit, self._next_seed, self._use_time_left,
+        )  # fmt: skip
         return not self.decisions.has_ended and not is_alone and any(step() for step in steps)
 
     def _watch(self) -> None:
         """Decide about stages with a measured pace, and print when the accepted ones end."""
-        self.queue.deadline = min(self.queue.deadline, self.training_deadline)  # never later than before
+        self.queue.deadline = self.training_deadline
         for state in self._with_status("probing"):
             self._decide_while_running(state)
         self._forecast()
@@ -221,9 +212,8 @@ class Budget:
 
     def _probe_next_stage(self) -> bool:
         for state in self._with_status("waiting"):
-            needed = MIN_SHARE_LEFT * self.clock.seconds if self._with_status("accepted") else 0.0
             has_room = self.executor.fits(state.resources(self.executor))
-            if self._seconds_left() > needed and has_room and self._probe(state):
+            if self._seconds_left() > 0 and has_room and self._probe(state):
                 return True
         return False
 
@@ -275,6 +265,20 @@ class Budget:
                 return self._enqueue(state, unfinished) or self._next_seed()
         return False
 
+    def _use_time_left(self) -> bool:
+        """Train the stage that lacks the least time if nothing else fits: it may be faster, and its jobs are kept."""
+        stages = [(state, state.pace) for state in self._with_status("given up") if state.pace is not None]
+        if self._tasks() or not stages or self._seconds_left() <= 0:
+            return False
+        needed = {
+            state.name: self._seconds_until_end_with(state, pace, min(state.least_epochs, state.epochs))
+            for state, pace in stages
+        }
+        state, pace = min(stages, key=lambda stage: needed[stage[0].name])
+        is_near = needed[state.name] <= MAX_EXCESS * self._seconds_left()
+        print(f"stage {state.name}  trained all the same, since nothing else fits", flush=True)
+        return self._accept(state, pace, min(state.least_epochs, state.epochs) if is_near else state.epochs)
+
     # Decisions about one stage.
 
     def _decide_while_running(self, state: StageState) -> None:
@@ -287,8 +291,9 @@ class Budget:
             if fits or self.paces.is_final(state.name) or self._fitting_epochs(state, pace / 2) is None:
                 self._decide(state, pace)
             return
-        if not self._has_alternative(state):
-            return
+        others = self._with_status("waiting", "probing", "accepted", "given up", without=state)
+        if all(each in self.first or (each.status == "given up" and each.pace is None) for each in others):
+            return  # the time is of no use to another stage
         running = [task for task in self.queue.running if task.group == state.name]
         n_jobs = len(state.unfinished(state.seeds[0]))
         rounds = math.ceil((n_jobs - len(running)) / max(1, self.executor.capacity().cpus))
@@ -304,13 +309,6 @@ class Budget:
             # Even if it ended now, later rounds would not fit.
             first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
             self._give_up(state, f"{first}, with {self._time_left()}")
-
-    def _has_alternative(self, state: StageState) -> bool:
-        """Return whether another stage may be finished in time if this one is given up."""
-        if self._with_status("waiting", "probing", "accepted", without=state):
-            return True
-        given_up = self._with_status("given up", without=state)
-        return any(each.pace and self._fitting_epochs(each, each.pace) for each in given_up)
 
     def _decide(self, state: StageState, pace: float) -> bool:
         """Continue a stage with a measured pace (0 for finished jobs), or give it up; return whether it has tasks."""

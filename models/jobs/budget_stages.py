@@ -16,6 +16,15 @@ from models.jobs.scheduler import Executor, Resources, Task
 from models.jobs.tasks import resources_of
 from models.stage import Stage
 
+SHARE_OF_NETWORK = 0.6
+SHARE_OF_SHORTENED = 0.8
+"""Shares of the time left that a network may take, with all of its epochs or with fewer, while others wait."""
+SHARE_OF_LAST = 0.9
+"""Share of the time left that a network with fewer epochs may take if no other stage waits."""
+MAX_INPUT_SHARE = 0.8
+"""Share of the time left that the inputs of a stage may take."""
+MAX_EXCESS = 1.25
+"""Multiple of the time left that a network with its least epochs may need to be trained all the same."""
 MIN_EPOCH_SHARE = 0.5
 """Smallest share of a network's epochs, unless it still sees MIN_ROWS_SEEN rows."""
 MIN_ROWS_SEEN = 40_000
@@ -36,6 +45,8 @@ BASELINE_SECONDS, BASELINE_SHARE = 10.0, 0.1
 """Seconds, or share of the budget if that is more, in which the baseline is trained with nothing beside it."""
 LEAST_RESERVE = 5.0
 """Seconds that are kept for the last submission while the baseline, without which there is none, is not finished."""
+SECONDS_TO_END = 2.0
+"""Seconds after its forecast at which a job that is nearly finished is ended."""
 HAS_ENDED = (
     "An earlier run with this budget has ended: only failed jobs are retrained. A larger budget trains more."
 )
@@ -101,6 +112,23 @@ class Clock:
         if not self.has_limit:
             return 0.0
         return max(RESERVE_SECONDS + RESERVE_SHARE * self.seconds, RESERVE_SUBMISSIONS * submission_seconds)
+
+    def training_deadline(self, submission_seconds: float, is_first: bool, end_of_jobs: float) -> float:
+        """Return time.monotonic() at which training ends, so that the last submission ends before `end`.
+
+        The baseline, and jobs that are nearly finished, may use time that is reserved for that submission.
+
+        Args:
+            submission_seconds: of `reserve`.
+            is_first: whether the baseline is not finished, without which there is no submission.
+            end_of_jobs: time.monotonic() at which all jobs will have ended; 0 if some have not started.
+        """
+        usual = self.end - self.reserve(submission_seconds)
+        if is_first:
+            return max(usual, self.end - LEAST_RESERVE)
+        latest = self.end - max(LEAST_RESERVE, RESERVE_SUBMISSIONS * submission_seconds)
+        late = end_of_jobs + SECONDS_TO_END
+        return late if submission_seconds and usual < late <= latest else usual
 
     def larger(self, missing: float) -> float:
         """Return the seconds of a budget that has so many more seconds for training."""
@@ -270,7 +298,8 @@ class Decisions:
                 if n_unfinished and state.status != "failed":
                     state.seeds.remove(seed)
                     done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when time ran out"
-                    self.left_out.append((state.name, seed, done))
+                    reason = f"{done}; {state.reason}" if state.reason != NOT_STARTED else done
+                    self.left_out.append((state.name, seed, reason))
             if not state.seeds and state.name not in {name for name, _, _ in self.left_out}:
                 self.left_out.append((state.name, None, state.reason))
         self.has_ended = any(state.seeds for state in states.values())
