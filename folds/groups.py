@@ -30,17 +30,34 @@ _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
 @cache  # slow, and a run needs it several times
+def _scaffolds(smiles: str) -> tuple[str, str]:
+    """Return the Bemis-Murcko scaffold of a molecule, without and with its stereochemistry.
+
+    A large molecule is its own scaffold, and so is one without a ring, as `acyclic SMILES`.
+    """
+    if is_large(smiles):
+        return smiles, smiles
+    core = MurckoScaffold.GetScaffoldForMol(Chem.MolFromSmiles(smiles))
+    plain = Chem.MolToSmiles(core, isomericSmiles=False)
+    return (plain, Chem.MolToSmiles(core)) if plain else (f"acyclic {smiles}",) * 2
+
+
 def scaffold(smiles: str) -> str:
-    """Return the Bemis-Murcko scaffold of a molecule; a large molecule is its own scaffold."""
-    return smiles if is_large(smiles) else MurckoScaffold.MurckoScaffoldSmiles(smiles)
-
-
-def scaffolds(smiles: list[str]) -> pd.Series:
-    """Return the Bemis-Murcko scaffold per molecule, (n_rows,) text; `acyclic SMILES` without a ring.
+    """Return the Bemis-Murcko scaffold of a molecule; `acyclic SMILES` without a ring.
 
     Source: Bemis and Murcko, J. Med. Chem. 1996.
     """
-    return pd.Series([scaffold(text) or f"acyclic {text}" for text in smiles], dtype=str)
+    return _scaffolds(smiles)[0]
+
+
+def stereo_scaffold(smiles: str) -> str:
+    """Return the Bemis-Murcko scaffold of a molecule with its stereochemistry."""
+    return _scaffolds(smiles)[1]
+
+
+def scaffolds(smiles: list[str]) -> pd.Series:
+    """Return the Bemis-Murcko scaffold per molecule, (n_rows,) text."""
+    return pd.Series(list(map(scaffold, smiles)), dtype=str)
 
 
 def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
