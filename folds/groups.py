@@ -16,13 +16,12 @@ from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.config import CompetitionConfig
-from competition.dataset import INPUT_KEY
 from competition.molecules import is_large, parent
 from core.types import Integers
 
-RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
-"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text
-per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test
+RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], list[pd.Series]]
+"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns lists of a
+text per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test
 rows) only get their texts.
 """
 
@@ -129,27 +128,19 @@ def fingerprint(smiles: str) -> ExplicitBitVect:
     return _MORGAN.GetFingerprint(Chem.MolFromSmiles(smiles))
 
 
-def group_keys(
-    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
-    """Return a key per `competition.group`; rows without a group have the key of their inputs."""
-    groups = rows[competition.group].fillna("").astype(str)
-    return ("group " + groups).where(groups != "", rows[INPUT_KEY])
-
-
 def scaffold_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
+) -> list[pd.Series]:
     """Return a key per Murcko scaffold of the first molecule column."""
-    return "scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])
+    return ["scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])]
 
 
 def cluster_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
+) -> list[pd.Series]:
     """Return a key per cluster of similar molecules of the first molecule column."""
     molecules = [parent(smiles) for smiles in rows[competition.smiles[0]]]
-    return "cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))
+    return ["cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))]
 
 
 def connected(keys: NDArray[Any]) -> Integers:

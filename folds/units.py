@@ -6,10 +6,8 @@ do, the test table was split off by this unit, and folds at random would expect 
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 
 from competition.cells import to_numbers
 from competition.dataset import TableColumns
-from competition.molecules import canonical_smiles, normalised_text
 from competition.units import Unit
 from core.types import Integers
-from folds.groups import connected, scaffold, stereo_scaffold
+from folds.groups import connected
+from folds.unit_values import canonical_table, values_of
 
 MAX_SHARE = 0.5
 """Share of the random number of shared rows up to which a unit is found."""
@@ -47,9 +45,6 @@ MAX_COMPONENTS = 4
 """Number of components of a mixture or reaction that are compared, from the rarest."""
 MIN_COMMON = 0.05
 """Share of the values of a column that another one must have if both are one pool of values."""
-SEPARATOR = re.compile(r"[\s_./:|-]+")
-DECORATION = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b|\b\d+\b|[^\w\s]|_")
-"""What differs between copies of a text: links, names of users, the sign of a retweet, numbers, punctuation."""
 TIME_NAME = re.compile(r"date|time|year|month|week|day|epoch|quarter", re.IGNORECASE)
 
 
@@ -131,93 +126,6 @@ def _counts(codes: Integers, n_codes: int) -> NDArray[np.float64]:
     return np.bincount(codes[codes >= 0], minlength=n_codes).astype(np.float64)
 
 
-def values_of(unit: Unit, cells: pd.DataFrame, n_counted: int) -> list[pd.Series]:
-    """Return the values of a unit, (n_rows,) text each, "" for none; a row of a pool of columns has several.
-
-    Args:
-        cells: canonical cells of its columns.
-        n_counted: number of first rows in which the components of mixtures are counted.
-    """
-    columns = [cells[name] for name in unit.columns]
-    if unit.kind == "cell":
-        are_complete = (cells[[*unit.columns]] != "").all(axis=1)
-        joined = reduce(lambda first, second: first + " | " + second, columns)
-        return [joined.where(are_complete, "")]
-    if unit.kind.startswith("component"):
-        return [_component(columns[0], int(unit.kind[-1]), n_counted)]
-    change = CHANGES.get(unit.kind)
-    return [_mapped(column, change) for column in columns] if change else columns
-
-
-def canonical_table(table: pd.DataFrame, names: Iterable[str], smiles: Collection[str]) -> pd.DataFrame:
-    """Return the canonical cells of columns of a raw or prepared table.
-
-    Args:
-        smiles: columns with molecules.
-    """
-    return pd.DataFrame({name: canonical_cells(table[name], name in smiles) for name in names}, table.index)
-
-
-def canonical_cells(cells: pd.Series, are_molecules: bool) -> pd.Series:
-    """Return cells in one form: molecules, numbers, or normalised text; "" if empty."""
-    cells = cells.fillna("").astype(str).str.strip()
-    if are_molecules:
-        return _mapped(cells, lambda cell: canonical_smiles(cell) or "")
-    distinct = pd.Series(cells.unique())
-    numbers, is_invalid = to_numbers(distinct)
-    if is_invalid.any():
-        return _mapped(cells, normalised_text)
-    forms = numbers.map(repr).where(numbers.notna(), "")
-    return cells.map(dict(zip(distinct, forms, strict=True)))
-
-
-def _mapped(cells: pd.Series, change: Callable[[str], str]) -> pd.Series:
-    """Return the results of a function of text, which is called once per distinct cell; "" stays."""
-    return cells.map({cell: change(cell) if cell else "" for cell in cells.unique()})
-
-
-def _prefix(text: str) -> str:
-    """Return what is before the first separator; "" without one."""
-    separator = SEPARATOR.search(text)
-    return text[: separator.start()] if separator else ""
-
-
-def _long_prefix(text: str) -> str:
-    """Return what is before the last of several separators; "" without them."""
-    separators = list(SEPARATOR.finditer(text))
-    return text[: separators[-1].start()] if len(separators) > 1 else ""
-
-
-def _plain_text(text: str) -> str:
-    """Return a text without what differs between its copies."""
-    return " ".join(DECORATION.sub(" ", text).split())
-
-
-CHANGES: dict[str, Callable[[str], str]] = {
-    "scaffold": scaffold,
-    "stereo_scaffold": stereo_scaffold,
-    "prefix": _prefix,
-    "long_prefix": _long_prefix,
-    "plain_text": _plain_text,
-}
-"""Kind of unit -> function from a canonical cell to its value."""
-
-
-def _component(cells: pd.Series, rank: int, n_counted: int) -> pd.Series:
-    """Return the component of each mixture or reaction that is in the fewest rows; with rank 2 the next; "" if none.
-
-    Their order cannot tell them apart, since canonical SMILES sort them.
-    """
-    parts_of = {cell: {part for part in re.split("[.>]", cell) if part} for cell in cells.unique()}
-    n_rows = Counter(part for cell in cells[:n_counted] for part in parts_of[cell])
-    by_rarity = {
-        cell: sorted(parts, key=lambda part: (n_rows[part], part)) if len(parts) > 1 else []
-        for cell, parts in parts_of.items()
-    }
-    chosen = {cell: parts[rank - 1] if len(parts) >= rank else "" for cell, parts in by_rarity.items()}
-    return cells.map(chosen)
-
-
 class _Tables:
     """Training and test rows one after the other, with the numbers of the values of their columns."""
 
@@ -255,7 +163,7 @@ class _Tables:
         Left out are those with one value, or values that only equal inputs share, prefixes that name the tables, and
         what is the same as another unit of the column.
         """
-        counted = []
+        counted: list[_Counted] = []
         for unit in units:
             rows = self.sampled if "scaffold" in unit.kind else np.arange(len(self.rows))
             codes = self.codes(unit, rows)

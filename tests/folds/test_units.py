@@ -6,7 +6,8 @@ import pytest
 
 from competition.dataset import TableColumns
 from competition.units import Unit, units_of
-from folds.units import canonical_table, compare_units, count_shared, values_of
+from folds.unit_values import canonical_table, values_of
+from folds.units import compare_units, count_shared
 
 RINGS = ["c1ccccc1", "c1ccncc1", "c1ccoc1", "c1ccsc1", "C1CCCCC1", "C1CCNCC1", "C1CCCC1", "c1ccc2ccccc2c1"]
 
