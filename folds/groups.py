@@ -59,25 +59,6 @@ def scaffolds(smiles: list[str]) -> pd.Series:
     return pd.Series(list(map(scaffold, smiles)), dtype=str)
 
 
-def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
-    """Return why folds should hold out scaffolds, as text; "" if test molecules share those of the training rows.
-
-    They share them if at least half as many test molecules with rings have a scaffold of the training table
-    as in a random split, which is the share of training molecules with a scaffold of another one.
-    """
-    train_scaffolds, test_scaffolds = (
-        names[~names.str.startswith("acyclic")] for names in (scaffolds(train), scaffolds(test))
-    )
-    shared = test_scaffolds.isin(train_scaffolds).mean()
-    at_random = train_scaffolds.duplicated(keep=False).mean()
-    if len(test_scaffolds) < 10 or not shared < at_random / 2:
-        return ""
-    return (
-        f"{shared:.0%} of the test molecules with rings share a scaffold with the training table, versus "
-        f"{at_random:.0%} in a random split"
-    )
-
-
 def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None) -> Any:
     """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of
     rows.

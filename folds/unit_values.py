@@ -12,6 +12,7 @@ from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, normalised_text, parent
 from competition.units import Unit
+from core.types import Integers
 from folds.groups import scaffold, stereo_scaffold
 
 SEPARATOR = re.compile(r"[\s_./:|-]+")
@@ -35,6 +36,15 @@ def values_of(unit: Unit, cells: pd.DataFrame, n_counted: int) -> list[pd.Series
         return [_component(columns[0], int(unit.kind[-1]), n_counted)]
     change = CHANGES.get(unit.kind)
     return [_mapped(column, change) for column in columns] if change else columns
+
+
+def codes_of(values: list[pd.Series]) -> Integers:
+    """Return the numbers of values, (n_values_per_row, n_rows), -1 for none; a value of a row counts once."""
+    texts = pd.concat(values, ignore_index=True)
+    codes = pd.factorize(texts.where(texts != ""))[0].reshape(len(values), -1)
+    if len(codes) > 1:
+        codes[1:][codes[1:] == codes[0]] = -1
+    return codes
 
 
 def canonical_table(table: pd.DataFrame, names: Iterable[str], smiles: Collection[str]) -> pd.DataFrame:

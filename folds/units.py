@@ -19,12 +19,14 @@ from competition.dataset import TableColumns
 from competition.units import Unit
 from core.types import Integers
 from folds.groups import connected
-from folds.unit_values import canonical_table, values_of
+from folds.unit_values import canonical_table, codes_of, values_of
 
 MAX_SHARE = 0.5
 """Share of the random number of shared rows up to which a unit is found."""
 N_ERRORS = 4.0
 """Standard errors by which the random number must exceed the observed one."""
+MIN_AT_RANDOM = N_ERRORS**2
+"""Number of shared rows after a random split from which a unit can be found."""
 MAX_DIFFERENCE = 0.05
 """Difference of two shares up to which the coarser of two units is chosen, and ratio of their numbers of values up to
 which they are as coarse.
@@ -150,12 +152,7 @@ class _Tables:
     def codes(self, unit: Unit, rows: Integers | None = None) -> Integers:
         """Return the numbers of the values of a unit, (n_values_per_row, n_rows), -1 for none."""
         cells = self.cells if rows is None else self.cells.iloc[rows]
-        values = values_of(unit, cells, len(cells))
-        texts = pd.concat(values, ignore_index=True)
-        codes = pd.factorize(texts.where(texts != ""))[0].reshape(len(values), -1)
-        if len(codes) > 1:
-            codes[1:][codes[1:] == codes[0]] = -1  # a value counts once
-        return codes
+        return codes_of(values_of(unit, cells, len(cells)))
 
     def count(self, units: Iterable[Unit]) -> list[_Counted]:
         """Return the counts of units that tell rows apart.
