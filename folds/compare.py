@@ -23,7 +23,7 @@ from folds.adversarial import MIN_INPUTS, Describe, adversarial_validation
 from folds.comparison import MIN_SHIFT_AUC, Comparison, Shift, made_from, read_comparison, write_comparison
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
-from folds.recommended import recommend, units_of_competition
+from folds.recommended import can_stratify, recommend, units_of_competition
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
 from folds.units import MIN_AT_RANDOM, UnitShare, UnitTable
 
@@ -164,8 +164,7 @@ def recommend_folds(
     if unknown:
         reason = f"it is not known whether test rows share {join_first(unknown)}, which the test table lacks"
         return {"kind": configured, "setting": f"folds.kind {configured}", "reason": reason}
-    stratify = len(competition.targets) == 1 or bool(competition.classes)
-    best = recommend(units, train, competition.columns, stratify)
+    best = recommend(units, train, competition.columns, can_stratify(competition))
     is_at_random = best.kind in AT_RANDOM and configured in AT_RANDOM
     kind, setting = (configured, f"folds.kind {configured}") if is_at_random else (best.kind, best.setting)
     reason = "; ".join([*filter(None, [best.reason]), *best.warnings]) or "no unit is shared by enough rows"

@@ -111,7 +111,8 @@ def tied_rows(units: list[Unit], table: pd.DataFrame, columns: TableColumns) -> 
     """Return the connected part of each row of a raw table, (n_rows,), by units and equal inputs."""
     inputs = [name for name in columns.inputs if name in table]
     names = dict.fromkeys([*inputs, *(name for unit in units for name in unit.columns)])
-    cells = canonical_table(table, names, columns.smiles)
+    # Without units, only the number of parts matters, for which cells as they are written are enough.
+    cells = canonical_table(table, names, columns.smiles) if units else table
     single = single_parts(table)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
     for unit in units:
@@ -141,6 +142,11 @@ def _describe_random(units: UnitTable) -> str:
     return _describe(min(known, key=lambda share: share.share)) if known else ""
 
 
+def can_stratify(competition: CompetitionConfig) -> bool:
+    """Return whether folds can have similar targets."""
+    return bool(competition.classes) or len(competition.targets) == 1
+
+
 def units_of_competition(competition: CompetitionConfig) -> tuple[UnitTable, pd.DataFrame]:
     """Return the table of units of a competition, and its raw training table."""
     train, test = read_text_table(competition.train), read_text_table(competition.test)
@@ -154,10 +160,17 @@ def fold_warnings(competition: CompetitionConfig, config: FoldsConfig, prepared:
         prepared: prepared training table with its folds.
     """
     units, train = units_of_competition(competition)
+    too_wide = [
+        f"WARNING: folds.kind {config.kind} holds out what the test table does not: {_describe(share)}. The expected "
+        "score may be too bad"
+        for share in _held_out(units, competition, config)
+    ]
+    if not (units.chosen or units.unknown):
+        return too_wide
     rows = without_extra_rows(prepared)
     folds = rows[FOLD].to_numpy(dtype=np.int64)
     raw = train.set_index(competition.id, drop=False).loc[rows[competition.id]].reset_index(drop=True)
-    best = recommend(units, raw, competition.columns, stratify=True)
+    best = recommend(units, raw, competition.columns, can_stratify(competition))
     warnings = [f"WARNING: {warning}" for warning in best.warnings]
     for share in units.chosen:
         if share.unit.kind == "time":
@@ -175,11 +188,7 @@ def fold_warnings(competition: CompetitionConfig, config: FoldsConfig, prepared:
                 f"WARNING: {_describe(share)}, but {here}: the expected score may be too good. ./run.sh folds "
                 f"recommends {best.setting}"
             )
-    return warnings + [
-        f"WARNING: folds.kind {config.kind} holds out what the test table does not: {_describe(share)}. The expected "
-        "score may be too bad"
-        for share in _held_out(units, competition, config)
-    ]
+    return [*warnings, *too_wide]
 
 
 def _share_in_folds(
