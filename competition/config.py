@@ -19,6 +19,7 @@ from pydantic import (
 from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
 from competition.task import Task, class_name, class_names, match_columns
+from competition.units import GroupPart, Unit, units_of
 from core.errors import ConfigError, Mistake
 from core.files import read_text_table
 from core.overrides import NO_OVERRIDES, Overrides, describe_errors
@@ -135,8 +136,10 @@ class CompetitionConfig(StrictModel):
     fold's other training rows. Rows with labels of `auxiliary_targets` only are for neural stages with an
     `auxiliary_weight`; other stages leave them out.
     """
-    group: str | None = None
-    """Training column with groups: equal values share a fold (with `folds.kind: group`)."""
+    group: GroupPart | list[GroupPart] | None = None
+    """Training column whose equal values share a fold (with `folds.kind: group`), or what is computed of columns, such
+    as `{scaffold: SMILES}` (`GroupKind` in competition/units.py), or several of them: rows that share one are tied.
+    """
     time: str | None = None
     """Training column with a number or an ISO 8601 date per row (with `folds.kind: time`). It may be an input."""
     fold_column: str | None = None
@@ -229,6 +232,16 @@ class CompetitionConfig(StrictModel):
         return TableColumns(self.id, self.targets, self.auxiliary_targets, *inputs)
 
     @property
+    def units(self) -> list[Unit]:
+        """What rows of a group share."""
+        return units_of(self.group)
+
+    @property
+    def group_columns(self) -> list[str]:
+        """Columns that define the groups."""
+        return list(dict.fromkeys(name for unit in self.units for name in unit.columns))
+
+    @property
     def columns_in_sample(self) -> list[str]:
         """Columns of the sample except the id: one per target, or one per class of a single target, in their order."""
         columns = self.submission_columns or self.targets
@@ -277,7 +290,7 @@ class CompetitionConfig(StrictModel):
                 yield f"the column {name!r} has several roles; give it one"
         for extra in self.extra_train:
             for name in extra.columns:
-                if name not in [*self.inputs, *labels, self.group, self.time]:
+                if name not in [*self.inputs, *labels, *self.group_columns, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
             if extra.calibrate != "none" and self.problem_type != "regression":
                 yield (
@@ -291,8 +304,8 @@ class CompetitionConfig(StrictModel):
         is_reserved = any(name.startswith(("__", "feature ")) for name in columns)
         if is_reserved or {"id", "fold"} & {*self.targets}:
             yield "no column may begin with '__' or 'feature ', and no target may be called id or fold"
-        if self.group in (self.id, *labels, *self.numeric):
-            yield f"group is {self.group!r}, and must not be the id, a target or a numeric column"
+        if {*labels} & {*self.group_columns} or Unit("value", (self.id,)) in self.units:
+            yield f"group is {self.group!r}, and must be neither the id nor a target"
 
     def _class_errors(self) -> Iterator[str]:
         kind = f"problem_type {self.problem_type}"

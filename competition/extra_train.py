@@ -106,8 +106,9 @@ def _clean_rows(
     lenient = config.model_copy(update={"unparsable": "drop"})
     inputs, is_unreadable = clean_inputs(table, lenient, extra.file, in_train=True)
     rows = pd.concat([inputs, labels], axis=1).assign(**{WEIGHT: extra.weight})
-    if config.group and config.group not in rows:
-        rows[config.group] = table[config.group].str.strip()
+    for name in config.group_columns:
+        if name not in rows:
+            rows[name] = table[name].str.strip()
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
     if config.time:
         dated = table[table[config.time].str.strip() != ""]
@@ -117,9 +118,11 @@ def _clean_rows(
 
 def _missing_group_notes(table: pd.DataFrame, config: CompetitionConfig, file: Path) -> Iterator[str]:
     """Yield a note if an extra table has no groups or no times, so that leaks cannot be excluded."""
-    relations = {config.group: "share a group with", config.time: "are later than"}
+    relations = dict.fromkeys(config.group_columns, "share a group with")
+    if config.time:
+        relations[config.time] = "are later than"
     for name, relation in relations.items():
-        if name and (table[name].str.strip() == "").all():
+        if (table[name].str.strip() == "").all():
             yield f"{file.name} has no {name!r}, so it is unknown whether its rows {relation} held-out rows"
 
 
@@ -127,7 +130,7 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
     """Return an extra table with the competition's column names; labels that it does not have are empty."""
     raw = read_text_table(extra.file)
     names = [*config.inputs, *config.columns.labels]
-    names += [name for name in (config.group, config.time) if name]
+    names += [*config.group_columns, *filter(None, [config.time])]
     columns = {name: extra.columns.get(name, name) for name in names}
     required = [columns[name] for name in columns if name in config.inputs or name in extra.columns]
     require_columns(raw, required, f"extra_train {extra.file}")

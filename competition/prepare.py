@@ -70,6 +70,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         *config.describe_columns(),
         *_describe_codes(sample, config),
         *_describe_dropped(dropped_train, len(raw), dropped_test),
+        *_describe_without_group(raw, config),
     ]
     answers: list[str] = []
     if config.extra_train:
@@ -99,7 +100,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
 
 def _other_columns(config: CompetitionConfig) -> list[str]:
     """Return the columns that only the training table needs, without those of labels."""
-    return [*filter(None, (config.group, config.weight, config.time, config.fold_column))]
+    return [*config.group_columns, *filter(None, (config.weight, config.time, config.fold_column))]
 
 
 def _read_train(config: CompetitionConfig) -> pd.DataFrame:
@@ -116,8 +117,9 @@ def _clean_train(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the clean training rows with their labels, and the ids of rows that cannot be read."""
     train, dropped = clean_inputs(raw, config, config.train, in_train=True)
-    if config.group and config.group not in train:
-        train[config.group] = raw[config.group].str.strip()
+    for name in config.group_columns:
+        if name not in train:
+            train[name] = raw[name].str.strip()
     train = pd.concat([train, labels, _training_columns(raw, labels, config)], axis=1)
     train = train[~dropped].reset_index(drop=True)
     _require_labels(train, config)
@@ -136,6 +138,17 @@ def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list
             f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, label: "
             f"{join_first(dropped_test)}"
         )
+
+
+def _describe_without_group(raw: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield a warning about training rows with an empty cell in a column that defines the groups."""
+    for name in config.group_columns:
+        is_empty = raw[name].str.strip() == ""
+        if is_empty.any():
+            yield (
+                f"WARNING: {is_empty.sum()} of {len(raw)} training rows have no {name!r}, which defines groups; only "
+                f"equal inputs share a fold with them: {describe_rows(raw, is_empty, config.id)}"
+            )
 
 
 def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
@@ -185,13 +198,9 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, p
 
 
 def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
-    """Check labels and groups, and return the other training-only columns as numbers: weight, time, fold."""
+    """Check labels, and return the other training-only columns as numbers: weight, time, fold."""
     where = config.train
     metric = config.scorer
-    if config.group:
-        is_empty = train[config.group].str.strip() == ""
-        what = "empty cells, but defines the groups"
-        raise_if_any(train, is_empty, config.group, config.id, where, what, "Fill them.")
     for name in config.targets:
         what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
         raise_if_any(train, labels[name] <= metric.lower_bound, name, config.id, where, what)

@@ -13,24 +13,23 @@ import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, TIME, read_prepared, without_extra_rows
-from core.errors import DataError
-from core.files import derive_seed
+from competition.dataset import FOLD, read_prepared, without_extra_rows
+from core.errors import DataError, join_first
+from core.files import derive_seed, read_text_table
 from core.paths import display_path
 from core.plots import new_figure
 from core.types import Integers
 from folds.adversarial import MIN_INPUTS, Describe, adversarial_validation
 from folds.comparison import MIN_SHIFT_AUC, Comparison, Shift, made_from, read_comparison, write_comparison
-from folds.groups import scaffold_shift_reason
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
+from folds.recommended import can_stratify, recommend, units_of_competition
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
+from folds.units import MIN_AT_RANDOM, UnitShare, UnitTable
 
 AT_RANDOM = ("kfold", "stratified")
 COMPARED = ("kfold", "scaffold", "cluster")
 """Kinds of folds that are compared with the configured one, if the competition has what they need."""
-MAX_EXTRA_DISTANCE = 0.02
-"""Wasserstein distance to the test rows by which a simpler kind of folds may be worse than the best one."""
 QUICK_ROWS = 500
 """Number of rows of each table whose similarity `./run.sh full` computes."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
@@ -68,10 +67,11 @@ def compare_tables(
     blocks = [*map(describe_similarity, compared), describe_shift(shift)]
     recommended = None
     if not quick:
-        kind, reason = recommend(competition, config.kind, train, test, compared, shift)
-        recommended = {"kind": kind, "reason": reason}
-        line = f"recommended: folds.kind {kind} (configured: {config.kind}): {reason}"
-        blocks.append(textwrap.fill(line, 110))
+        units, raw_train = units_of_competition(competition)
+        recommended = recommend_folds(competition, units, raw_train, config.kind)
+        recommended["reason"] += f"; {describe_evidence(shift)}"
+        line = f"recommended: {recommended['setting']} (configured: {config.kind}): {recommended['reason']}"
+        blocks += [describe_units(units), textwrap.fill(line, 110)]
     comparison = Comparison(
         made_from=made_from(paths),
         wasserstein_distances=[
@@ -145,50 +145,53 @@ def _sampled(table: pd.DataFrame, n_rows: int, seed: int) -> pd.DataFrame:
     return table.sample(min(n_rows, len(table)), random_state=seed).reset_index(drop=True)
 
 
-def recommend(
-    competition: CompetitionConfig, configured: str, train: pd.DataFrame, test: pd.DataFrame,
-    compared: list[Similarity], shift: Shift | None,
-) -> tuple[str, str]:  # fmt: skip
-    """Return the kind of folds with held-out rows most similar to the test rows, and the reason.
+def recommend_folds(
+    competition: CompetitionConfig, units: UnitTable, train: pd.DataFrame, configured: str
+) -> dict[str, str]:
+    """Return the kind of folds, with the settings it needs, and the reason.
 
-    What the user has configured comes first: time, if the test rows are later or that is unknown, then groups
-    that test rows do not share. For molecules, scaffolds follow if the test table has new ones, then the
-    simplest kind with held-out rows as similar to their training rows as test rows are. The default is at
-    random.
+    What the test table does not have, such as its groups, cannot be compared, so the configured folds stay.
+
+    Args:
+        train: raw training table.
     """
-    time_column = competition.time
-    group = competition.group
-    stratify = len(competition.targets) == 1 or bool(competition.classes)
-    at_random = "stratified" if stratify else "kfold"
-    if configured in AT_RANDOM:
-        at_random = configured
-    if time_column and time_column not in competition.numeric:
-        return "time", f"rows have a time, {time_column!r}; if the test rows are later, as is usual"
-    if time_column and (test[time_column] > train[TIME].max()).mean() > 0.5:
-        return "time", "most test rows are later than every training row"
-    if group and (group not in test or test[group].isin(train[group]).mean() < 0.05):
-        reason = f"rows of one {group!r} belong together, and few test rows share one with a training row"
-        return "stratified_group" if stratify else "group", reason
-    if len(competition.smiles) == 1:
-        (name,) = competition.smiles
-        reason = scaffold_shift_reason(list(train[name]), list(test[name]))
-        if reason:
-            return "scaffold", reason
-    evidence = _shift_sentence(shift)
-    if not competition.smiles:
-        return at_random, f"{evidence}; no other kind of folds imitates the test rows better"
-    distances = {kind: compared[0].distance(kind) for kind in FOLD_KINDS if kind in compared[0].held_out}
-    kinds = [kind for kind in distances if kind in (*AT_RANDOM, *COMPARED)]
-    smallest = min(distances[kind] for kind in kinds)
-    best = next(kind for kind in kinds if distances[kind] <= smallest + MAX_EXTRA_DISTANCE)
-    reason = (
-        f"the test molecules are as far from the training molecules as those held out by {best} "
-        f"(Wasserstein distance {distances[best]:.2f}); {evidence}"
-    )
-    return at_random if best in AT_RANDOM else best, reason
+    needed = {
+        **dict.fromkeys(competition.group_columns, "group"),
+        **dict.fromkeys(filter(None, [competition.time]), "time"),
+    }
+    names = {*read_text_table(competition.test)}
+    unknown = [name for name, what in needed.items() if name not in names and what in configured]
+    if unknown:
+        reason = f"it is not known whether test rows share {join_first(unknown)}, which the test table lacks"
+        return {"kind": configured, "setting": f"folds.kind {configured}", "reason": reason}
+    best = recommend(units, train, competition.columns, can_stratify(competition))
+    is_at_random = best.kind in AT_RANDOM and configured in AT_RANDOM
+    kind, setting = (configured, f"folds.kind {configured}") if is_at_random else (best.kind, best.setting)
+    reason = "; ".join([*filter(None, [best.reason]), *best.warnings]) or "no unit is shared by enough rows"
+    return {"kind": kind, "setting": setting, "reason": reason}
 
 
-def _shift_sentence(shift: Shift | None) -> str:
+def describe_units(units: UnitTable) -> str:
+    """Return the table of units as text: those that a random split would share, the least shared first."""
+    shares = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM or share in units.chosen]
+    if not shares:
+        return "units: a random split would leave too few test rows that share one with a training row"
+    rows = [
+        [str(share.unit), share.n_values, share.observed, round(share.at_random), _verdict(share, units)]
+        for share in sorted(shares, key=lambda share: share.share)
+    ]
+    table = pd.DataFrame(rows, columns=["unit", "values", "shared", "at random", ""])
+    return f"test rows that share a unit with a training row\n{table.to_string(index=False)}"
+
+
+def _verdict(share: UnitShare, units: UnitTable) -> str:
+    if share in units.chosen:
+        return "divides the tables"
+    return "too few values" if share in units.unknown else "explained" if share.is_found else ""
+
+
+def describe_evidence(shift: Shift | None) -> str:
+    """Return whether training and test rows differ, as a part of a sentence."""
     if shift is None:
         return "there are too few rows, or no features, to distinguish train and test"
     if shift.auc > MIN_SHIFT_AUC:

@@ -16,13 +16,12 @@ from rdkit.DataStructs import BulkTanimotoSimilarity, ExplicitBitVect
 from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.config import CompetitionConfig
-from competition.dataset import INPUT_KEY
 from competition.molecules import is_large, parent
 from core.types import Integers
 
-RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], pd.Series]
-"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns a text
-per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test
+RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], list[pd.Series]]
+"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns lists of a
+text per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test
 rows) only get their texts.
 """
 
@@ -30,36 +29,34 @@ _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
 @cache  # slow, and a run needs it several times
+def _scaffolds(smiles: str) -> tuple[str, str]:
+    """Return the Bemis-Murcko scaffold of a molecule, without and with its stereochemistry.
+
+    A large molecule is its own scaffold, and so is one without a ring, as `acyclic SMILES`.
+    """
+    if is_large(smiles):
+        return smiles, smiles
+    core = MurckoScaffold.GetScaffoldForMol(Chem.MolFromSmiles(smiles))
+    plain = Chem.MolToSmiles(core, isomericSmiles=False)
+    return (plain, Chem.MolToSmiles(core)) if plain else (f"acyclic {smiles}",) * 2
+
+
 def scaffold(smiles: str) -> str:
-    """Return the Bemis-Murcko scaffold of a molecule; a large molecule is its own scaffold."""
-    return smiles if is_large(smiles) else MurckoScaffold.MurckoScaffoldSmiles(smiles)
-
-
-def scaffolds(smiles: list[str]) -> pd.Series:
-    """Return the Bemis-Murcko scaffold per molecule, (n_rows,) text; `acyclic SMILES` without a ring.
+    """Return the Bemis-Murcko scaffold of a molecule; `acyclic SMILES` without a ring.
 
     Source: Bemis and Murcko, J. Med. Chem. 1996.
     """
-    return pd.Series([scaffold(text) or f"acyclic {text}" for text in smiles], dtype=str)
+    return _scaffolds(smiles)[0]
 
 
-def scaffold_shift_reason(train: list[str], test: list[str]) -> str:
-    """Return why folds should hold out scaffolds, as text; "" if test molecules share those of the training rows.
+def stereo_scaffold(smiles: str) -> str:
+    """Return the Bemis-Murcko scaffold of a molecule with its stereochemistry."""
+    return _scaffolds(smiles)[1]
 
-    They share them if at least half as many test molecules with rings have a scaffold of the training table
-    as in a random split, which is the share of training molecules with a scaffold of another one.
-    """
-    train_scaffolds, test_scaffolds = (
-        names[~names.str.startswith("acyclic")] for names in (scaffolds(train), scaffolds(test))
-    )
-    shared = test_scaffolds.isin(train_scaffolds).mean()
-    at_random = train_scaffolds.duplicated(keep=False).mean()
-    if len(test_scaffolds) < 10 or not shared < at_random / 2:
-        return ""
-    return (
-        f"{shared:.0%} of the test molecules with rings share a scaffold with the training table, versus "
-        f"{at_random:.0%} in a random split"
-    )
+
+def scaffolds(smiles: list[str]) -> pd.Series:
+    """Return the Bemis-Murcko scaffold per molecule, (n_rows,) text."""
+    return pd.Series(list(map(scaffold, smiles)), dtype=str)
 
 
 def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None) -> Any:
@@ -112,27 +109,19 @@ def fingerprint(smiles: str) -> ExplicitBitVect:
     return _MORGAN.GetFingerprint(Chem.MolFromSmiles(smiles))
 
 
-def group_keys(
-    rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
-    """Return a key per `competition.group`; rows without a group have the key of their inputs."""
-    groups = rows[competition.group].fillna("").astype(str)
-    return ("group " + groups).where(groups != "", rows[INPUT_KEY])
-
-
 def scaffold_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
+) -> list[pd.Series]:
     """Return a key per Murcko scaffold of the first molecule column."""
-    return "scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])
+    return ["scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])]
 
 
 def cluster_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
-) -> pd.Series:
+) -> list[pd.Series]:
     """Return a key per cluster of similar molecules of the first molecule column."""
     molecules = [parent(smiles) for smiles in rows[competition.smiles[0]]]
-    return "cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))
+    return ["cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))]
 
 
 def connected(keys: NDArray[Any]) -> Integers:

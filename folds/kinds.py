@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from core.settings import StrictModel, UserPath
-from folds.groups import RowKeys, cluster_keys, group_keys, scaffold_keys
+from folds.groups import RowKeys, cluster_keys, scaffold_keys
 from folds.splitters import (
     FoldFunction,
     balanced_groups,
@@ -19,6 +19,7 @@ from folds.splitters import (
     stratified_group,
     time_blocks,
 )
+from folds.unit_values import group_keys
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
         return _with_folds(tables, *earlier)
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
+    report["warnings"] = _fewer_folds(config, folds)
     # Only user-defined folds split groups, and their groups are rows with equal inputs.
     report["inputs_in_several_folds"] = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     extra = tables.train[len(train_rows) :]
@@ -68,6 +69,17 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
     of_test = pd.DataFrame({GROUP: test_groups})
     report["columns"] = [content_digest(of_train), content_digest(of_test)]
     return _with_folds(tables, of_train, of_test, report)
+
+
+def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
+    """Return a warning if there are fewer folds than configured, since there are fewer groups."""
+    n_folds = int(folds.max()) + 1
+    if config.is_user_defined or n_folds == config.n_folds:
+        return []
+    return [
+        f"WARNING: {n_folds} folds instead of the {config.n_folds} of folds.n_folds, since the rows form only "
+        f"{n_folds} groups"
+    ]
 
 
 def _with_folds(
@@ -98,6 +110,7 @@ def describe(tables: Prepared, competition: CompetitionConfig) -> str:
     """Return the size of each fold, its mean labels or class shares, and warnings, as text."""
     lines = []
     report = tables.report["folds"]
+    lines += report["warnings"]
     if report["inputs_in_several_folds"]:
         lines.append(
             f"{report['inputs_in_several_folds']} inputs are in several folds, so scores are optimistic"
@@ -139,7 +152,7 @@ def assign_folds(
     """Return fold and group of each row of the prepared training table, (n_rows,) each.
 
     They do not depend on the order of rows. A user-defined fold may be -1. Rows of a group share a fold,
-    except in user-defined folds with `allow_split_duplicates`.
+    except in user-defined folds with `allow_split_duplicates`. Fewer groups than folds make a fold each.
     """
     kind = config.definition
     if kind.needs and not getattr(competition, kind.needs):
@@ -155,6 +168,7 @@ def assign_folds(
         folds, where = rows[FOLD].to_numpy(dtype=np.int64), "competition.fold_column"
     else:
         if not kind.is_ordered_in_time:
+            config = config.model_copy(update={"n_folds": min(config.n_folds, int(groups.max()) + 1)})
             _require_divisible(groups, config.n_folds, rows[competition.id])
         data = SplitData(
             y=rows[competition.targets],
@@ -196,10 +210,10 @@ def _require_valid(
 
 
 def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
-    """Raise a DataError if there are fewer groups than folds, or if one leaves too few rows for the others."""
+    """Raise a DataError if there is one group, or if one leaves too few rows for the others."""
     sizes = np.bincount(groups)
     n_others = len(groups) - sizes.max()
-    if len(sizes) < n_folds or n_others < min(MIN_SHARE_OF_OTHERS, 1 / n_folds) * len(groups):
+    if n_others < min(MIN_SHARE_OF_OTHERS, 1 / n_folds) * len(groups):
         id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
         raise DataError(
             f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
@@ -260,7 +274,7 @@ def _keys(
     keys = keys_of_inputs(rows, competition)
     row_keys = config.definition.row_keys
     if row_keys is not None:
-        keys.insert(0, row_keys(rows, competition, config.similarity, n_in_folds))
+        keys = [*row_keys(rows, competition, config.similarity, n_in_folds), *keys]
     return np.array(keys, dtype=object)
 
 

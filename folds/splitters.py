@@ -75,7 +75,9 @@ def stratified_group(data: SplitData) -> Integers:
         return balanced_groups(data)
     from sklearn.model_selection import StratifiedGroupKFold
 
-    return _split_bins(StratifiedGroupKFold, data.y.to_numpy(), data, data.groups)
+    folds = _split_bins(StratifiedGroupKFold, data.y.to_numpy(), data, data.groups)
+    is_complete = len(np.unique(folds)) == data.n_folds  # with few groups some folds may be empty
+    return folds if is_complete else balanced_groups(data)
 
 
 def _split_bins(

@@ -12,8 +12,10 @@ import pandas as pd
 
 from competition.cells import check_ids, describe_rows, molecule_cells
 from competition.clean import is_empty_text
+from competition.dataset import TableColumns
 from competition.molecules import canonical_smiles
 from competition.task import class_names, match_columns
+from competition.units import Unit
 from core.errors import DataError, join_first
 from core.files import read_text_table
 from pipeline.new.column_roles import (
@@ -57,6 +59,24 @@ class DetectedTables:
     def with_roles(self, *roles: Role) -> list[str]:
         """Return the columns with one of the roles, in the order of the training table."""
         return [column.name for column in self.columns if column.role in roles]
+
+    @property
+    def table_columns(self) -> TableColumns:
+        """The columns by their role."""
+        roles = [self.with_roles(role) for role in ("smiles", "text", "numeric", "categorical")]
+        return TableColumns(self.id, self.targets, [], *roles)
+
+    def without_groups(self, units: list[Unit]) -> "DetectedTables":
+        """Return the tables without categories that make the groups: those of the test rows are new."""
+        names = [unit.columns[0] for unit in units if unit.kind == "value"]
+        columns = [
+            replace(column, role="left out", reason="makes the folds (group)")
+            if column.name in names and column.role == "categorical"
+            else column
+            for column in self.columns
+        ]
+        without = replace(self, columns=columns)
+        return without if without.inputs else self
 
     @property
     def inputs(self) -> list[str]:

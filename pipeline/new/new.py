@@ -21,7 +21,7 @@ from pipeline.new.column_roles import Role
 from pipeline.new.detect import DetectedTables, detect
 from pipeline.new.extra_tables import extra_lines
 from pipeline.new.problem_type import ProblemGuess, choose_problem
-from pipeline.new.stage_choices import Block, choose_folds, choose_stages, read_presets
+from pipeline.new.stage_choices import Block, FoldChoice, choose_folds, choose_stages, read_presets
 from pipeline.new.yaml_writer import comments, setting, written_yaml
 from submissions.config import Config, load_config
 from submissions.kaggle.client import download, find_tables, slug_of
@@ -65,12 +65,13 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
 def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     problem = choose_problem(tables, args.metric, args.problem_type)
-    kind, n_folds, folds_reason = choose_folds(tables, problem, args.group, args.folds)
-    if args.time and args.folds is None:
-        kind, folds_reason = "time", "blocks in the order of --time"
-    folds: dict[str, Any] = {"kind": kind}
-    if n_folds != FoldsConfig().n_folds:
-        folds["n_folds"] = n_folds
+    choice = choose_folds(tables, problem, args.group, args.folds, args.time)
+    if args.oof is None:
+        tables = tables.without_groups(choice.units)
+    folds: dict[str, Any] = {"kind": choice.kind}
+    folds_reason = choice.reason
+    if choice.n_folds != FoldsConfig().n_folds:
+        folds["n_folds"] = choice.n_folds
     stages = choose_stages(args.preset, tables, problem) if args.preset else []
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})
@@ -79,10 +80,11 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
         if shared is not None and args.folds is None and args.group is None:
             folds = {"kind": "file", "file": written_yaml(shared, path)}
             folds_reason = f"the same folds in every {OOF}"
+            choice = choice._replace(units=[], time=args.time)
             if tables.inputs:
                 folds["allow_split_duplicates"] = True  # folds.make counts such inputs
     title = f"{path.stem}, written by ./run.sh new; check each GUESS."
-    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem)]
+    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem, choice)]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
         budget_reason = "time of ./run.sh full; --budget none trains all stages in full"
@@ -97,7 +99,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
 
 
 def _competition_lines(
-    args: Namespace, path: Path, tables: DetectedTables, problem: ProblemGuess
+    args: Namespace, path: Path, tables: DetectedTables, problem: ProblemGuess, choice: FoldChoice
 ) -> list[str]:
     """Return the lines of the section `competition:`."""
     metric = problem.metric
@@ -135,8 +137,9 @@ def _competition_lines(
     if args.extra:
         blocks, reasons = extra_lines(args.extra, tables, path, problem.type == "regression")
         lines += setting("extra_train", blocks, *reasons)
-    lines += setting("group", args.group)
-    lines += setting("time", args.time)
+    group = [unit.setting for unit in choice.units]
+    lines += setting("group", (group[0] if len(group) == 1 else group) or None)
+    lines += setting("time", choice.time)
     lines += setting("metric", metric, problem.reasons["metric"])
     lines += setting("greater_is_better", args.greater_is_better)
     lines += setting("metric_needs", problem.needs, "GUESS: what the metric takes, probabilities or classes")

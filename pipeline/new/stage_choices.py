@@ -10,12 +10,13 @@ import pandas as pd
 
 from competition.config import validate
 from competition.metrics import CLASS_TYPES
-from competition.molecules import canonical_smiles
+from competition.units import Unit, units_of
 from core.errors import ConfigError, DataError
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
-from folds.groups import scaffold_shift_reason, scaffolds
 from folds.kinds import FOLD_KINDS
+from folds.recommended import Recommendation, recommend, tied_rows
+from folds.units import compare_units
 from models.inputs.weights import reads_molecules
 from pipeline.new.column_roles import WORD
 from pipeline.new.detect import DetectedTables
@@ -94,73 +95,70 @@ class Block(NamedTuple):
     comment: str
 
 
+class FoldChoice(NamedTuple):
+    """Folds for the YAML.
+
+    Attributes:
+        units: for `competition.group`, as it is set or recommended.
+        time: for `competition.time`; None without one.
+    """
+
+    kind: str
+    n_folds: int
+    reason: str
+    units: list[Unit]
+    time: str | None
+
+
 def choose_folds(
-    tables: DetectedTables, problem: ProblemGuess, group: str | None, kind: str | None
-) -> tuple[str, int, str]:
-    """Return kind and number of folds, and the reason.
+    tables: DetectedTables,
+    problem: ProblemGuess,
+    group: str | None = None,
+    kind: str | None = None,
+    time: str | None = None,
+) -> FoldChoice:
+    """Return the folds that the user asks for, or those that hold out what the test table holds out.
 
     Args:
         group: column of the groups, if the user gives it.
         kind: kind of folds, if the user gives it.
+        time: column of the times, if the user gives it.
     """
-    smiles = tables.with_roles("smiles")
-    train = tables.train
+    train, columns = tables.train, tables.table_columns
     if kind is not None and (FOLD_KINDS[kind].needs == "group") != (group is not None):
         raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
-    if kind is not None and FOLD_KINDS[kind].needs == "smiles" and not smiles:
+    if kind is not None and FOLD_KINDS[kind].needs == "smiles" and not columns.smiles:
         raise ConfigError(f"--folds {kind} needs a column of molecules, and none was detected.")
-    reason = "set with --folds"
-    if kind is None:
-        kind, reason = _choose_kind(tables, problem, group)
-    if group is None and len(smiles) > 1:
-        for name in smiles:
-            is_repeated = train[name].duplicated(keep=False).mean() > 0.5
-            if is_repeated and tables.test[name].isin(train[name]).mean() < 0.05:
-                reason += (
-                    f"; WARNING: few test rows share a {name!r} with training rows: consider --group {name}"
-                )
-    if group is not None:
-        n_groups = train[group].nunique()
-    elif kind == "scaffold":
-        n_groups = len(set(scaffolds(_molecules(train, smiles))))
+    stratify = bool(problem.classes) or len(columns.targets) == 1
+    units = units_of(group)
+    if kind is not None or group is not None or time is not None:
+        tied_by = [Unit("scaffold", (columns.smiles[0],))] if kind == "scaffold" else units
+        groups = tied_rows(tied_by, train, columns)
+        reason = "set with --folds" if kind else f"rows of one {group!r} share a fold" if group else ""
+        kind = kind or (("stratified_group" if stratify else "group") if group else "time")
+        best = Recommendation(kind, reason or "blocks in the order of --time", [], groups, units, time or "")
     else:
-        n_groups = len(train[tables.inputs or [tables.id]].drop_duplicates())
-    if n_groups < 2:
-        raise DataError(f"folds need two groups or distinct inputs; there is {n_groups}.")
-    if len(train) < 30:
-        n_folds = 3
-    elif len(train) < 500 and len(tables.targets) <= MAX_TARGETS_OF_TEN_FOLDS:
-        n_folds = 10
-    else:
-        n_folds = 5
-    n_folds = min(n_folds, n_groups)
-    if n_folds == n_groups or len(train) < 30:
+        best = recommend(compare_units(train, tables.test, columns), train, columns, stratify)
+    reasons = [best.reason] if best.reason else []
+    if best.kind == "stratified" and kind is None:
+        reasons.append("similar labels in every fold")
+    reason = "; ".join([*reasons, *(f"WARNING: {warning}" for warning in best.warnings)]) or "at random"
+    wanted = _number_of_folds(len(train), len(columns.targets))
+    n_folds = best.n_folds(train, columns.id, wanted)
+    if n_folds < 2:
+        raise DataError(f"folds need two groups or distinct inputs; there is {n_folds}.")
+    if n_folds < wanted or len(train) < 30:
         reason += f"; {n_folds} folds, since there are few groups or rows"
     elif n_folds == 10:
         reason += "; 10 folds, since below 500 rows every training row matters"
-    return kind, n_folds, reason
+    return FoldChoice(best.kind, n_folds, reason, best.units, time or best.time or None)
 
 
-def _choose_kind(tables: DetectedTables, problem: ProblemGuess, group: str | None) -> tuple[str, str]:
-    """Return the kind of folds and the reason."""
-    smiles = tables.with_roles("smiles")
-    if group is not None:
-        kind = "stratified_group" if problem.classes else "group"
-        return kind, f"rows of one {group!r} share a fold"
-    if len(smiles) == 1:
-        reason = scaffold_shift_reason(_molecules(tables.train, smiles), _molecules(tables.test, smiles))
-        if reason:
-            return "scaffold", f"{reason}: the folds hold out scaffolds too"
-    if problem.classes:
-        return "stratified", "balanced classes in every fold"
-    if len(tables.targets) == 1:
-        return "stratified", "one target: similar values in every fold"
-    return "kfold", "several targets: at random"
-
-
-def _molecules(table: pd.DataFrame, smiles: list[str]) -> list[str]:
-    """Return canonical SMILES of the first molecule column, without unparsable cells."""
-    return [text for text in map(canonical_smiles, table[smiles[0]]) if text]
+def _number_of_folds(n_rows: int, n_targets: int) -> int:
+    """Return the number of folds for a training table, if it has enough groups."""
+    if n_rows < 30:
+        return 3
+    return 10 if n_rows < 500 and n_targets <= MAX_TARGETS_OF_TEN_FOLDS else 5
 
 
 def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) -> list[Block]:

@@ -44,7 +44,6 @@ def of_column(role, *cells):
         ({"test": "id,SMILES t1,CC t2,what"}, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
         ({"empty_smiles": "none"}, r"empty_smiles, 'none', is not a valid SMILES\. Correct it"),
         ({"train": third_row("c, ,4"), **TEXT}, r"has empty texts: row 4 \(id 'c'\)"),
-        (of_column("group", "1", "", "1"), r"'t' has empty cells.* row 3 \(id 'm1'"),
         (of_column("time", "1", "", "3"), r"'t' has times that are neither .*: row 3 \(id 'm1'\): ''\. "),
         (of_column("fold_column", "0", "", "1"), r"'t' has folds that are neither .*: row 3 \(id 'm1'\): ''"),
         (of_column("weight", "1", "0", "1"), r"'t' has weights that are not above 0: row 3 \(id 'm1'\)"),
@@ -181,3 +180,16 @@ def test_a_prepared_table_is_read_anew_after_a_change_and_changes_of_a_copy_stay
     assert read_prepared(file).to_dict("list") == {"x": [1, 2]}
     write_table(file, pd.DataFrame({"x": [5, 6]}))
     assert read_prepared(file)["x"].tolist() == [5, 6]
+
+
+def test_rows_without_a_group_are_counted(tmp_path):
+    path = write_small(tmp_path, **of_column("group", "1", "", "1"))
+    (line,) = [line for line in prepare(load_competition(str(path))).report["said"] if "'t'" in line]
+    assert line.startswith("WARNING: 1 of 3 training rows have no 't'") and line.endswith("row 3 (id 'm1')")
+
+
+def test_a_group_is_no_target_and_no_id_but_may_be_the_prefix_of_one(tmp_path):
+    assert load_competition(str(write_small(tmp_path, group={"prefix": "id"}))).group_columns == ["id"]
+    for group in ("id", "y", ["SMILES", {"cell": ["SMILES", "y"]}]):
+        with pytest.raises(UserError, match="must be neither the id nor a target"):
+            load_competition(str(write_small(tmp_path, group=group)))

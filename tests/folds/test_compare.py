@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from competition.dataset import GROUP, INPUT_KEY, TIME
+from competition.dataset import GROUP, INPUT_KEY
 from competition.descriptors import DESCRIPTORS
 from core.files import sha256_of
 from core.paths import Paths
 from folds import adversarial
 from folds.adversarial import adversarial_validation, most_like_test, readable_features
-from folds.compare import recommend
+from folds.compare import describe_evidence
 from folds.comparison import read_comparison
-from folds.similarity import Similarity, similarities
+from folds.similarity import similarities
 from pipeline import commands
 from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
@@ -57,8 +57,7 @@ def test_a_shift_is_detected_with_the_feature_that_moved():
     first = moved.features[0]
     assert first["feature"] == "x" and first["gain"] > 0.7
     assert first["mean_in_test"] - first["mean_in_train"] == pytest.approx(2, abs=0.3)
-    kind, why = recommend(config(), "kfold", train, test, [], moved)
-    assert kind == "kfold" and f"differ (AUC {moved.auc:.2f}), most in x" in why
+    assert f"differ (AUC {moved.auc:.2f}), most in x" in describe_evidence(moved)
 
 
 def test_of_a_large_table_a_sample_is_compared_and_no_rows_are_chosen(monkeypatch):
@@ -106,57 +105,21 @@ def test_texts_are_compared_in_any_script():
     np.testing.assert_allclose(result.test, [1.0, 0.0], atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("of_test", "held_out", "kind"),
-    [
-        (0.69, {"stratified": 0.7, "scaffold": 0.4, "cluster": 0.3}, "stratified"),
-        (0.4, {"stratified": 0.7, "scaffold": 0.4, "cluster": 0.3}, "scaffold"),
-        (0.1, {"stratified": 0.7, "scaffold": 0.4, "cluster": 0.3}, "cluster"),
-        (
-            0.5,
-            {"scaffold": 0.5, "kfold": 0.51, "cluster": 0.5},
-            "stratified",
-        ),  # the simplest of kinds that fit alike
-    ],
-)
-def test_the_kind_whose_held_out_rows_are_as_far_as_the_test_rows_is_recommended(of_test, held_out, kind):
-    values = {name: np.full(50, value) for name, value in held_out.items()}
-    compared = [Similarity("made up", np.full(50, of_test), values)]
-
-    def recommended(train, test):
-        tables = (pd.DataFrame({"s": [smiles] * 20}) for smiles in (train, test))
-        return recommend(config(smiles=["s"]), next(iter(held_out)), *tables, compared, None)[0]
-
-    assert recommended("CCO", "CCN") == kind
-    assert recommended("Cc1ccccc1", "Cc1ccoc1") == "scaffold"  # new scaffolds
-
-
-@pytest.mark.parametrize(
-    ("settings", "test_columns", "expected"),
-    [
-        ({"time": "when"}, {}, "time"),
-        ({"time": "x"}, {}, "kfold"),  # test rows are not later
-        ({"time": "x"}, {"x": 99.0}, "time"),
-        ({"group": "g"}, {}, "stratified_group"),
-        ({"group": "g", "targets": ["y", "w"]}, {}, "group"),
-        ({"group": "c", "categorical": ["c"]}, {"c": "a"}, "kfold"),
-        ({"group": "c", "categorical": ["c"]}, {"c": "b"}, "stratified_group"),
-    ],
-)
-def test_time_and_groups_come_before_what_is_guessed(settings, test_columns, expected):
-    train, test = tables()
-    train = train.assign(**{TIME: train["x"]}, c="a")
-    kind, _ = recommend(config(**settings), "kfold", train, test.assign(**test_columns), [], None)
-    assert kind == expected
-
-
 def test_the_command_writes_a_picture_and_its_result(tmp_path, capsys):
     """Then without molecules and text: there is no similarity, and the picture of the older run is gone."""
     train, test = mixed_tables(60, 30)
     path = write_competition(tmp_path, train, test)
     commands.main(["folds", str(path)])
     output, paths = capsys.readouterr().out, Paths.for_competition(str(path))
-    for words in ("mean lumo", "held out, scaffold", "Morgan", "TF-IDF", "AUC", "recommended: folds.kind"):
+    for words in (
+        "mean lumo",
+        "held out, scaffold",
+        "Morgan",
+        "TF-IDF",
+        "AUC",
+        "recommended: folds.kind",
+        "share a unit",
+    ):
         assert words in output
     picture = paths.similarity
     assert picture.exists()

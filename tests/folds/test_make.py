@@ -206,3 +206,12 @@ def test_the_table_of_folds_shows_classes(tmp_path):
     assert "some folds have no row of 'no' (2 rows), 'rare' (1 rows)" in output
     (line,) = [line.split() for line in output.splitlines() if line.startswith("share of y=yes")]
     assert line[3:] == ["0.5", "0.5", "0.5"]
+
+
+def test_fewer_groups_than_folds_are_said(tmp_path):
+    path = write_small(
+        tmp_path, [TRAIN[0] + ",g", *(f"{row},{i % 3}" for i, row in enumerate(TRAIN[1:]))], group="g"
+    )
+    output, _, folds = divided(path, kind="group", n_folds=5)
+    assert set(folds) == {0, 1, 2}
+    assert "WARNING: 3 folds instead of the 5 of folds.n_folds, since the rows form only 3 groups" in output

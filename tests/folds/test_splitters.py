@@ -10,7 +10,7 @@ from competition.dataset import INPUT_KEY
 from core.errors import DataError
 from folds.groups import clusters, scaffolds
 from folds.kinds import FOLD_KINDS, FoldKind, FoldsConfig
-from folds.make import assign_folds
+from folds.make import assign_folds, compute_groups
 from folds.splitters import SplitData, target_bins, time_blocks
 from tests.folds.made import competition
 
@@ -33,6 +33,12 @@ def molecules(n=120):
 def divided(table, kind, seed=0, **roles):
     settings = competition(smiles=["smiles"], group="g", **roles)
     return assign_folds(FoldsConfig(kind=kind), table, settings, seed)
+
+
+def divided_by(table, group):
+    """Groups of the rows of a table."""
+    roles = competition(smiles=["smiles"], targets=["z"], group=group)
+    return compute_groups(FoldsConfig(kind="group"), table, roles)
 
 
 def split(*rest, **roles):
@@ -156,15 +162,43 @@ def test_labels_that_are_mostly_equal_are_divided_without_a_warning(targets):
 
 
 @pytest.mark.parametrize("kind", ["kfold", "stratified", "group", "stratified_group", "scaffold"])
-def test_too_few_groups_and_a_group_larger_than_all_folds_but_one_are_refused(kind):
-    with pytest.raises(DataError, match="4 groups .* 5 folds"):
-        split(molecules(4), kind)
+def test_few_groups_make_a_fold_each_and_a_group_larger_than_all_folds_but_one_is_refused(kind):
+    assert sorted(split(molecules(4), kind)) == [0, 1, 2, 3]
+    with pytest.raises(DataError, match=r"1 groups .*, has 1 of 1 rows"):
+        split(molecules(1), kind)
     sizes = np.repeat(range(21), [80, *[1] * 20]).astype(str)
     folds = split(molecules(100).assign(g=sizes), "group")
     assert np.bincount(folds).max() == 80
     sizes[99] = "0"
     with pytest.raises(DataError, match=r"id 'm\d+', has 81 of 100 rows"):
         split(molecules(100).assign(g=sizes), "group")
+
+
+@pytest.mark.parametrize("targets", [["y"], ["y", "z"]])
+@pytest.mark.parametrize("kind", ["group", "stratified_group"])
+def test_a_few_large_groups_leave_no_fold_empty(kind, targets):
+    table = molecules().assign(g=np.repeat(list("abcdef"), [40, 30, 20, 15, 10, 5]))
+    assert set(split(table, kind, targets=targets)) == {0, 1, 2, 3, 4}
+
+
+def test_rows_that_share_one_of_several_units_are_tied_and_rows_without_one_are_not():
+    """Six rows: two of a plate, of which one has the scaffold of another row; two have the prefix of their ids."""
+    table = molecules(6).assign(
+        id=["a", "b", "c", "p1_a", "p1_b", "d"],
+        smiles=["Cc1ccccc1", "Cc1ccncc1", "CCc1ccccc1", "CO", "CN", "CS"],
+        plate=["1", "1", "", "", "2", "3"],
+    )
+    table[INPUT_KEY] = table["smiles"]
+    group = ["plate", {"scaffold": "smiles"}, {"prefix": "id"}]
+    groups = divided_by(table, group)
+    assert groups[0] == groups[1] == groups[2] and groups[3] == groups[4]
+    assert len(set(groups)) == 3
+
+
+def test_a_pool_ties_the_values_of_its_columns():
+    table = molecules(4).assign(x=list("abcd"), y=list("bexy"))
+    groups = divided_by(table, {"pool": ["x", "y"]}).tolist()
+    assert groups[0] == groups[1] and len(set(groups)) == 3
 
 
 @pytest.mark.parametrize("kind", [name for name, kind in FOLD_KINDS.items() if kind.needs])
@@ -178,7 +212,7 @@ def test_a_new_kind_of_folds_is_a_function_and_an_entry_of_the_registry(
 ):
     kind = FoldKind(
         lambda data: data.groups % data.n_folds,
-        lambda rows, *_: rows["smiles"].str.len().astype(str),
+        lambda rows, *_: [rows["smiles"].str.len().astype(str)],
     )
     monkeypatch.setitem(FOLD_KINDS, "alternating", kind)
     table = molecules()

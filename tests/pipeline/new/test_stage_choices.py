@@ -138,27 +138,60 @@ def test_a_user_defined_preset_has_the_installed_stages_that_name_it_and_those_o
 
 
 SHIFTED = [*smiles(60, RINGS[:3]), *smiles(20, RINGS[3:])]
+PLATES = [f"p{k // 4}" for k in range(80)]
 
 
 @pytest.mark.parametrize(
-    ("sizes", "inputs", "group", "kind", "expected"),
+    ("sizes", "inputs", "options", "expected"),
     [
-        ((60, 20, 2), {"n": NUMBER}, None, None, ("kfold", 10)),
-        ((500, 20), {"t": notes(520)}, None, None, ("stratified", 5)),
-        ((20, 60), {"n": NUMBER}, None, None, ("stratified", 3)),
-        ((60, 20), {"n": NUMBER, "lab": [f"g{i % 8}" for i in range(80)]}, "lab", None, ("group", 8)),
-        ((60, 20), {"s": smiles(80)}, None, None, ("stratified", 10)),
-        ((60, 20), {"s": smiles(80)}, None, "scaffold", ("scaffold", 6)),
-        ((60, 20), {"s": SHIFTED}, None, None, ("scaffold", 3)),
+        ((60, 20, 2), {"n": NUMBER}, {}, ("kfold", 10)),
+        ((500, 20), {"t": notes(520)}, {}, ("stratified", 5)),
+        ((20, 60), {"n": NUMBER}, {}, ("stratified", 3)),
+        (
+            (60, 20), {"n": NUMBER, "lab": [f"g{i % 8}" for i in range(80)]}, {"group": "lab"},
+            ("stratified_group", 8),
+        ),
+        ((60, 20), {"s": smiles(80)}, {}, ("stratified", 10)),
+        ((60, 20), {"s": smiles(80)}, {"kind": "scaffold"}, ("scaffold", 6)),
+        ((60, 20), {"s": SHIFTED}, {}, ("scaffold", 3)),
+        ((60, 20), {"n": NUMBER, "plate": PLATES}, {}, ("stratified_group", 10)),
+        ((60, 20, 3), {"n": NUMBER, "plate": PLATES}, {}, ("group", 5)),
+        ((60, 20), {"n": NUMBER, "year": [2000 + k // 5 for k in range(80)]}, {}, ("time", 10)),
+        ((60, 20), {"n": NUMBER, "year": [2000 + k // 20 for k in range(80)]}, {}, ("time", 2)),
+        ((60, 20), {"n": NUMBER, "year": NUMBER}, {"time": "year"}, ("time", 10)),
     ],
-)
-def test_folds_fit_to_targets_group_number_of_rows_and_scaffolds(
-    tmp_path, sizes, inputs, group, kind, expected
+)  # fmt: skip
+def test_folds_fit_to_targets_number_of_rows_and_what_the_test_table_holds_out(
+    tmp_path, sizes, inputs, options, expected
 ):
     detected = detected_in(tmp_path, *sizes, **inputs)
-    *folds, reason = choose_folds(detected, choose_problem(detected), group, kind)
-    assert tuple(folds) == expected
-    assert ("of the test molecules with rings" in reason) is (inputs.get("s") == SHIFTED)
+    choice = choose_folds(detected, choose_problem(detected), **options)
+    assert (choice.kind, choice.n_folds) == expected
+    assert choice.time == ("year" if choice.kind == "time" else None)
+
+
+def test_the_reason_of_the_folds_has_the_two_numbers(tmp_path):
+    detected = detected_in(tmp_path, n=NUMBER, plate=PLATES)
+    choice = choose_folds(detected, choose_problem(detected))
+    assert choice.reason.startswith(
+        "0 test rows share 'plate' with a training row, and 20 would in a random split"
+    )
+    assert [unit.setting for unit in choice.units] == ["plate"]
+    assert detected.without_groups(choice.units).inputs == ["n"]  # the plates of the test rows are new
+
+
+def test_what_folds_cannot_hold_out_is_said(tmp_path):
+    """Of three sites one is the test table; and plates that equal inputs connect."""
+    detected = detected_in(tmp_path, n=NUMBER, site=[f"s{k // 20 // 2}" for k in range(60)] + ["s2"] * 20)
+    choice = choose_folds(detected, choose_problem(detected))
+    assert choice.kind == "stratified" and choice.units == []
+    assert "only 2 values, so the error of the test rows is not known" in choice.reason
+    detected = detected_in(
+        tmp_path, n=[k % 3 for k in range(80)], day=[f"d{k // 4:02d}-{k}" for k in range(80)]
+    )
+    choice = choose_folds(detected, choose_problem(detected))
+    assert choice.kind == "stratified" and choice.units == []
+    assert "60 of 60 training rows are connected" in choice.reason
 
 
 @pytest.mark.parametrize(

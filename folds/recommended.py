@@ -1,0 +1,223 @@
+"""The folds that the table of units recommends, and warnings about others."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from competition.cells import parse_times
+from competition.config import CompetitionConfig
+from competition.dataset import FOLD, TableColumns, without_extra_rows
+from competition.units import Unit
+from core.errors import DataError
+from core.files import read_text_table
+from core.types import Integers
+from folds.groups import connected
+from folds.kinds import FoldsConfig
+from folds.splitters import blocks_in_time
+from folds.training_rows import trains_fold
+from folds.unit_values import canonical_table, codes_of, values_of
+from folds.units import MAX_SHARE, MIN_AT_RANDOM, UnitShare, UnitTable, compare_units, count_shared
+
+MAX_PART = 0.5
+"""Share of the training rows up to which folds can hold out a connected part of them."""
+NOT_KNOWN = "the error of the test rows is not known"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Folds that hold out what the test table holds out.
+
+    Attributes:
+        reason: the observed and the random number of shared test rows; "" if no unit has enough rows.
+        warnings: what no folds can hold out.
+        groups: (n_train,) rows that folds keep together.
+        units: for `competition.group`.
+        time: for `competition.time`; "" without one.
+    """
+
+    kind: str
+    reason: str
+    warnings: list[str]
+    groups: Integers
+    units: list[Unit]
+    time: str = ""
+
+    @property
+    def setting(self) -> str:
+        """The settings as text."""
+        group = [unit.setting for unit in self.units]
+        more = f" with competition.time: {self.time}" if self.time else ""
+        more = f" with competition.group: {group[0] if len(group) == 1 else group}" if group else more
+        return f"folds.kind {self.kind}{more}"
+
+    def n_folds(self, train: pd.DataFrame, id_column: str, n_folds: int) -> int:
+        """Return the number of folds, at most `n_folds`, that the raw training rows can be divided into."""
+        if self.time:
+            return _n_blocks(train, self.time, id_column, n_folds + 1) - 1
+        return min(n_folds, int(self.groups.max()) + 1)
+
+
+def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stratify: bool) -> Recommendation:
+    """Return the folds for a raw training table: by time, by the chosen units, or at random.
+
+    Args:
+        stratify: whether folds have similar targets: there are classes, or there is one target.
+    """
+    chosen = [share.unit for share in units.chosen]
+    reason = "; ".join(map(_describe, units.chosen))
+    warnings = [
+        f"{_describe(share)}; the training table has only {share.n_train_values} values, so {NOT_KNOWN}"
+        for share in units.unknown
+    ]
+    if chosen and chosen[0].kind == "time":
+        time = chosen[0].columns[0]
+        if _n_blocks(train, time, columns.id, 3) == 3:
+            return Recommendation("time", reason, [], single_parts(train), [], time)
+        warnings = [f"{reason}; the times of the training table do not make three blocks, so {NOT_KNOWN}"]
+        chosen = []
+    groups = tied_rows(chosen, train, columns)
+    n_largest = np.bincount(groups).max()
+    if chosen and n_largest > MAX_PART * len(groups):
+        connected_rows = f"{n_largest} of {len(groups)} training rows are connected, also by equal inputs"
+        warnings.append(f"{reason}; {connected_rows}, so {NOT_KNOWN}")
+        chosen, groups = [], tied_rows([], train, columns)
+    if not chosen:
+        kind = "stratified" if stratify else "kfold"
+        return Recommendation(kind, _describe_random(units), warnings, groups, [])
+    is_scaffold = len(chosen) == 1 and chosen[0].kind in ("scaffold", "stereo_scaffold")
+    if is_scaffold and chosen[0].columns[0] == columns.smiles[0]:
+        return Recommendation("scaffold", reason, warnings, groups, [])
+    return Recommendation("stratified_group" if stratify else "group", reason, warnings, groups, chosen)
+
+
+def _n_blocks(train: pd.DataFrame, time: str, id_column: str, n_blocks: int) -> int:
+    """Return into how many blocks, up to `n_blocks`, the times of a raw table can be divided; 0 if one is missing."""
+    try:
+        times = parse_times(train, time, id_column, "the training table").to_numpy()
+    except DataError:
+        return 0
+    while len(np.unique(blocks_in_time(times, single_parts(train), n_blocks))) < n_blocks:
+        n_blocks -= 1
+    return n_blocks
+
+
+def single_parts(table: pd.DataFrame) -> Integers:
+    """Return another number for each row."""
+    return np.arange(len(table), dtype=np.int64)
+
+
+def tied_rows(units: list[Unit], table: pd.DataFrame, columns: TableColumns) -> Integers:
+    """Return the connected part of each row of a raw table, (n_rows,), by units and equal inputs."""
+    inputs = [name for name in columns.inputs if name in table]
+    names = dict.fromkeys([*inputs, *(name for unit in units for name in unit.columns)])
+    # Without units, only the number of parts matters, for which cells as they are written are enough.
+    cells = canonical_table(table, names, columns.smiles) if units else table
+    single = single_parts(table)
+    keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
+    for unit in units:
+        codes = codes_of(values_of(unit, cells, len(cells)))
+        first_free = max(int(key.max()) for key in keys) + 1
+        for row in codes:
+            keys.append(np.where(row >= 0, row + first_free, -1 - single))
+    return connected(np.array(keys))
+
+
+def _describe(share: UnitShare) -> str:
+    """Return the two numbers of a unit as text."""
+    if share.unit.kind == "time":
+        return (
+            f"{share.observed} test rows are not later ({share.unit.columns[0]!r}) than 95 % of the training rows, and "
+            f"{share.at_random:.0f} in a random split"
+        )
+    return (
+        f"{share.observed} test rows share {share.unit} with a training row, and {share.at_random:.0f} would in a "
+        "random split"
+    )
+
+
+def _describe_random(units: UnitTable) -> str:
+    """Return the two numbers of the unit that is shared least; "" if no unit is shared by enough rows."""
+    known = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM and not share.is_found]
+    return _describe(min(known, key=lambda share: share.share)) if known else ""
+
+
+def can_stratify(competition: CompetitionConfig) -> bool:
+    """Return whether folds can have similar targets."""
+    return bool(competition.classes) or len(competition.targets) == 1
+
+
+def units_of_competition(competition: CompetitionConfig) -> tuple[UnitTable, pd.DataFrame]:
+    """Return the table of units of a competition, and its raw training table."""
+    train, test = read_text_table(competition.train), read_text_table(competition.test)
+    return compare_units(train, test, competition.columns, competition.time), train
+
+
+def fold_warnings(competition: CompetitionConfig, config: FoldsConfig, prepared: pd.DataFrame) -> list[str]:
+    """Return warnings about folds that split what the test table holds out, or hold out what it shares.
+
+    Args:
+        prepared: prepared training table with its folds.
+    """
+    units, train = units_of_competition(competition)
+    too_wide = [
+        f"WARNING: folds.kind {config.kind} holds out what the test table does not: {_describe(share)}. The expected "
+        "score may be too bad"
+        for share in _held_out(units, competition, config)
+    ]
+    if not (units.chosen or units.unknown):
+        return too_wide
+    rows = without_extra_rows(prepared)
+    folds = rows[FOLD].to_numpy(dtype=np.int64)
+    raw = train.set_index(competition.id, drop=False).loc[rows[competition.id]].reset_index(drop=True)
+    best = recommend(units, raw, competition.columns, can_stratify(competition))
+    warnings = [f"WARNING: {warning}" for warning in best.warnings]
+    for share in units.chosen:
+        if share.unit.kind == "time":
+            is_split = not config.is_ordered_in_time
+            here = f"folds.kind {config.kind} has no order in time"
+        else:
+            in_folds = _share_in_folds(share.unit, raw, competition, folds, config.is_ordered_in_time)
+            is_split = in_folds.share > MAX_SHARE
+            here = (
+                f"{in_folds.observed} of {(folds >= 0).sum()} held-out rows (folds.kind {config.kind}) share it with "
+                "rows that train"
+            )
+        if is_split:
+            warnings.append(
+                f"WARNING: {_describe(share)}, but {here}: the expected score may be too good. ./run.sh folds "
+                f"recommends {best.setting}"
+            )
+    return [*warnings, *too_wide]
+
+
+def _share_in_folds(
+    unit: Unit, raw: pd.DataFrame, competition: CompetitionConfig, folds: Integers, in_time_order: bool
+) -> UnitShare:
+    """Return how many held-out rows share a unit with rows that train the models of their fold."""
+    cells = canonical_table(raw, unit.columns, competition.smiles)
+    codes = codes_of(values_of(unit, cells, len(cells)))
+    observed, at_random = 0, 0.0
+    for fold in range(int(folds.max()) + 1):
+        used = trains_fold(folds, fold, in_time_order) | (folds == fold)
+        share = count_shared(unit, codes[:, used], folds[used] == fold)
+        observed += share.observed
+        at_random += share.at_random
+    return UnitShare(unit, 0, 0, 0, observed, at_random, 0.0)
+
+
+def _held_out(units: UnitTable, competition: CompetitionConfig, config: FoldsConfig) -> list[UnitShare]:
+    """Return the shares of configured units that the test table shares with the training table as at random."""
+    kind = config.kind
+    configured = {
+        "group": competition.units,
+        "stratified_group": competition.units,
+        "scaffold": [Unit("scaffold", tuple(competition.smiles[:1]))],
+        "time": [Unit("time", (str(competition.time),))],
+    }.get(kind, [])
+    shares = [share for share in units.shares if share.unit in configured]
+    return (
+        shares
+        if all(share.at_random >= MIN_AT_RANDOM and share.share > MAX_SHARE for share in shares)
+        else []
+    )

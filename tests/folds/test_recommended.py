@@ -1,0 +1,114 @@
+"""Folds that hold out what the test table holds out: what is recommended, and what is said of other folds."""
+
+import numpy as np
+import pytest
+
+from competition.config import load_competition
+from competition.prepare import prepare
+from folds.compare import describe_units, recommend_folds
+from folds.kinds import FoldsConfig
+from folds.make import make_folds
+from folds.recommended import fold_warnings, units_of_competition
+from tests.competition.small import write_small
+
+N = 120
+PLATES = [k // 4 for k in range(N)]
+WELLS = [k % 4 for k in range(N)]
+DAYS = [f"2024-{1 + k // 28:02d}-{1 + k % 28:02d}" for k in range(N)]
+
+
+def written(folder, is_test, columns, **settings):
+    """A competition with a number `x` and more columns, of which some rows are the test table."""
+    names = ["id", "x", *columns]
+    rows = [",".join([f"r{k}", str(k), *(str(column[k]) for column in columns.values())]) for k in range(N)]
+    train = [f"{','.join(names)},y", *(f"{row},{k % 7}" for k, row in enumerate(rows) if not is_test[k])]
+    test = [",".join(names), *(row for k, row in enumerate(rows) if is_test[k])]
+    sample = ["id,y", *(f"r{k},0" for k in range(N) if is_test[k])]
+    path = write_small(folder, train, test, sample, smiles=None, numeric=["x"], **settings)
+    return load_competition(str(path))
+
+
+def warnings(competition, kind):
+    config = FoldsConfig(kind=kind, n_folds=3)
+    return fold_warnings(competition, config, make_folds(competition, config, prepare(competition)).train)
+
+
+def recommended(competition, configured="kfold"):
+    return recommend_folds(competition, *units_of_competition(competition), configured)
+
+
+LATER = [k >= 90 for k in range(N)]
+NEW_PLATES = [k // 4 % 4 == 0 for k in range(N)]
+AT_RANDOM = list(np.random.default_rng(0).permutation(N) < 30)
+
+
+def test_folds_that_split_what_the_test_table_does_not_share_are_a_warning(tmp_path):
+    """Eight of thirty plates are the test table; folds at random split the others, and folds by plate do not."""
+    columns = {"plate": PLATES, "well": WELLS}
+    competition = written(tmp_path, NEW_PLATES, columns, group="plate")
+    (warning,) = warnings(competition, "kfold")
+    assert warning.startswith("WARNING: 0 test rows share 'plate' with a training row, and 31 would")
+    assert "of 88 held-out rows (folds.kind kfold) share it with rows that train" in warning
+    assert "recommends folds.kind stratified_group with competition.group: plate" in warning
+    assert warnings(competition, "group") == []
+
+
+def test_folds_that_hold_out_what_the_test_table_shares_are_a_warning(tmp_path):
+    columns = {"plate": PLATES, "day": DAYS}
+    competition = written(tmp_path, AT_RANDOM, columns, group="plate", time="day")
+    (warning,) = warnings(competition, "group")
+    assert warning.startswith("WARNING: folds.kind group holds out what the test table does not:")
+    (warning,) = warnings(competition, "time")
+    assert "test rows are not later ('day') than 95 % of the training rows" in warning
+    assert warnings(competition, "kfold") == []
+
+
+def test_folds_without_an_order_are_a_warning_if_test_rows_are_later(tmp_path):
+    competition = written(tmp_path, LATER, {"day": DAYS}, time="day")
+    (warning,) = warnings(competition, "kfold")
+    assert "0 test rows are not later ('day')" in warning and "has no order in time" in warning
+    assert "recommends folds.kind time with competition.time: day" in warning
+    assert warnings(competition, "time") == []
+
+
+def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
+    competition = written(tmp_path, [k % 3 == 0 for k in range(N)], {"site": [k % 3 for k in range(N)]})
+    (warning,) = warnings(competition, "kfold")
+    assert "has only 2 values, so the error of the test rows is not known" in warning
+
+
+@pytest.mark.parametrize(
+    ("is_test", "columns", "settings", "configured", "expected"),
+    [
+        (
+            NEW_PLATES,
+            {"plate": PLATES},
+            {},
+            "kfold",
+            "folds.kind stratified_group with competition.group: plate",
+        ),
+        (LATER, {"day": DAYS}, {}, "kfold", "folds.kind time with competition.time: day"),
+        (AT_RANDOM, {"plate": PLATES}, {}, "kfold", "folds.kind kfold"),
+        (AT_RANDOM, {"plate": PLATES}, {"group": "plate"}, "group", "folds.kind stratified"),
+        (AT_RANDOM, {}, {"group": "y2"}, "group", "folds.kind group"),
+    ],
+)
+def test_the_recommended_folds_follow_the_table_of_units(
+    tmp_path, is_test, columns, settings, configured, expected
+):
+    competition = written(tmp_path, is_test, columns, **settings)
+    if "y2" in settings.values():  # only in the training table
+        lines = competition.train.read_text().splitlines()
+        competition.train.write_text(
+            "\n".join(f"{line},{'y2' if not k else k // 4}" for k, line in enumerate(lines))
+        )
+    assert recommended(competition, configured)["setting"] == expected
+
+
+def test_the_table_of_units_has_the_least_shared_first_and_says_what_divides_the_tables(tmp_path):
+    units, _ = units_of_competition(written(tmp_path, NEW_PLATES, {"plate": PLATES, "well": WELLS}))
+    first, header, *rows = describe_units(units).splitlines()
+    assert first == "test rows that share a unit with a training row"
+    assert header.split() == ["unit", "values", "shared", "at", "random"]
+    assert rows[0].split() == ["'plate'", "30", "0", "31", "divides", "the", "tables"]
+    assert rows[1].split() == ["'well'", "4", "32", "32"]
