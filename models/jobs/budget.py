@@ -8,8 +8,9 @@ is measured, the stage
 - restarts with as many epochs as fit into 80 %, if it is a network and these are not too few;
 - is given up otherwise, or if its inputs take most of the time, and tried again when it fits.
 
-When every stage is decided, more seeds follow, each if it fits. The decisions are stored in
-budget_<seconds>.json, so that the same command continues with the same epochs and seeds after a kill.
+When every stage is decided, more seeds follow, each if it fits, and then the stage that lacks the least time. The
+decisions are stored in budget_<seconds>.json, so that the same command continues with the same epochs and seeds after a
+kill.
 """
 
 import math
