@@ -80,10 +80,13 @@ class InterimSubmissions:
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
         self.is_pending = True
+        level = (
+            Level.BLEND if self.has_written else Level.MEAN
+        )  # the first one soon, whatever the metric takes
         return Task(
             "interim submission",
             submit_finished,
-            (self.config, self.budget.current_plan),
+            (self.config, self.budget.current_plan, level),
             group=SUBMISSIONS,
             skips_group=False,
             on_end=self._on_end,
@@ -110,11 +113,11 @@ class InterimSubmissions:
         self.budget.submission_seconds = self.seconds if self.has_written else 0.0
 
 
-def submit_finished(config: Config, plan: JobPlan) -> JobResult:
+def submit_finished(config: Config, plan: JobPlan, level: Level = Level.BLEND) -> JobResult:
     """Build the submission of the finished stages and seeds with its report, in a worker."""
     finished = open_run(config, finished_part(plan))
     finished = replace(finished, folder=plan.paths.run(SO_FAR))
-    build(finished, Level.BLEND)
+    build(finished, level)
     if finished.is_latest:
         report(finished)
     stages = ", ".join(finished.config.stages)
