@@ -46,10 +46,13 @@ class Recommendation:
     @property
     def setting(self) -> str:
         """The settings as text."""
-        group = [unit.setting for unit in self.units]
-        more = f" with competition.time: {self.time}" if self.time else ""
-        more = f" with competition.group: {group[0] if len(group) == 1 else group}" if group else more
-        return f"folds.kind {self.kind}{more}"
+        if self.time:
+            return f"folds.kind {self.kind} with competition.time: {self.time}"
+        if not self.units:
+            return f"folds.kind {self.kind}"
+        settings = [unit.setting for unit in self.units]
+        group = settings[0] if len(settings) == 1 else settings
+        return f"folds.kind {self.kind} with competition.group: {group}"
 
     def n_folds(self, train: pd.DataFrame, id_column: str, n_folds: int) -> int:
         """Return the number of folds, at most `n_folds`, that the raw training rows can be divided into."""
@@ -216,8 +219,5 @@ def _held_out(units: UnitTable, competition: CompetitionConfig, config: FoldsCon
         "time": [Unit("time", (str(competition.time),))],
     }.get(kind, [])
     shares = [share for share in units.shares if share.unit in configured]
-    return (
-        shares
-        if all(share.at_random >= MIN_AT_RANDOM and share.share > MAX_SHARE for share in shares)
-        else []
-    )
+    are_shared = all(share.at_random >= MIN_AT_RANDOM and share.share > MAX_SHARE for share in shares)
+    return shares if are_shared else []

@@ -1,8 +1,8 @@
 """What is trained until when. Without a budget every stage is accepted at once, and nothing is probed.
 
-The baseline is trained first, and nothing starts beside it (`models/baseline.py`). Then stages start in the YAML's
-order as cores become free. The first fold of a stage is its probe. As soon as its pace (seconds of a job, see pace.py)
-is measured, the stage
+The baseline (`models/stages/baseline.py`) is trained first, and nothing starts beside it. Then stages start in the
+YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace (seconds of a job, see
+pace.py) is measured, the stage
 
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
 - restarts with as many epochs as fit into 80 %, if it is a network and these are not too few;
@@ -43,7 +43,7 @@ from models.jobs.job_files import read_failure
 from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace, makespan
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from models.jobs.tasks import groups_needed_by, is_cache, is_computed, job_tasks, lines_about
+from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about, shard_of
 
 
 class Budget:
@@ -422,7 +422,8 @@ class Budget:
 
     def _missing_inputs(self, state: StageState) -> list[Task]:
         """Return the parts of the inputs of a stage that was given up which are neither computed nor in the queue."""
-        return [task for task in state.inputs if task not in self.queue.waiting and not is_computed(task)]
+        queued = {shard_of(task) for task in self._tasks() if is_cache(task)}
+        return [task for task in state.inputs if shard_of(task) not in queued and not shard_of(task).exists()]
 
     def _seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
         """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""

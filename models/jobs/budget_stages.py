@@ -237,6 +237,7 @@ class StageState:
         """Set the status and the first seeds of a stage that starts."""
         self.status = status
         self.seeds = self.settings.seeds[:n_seeds]
+        self.inputs = []  # they are in the queue again
 
 
 def states_of(plan: JobPlan) -> dict[str, StageState]:

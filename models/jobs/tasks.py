@@ -130,10 +130,11 @@ def is_cache(task: Task) -> bool:
     return task.function is fill
 
 
-def is_computed(task: Task) -> bool:
-    """Return whether a part of a cache is there."""
+def shard_of(task: Task) -> Path:
+    """Return the file that a part of a cache is written to."""
     cache, keys = task.arguments
-    return bool(cache.shard(keys).exists())
+    shard: Path = cache.shard(keys)
+    return shard
 
 
 def groups_needed_by(tasks: Iterable[Task]) -> set[str]:

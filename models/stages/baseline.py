@@ -73,9 +73,10 @@ class Baseline(FeatureStage):
             length = MAX_CHARACTERS // len(train)
             n_characters = sum(min(len(text), length) for text in texts)
             has_words = sum(len(text.split()) for text in texts) >= MIN_WORDS * len(texts)
-            is_used = {"word": has_words, "char_wb": not has_words or n_characters <= MAX_CHARACTERS_TWICE}
+            has_characters = n_characters <= MAX_CHARACTERS_TWICE or not has_words
+            is_used = {"word": has_words, "char_wb": has_characters}
             fitted[f"{name} length"] = np.array(length)
-            for analyzer in filter(is_used.get, N_GRAMS):
+            for analyzer in [analyzer for analyzer in N_GRAMS if is_used[analyzer]]:
                 fitted[f"{name} {analyzer}"] = tfidf_of(texts.str[:length], analyzer)[1]
         np.savez_compressed(folder / BASELINE, **fitted)
 
