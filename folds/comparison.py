@@ -35,6 +35,11 @@ class Shift(StrictModel):
         """Whether the lower end of the AUC's interval is above the one from which tables are said to differ."""
         return self.auc - SIGMAS * self.standard_error > MIN_SHIFT_AUC
 
+    @property
+    def strength(self) -> float:
+        """How well the classifier distinguishes the tables: 0 not at all, 1 without an error."""
+        return max(0.0, 2 * self.auc - 1)
+
     def first_features(self, n: int) -> str:
         """Return the names of the features that the classifier uses most."""
         return ", ".join(feature["feature"] for feature in self.features[:n])
@@ -73,6 +78,7 @@ class Comparison(StrictModel):
         adversarial_validation: None if the tables have too few rows, or no features.
         recommended: `kind` of folds and `reason`; None if no other kinds were compared.
         error_ratio: None if it was not measured.
+        fold_warnings: `folds.recommended.fold_warnings` about the present folds.
     """
 
     made_from: dict[str, str]
@@ -80,11 +86,12 @@ class Comparison(StrictModel):
     adversarial_validation: Shift | None
     recommended: dict[str, str] | None
     error_ratio: ErrorRatio | None
+    fold_warnings: list[str]
 
     @property
     def digest_of_shift(self) -> str:
         """Digest of what the expected score of a submission depends on."""
-        return digest(self.model_dump(include={"adversarial_validation", "error_ratio"}))
+        return digest(self.model_dump(include={"adversarial_validation", "error_ratio", "fold_warnings"}))
 
 
 def read_comparison(paths: Paths) -> Comparison | None:

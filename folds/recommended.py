@@ -156,13 +156,19 @@ def units_of_competition(competition: CompetitionConfig) -> tuple[UnitTable, pd.
     return compare_units(train, test, competition.columns, competition.time), train
 
 
-def fold_warnings(competition: CompetitionConfig, config: FoldsConfig, prepared: pd.DataFrame) -> list[str]:
+def fold_warnings(
+    units: UnitTable,
+    train: pd.DataFrame,
+    competition: CompetitionConfig,
+    config: FoldsConfig,
+    prepared: pd.DataFrame,
+) -> list[str]:
     """Return warnings about folds that split what the test table holds out, or hold out what it shares.
 
     Args:
+        train: raw training table.
         prepared: prepared training table with its folds.
     """
-    units, train = units_of_competition(competition)
     too_wide = [
         f"WARNING: folds.kind {config.kind} holds out what the test table does not: {_describe(share)}. The expected "
         "score may be too bad"

@@ -24,7 +24,7 @@ from submissions.build import build
 from submissions.config import Config
 from submissions.levels import Level
 from submissions.manifest import SO_FAR
-from submissions.report.report import SUMMARY, describe_expected, report
+from submissions.report.report import SUMMARY, report
 from submissions.run import (
     Run,
     describe_left_out,
@@ -121,7 +121,7 @@ def submit_finished(config: Config, plan: JobPlan, level: Level = Level.BLEND) -
     if finished.is_latest:
         report(finished)
     stages = ", ".join(finished.config.stages)
-    expected = f"expect {finished.metric.name} {describe_expected(finished)}"
+    expected = f"expect {finished.metric.name} {finished.choice.expected.text}"
     return JobResult(
         "submission", lines=(f"submission of {stages}, {expected}: {display_path(finished.submission)}",)
     )
@@ -210,7 +210,7 @@ def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
     elif run.is_latest:
         lines.append(report(run))
     else:
-        score = f"expect {run.metric.name} {describe_expected(run)}"
+        score = f"expect {run.metric.name} {run.choice.expected.text}"
         still = f"{display_path(run.paths.submission)} is still of run {name_of_latest(run.paths)}"
         lines.append(f"{display_path(run.submission)} is the candidate {run.chosen}: {score}; {still}")
     return lines, replace(run, left_out=finished.left_out).exit_status

@@ -1,21 +1,31 @@
-"""The score to expect of a submission: the cross-fitted score, with an error that counts the rows of both tables.
+"""The score to expect of a submission: the cross-fitted score, and an interval for the score of the test rows.
 
 A test row gets the mean of all fold models, which is a little better than the one that predicts it out of
-fold. Where test rows differ from training rows, the score is between this one and that of `submissions.shift`.
-docs/benchmarks.md has how often that holds.
+fold. Where test rows differ from training rows, the interval has the error of rows like them (`submissions.shift`).
+docs/benchmarks.md has how often it holds.
 """
 
 import numpy as np
 import pandas as pd
 
+from competition.metrics import Metric
 from core.errors import join_first
-from core.text import format_number
-from folds.comparison import read_comparison
+from core.files import derive_seed
+from core.text import format_duration, format_number
+from core.types import Array
+from folds.adversarial import MAX_TRAIN_ROWS
+from folds.comparison import Comparison, read_comparison
+from submissions.blend.scoring import Scorer
 from submissions.blend.selection import CrossFit
-from submissions.manifest import Expected
+from submissions.manifest import Expected, Interval
 from submissions.run import Run
-from submissions.shift import expected_under_shift
+from submissions.shift import error_of, expected_under_shift
 
+COVERAGE = 0.8
+"""Probability with which the interval holds the score of the test rows."""
+SPREAD = 0.2
+"""Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from that of the
+test rows, where a classifier distinguishes all of them from training rows. It is measured (docs/benchmarks.md)."""
 MIN_ROWS = 30
 """Number of test rows below which their predictions are not compared with those of training rows."""
 MAX_DISTANCE = 0.5
@@ -30,16 +40,74 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     Args:
         compared: row of `Selection.compared` of the chosen candidate.
     """
-    columns = run.columns
-    n_rows, n_test_rows = int(columns.has_fold.sum()), len(columns.test_ids)
-    score = compared["score"]
     comparison = read_comparison(run.paths)
+    shift = expected_under_shift(comparison) if comparison else None
+    unknown = why_unknown(comparison) if comparison else ""
+    scores = drawn_scores(run.columns, chosen.scored, len(run.columns.test_ids))
+    if not len(scores):
+        unknown = unknown or "The metric is undefined on resamples of the training rows."
+    score = compared["score"]
+    if shift and shift.factor is not None:
+        score = with_factor(np.array([score]), run.metric, shift.factor).item()
+        spread = SPREAD * shift.strength
+        scores = with_factor(scores, run.metric, shift.factor, spread, run.columns.seed)
     return Expected(
         score=score,
-        standard_error=compared["score_standard_error"] * np.sqrt(1 + n_rows / n_test_rows),
-        shift=expected_under_shift(comparison, run.metric, score) if comparison else None,
+        interval=None if unknown else interval_of(scores),
+        unknown=unknown,
+        shift=shift,
         warnings=compare_predictions(run, chosen),
     )
+
+
+def why_unknown(comparison: Comparison) -> str:
+    """Return why the error of the test rows is not known, a sentence; "" if it is."""
+    for warning in comparison.fold_warnings:
+        return f"{warning.removeprefix('WARNING: ')}."
+    shift, measured = comparison.adversarial_validation, comparison.error_ratio
+    if shift is None or not shift.is_clear or (measured and measured.factor is not None):
+        return ""
+    if not shift.like_test:
+        return f"Above {MAX_TRAIN_ROWS:,} training rows, the error of rows like test rows is not measured."
+    if measured is None:
+        return "The error of rows like test rows was not measured."
+    if measured.stage:
+        return f"The error of {measured.stage} on rows like test rows is undefined."
+    seconds = format_duration(measured.seconds)
+    without = f"No stage without a GPU takes at most {seconds} a fold"
+    return f"{without}, so the error of rows like test rows was not measured."
+
+
+def drawn_scores(scorer: Scorer, scored: Array, n_test_rows: int) -> Array:
+    """Return scores of test rows like the training rows, (n_resamples ** 2,), the finite ones.
+
+    Each is that of a resample with the size of the test table, minus the error of the score, that of a resample of all
+    training rows.
+    """
+    of_training = scorer.resampled({"": scored})[""]
+    of_test = scorer.resampled({"": scored}, n_test_rows)[""]
+    drawn = np.add.outer(of_test.to_numpy(), scorer.score(scored) - of_training.to_numpy()).ravel()
+    return with_factor(drawn[np.isfinite(drawn)], scorer.metric, 1.0)
+
+
+def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.0, seed: int = 0) -> Array:
+    """Return scores (n,) with an error, at least 0, that is larger by a factor.
+
+    Args:
+        spread: standard deviation of the logarithm of the factor.
+    """
+    errors = error_of(metric, scores)
+    if errors is None:
+        return scores
+    normal = np.random.default_rng(derive_seed(seed, "interval")).normal(size=len(scores))
+    larger = np.maximum(errors, 0.0) * factor * np.exp(spread * normal)
+    return 1 - larger if metric.greater_is_better else larger
+
+
+def interval_of(scores: Array) -> Interval:
+    """Return the interval between two quantiles of scores, (n,)."""
+    lower, upper = np.quantile(scores, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(lower=lower, upper=upper, coverage=COVERAGE)
 
 
 def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:

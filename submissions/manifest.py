@@ -24,6 +24,7 @@ from pydantic import BeforeValidator, ValidationError
 from core.errors import DataError
 from core.files import read_json, sha256_of, write_json
 from core.settings import StrictModel
+from core.text import format_number
 from submissions.blend.scoring import describe_resamples
 from submissions.levels import MISSING, Level
 
@@ -33,7 +34,7 @@ OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "cand
 STD_FILE = "spread.csv"
 SO_FAR = "so_far"
 """Folder of a submission that is not complete, next to those of the runs."""
-FORMAT = 3
+FORMAT = 4
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 MAX_ERROR = 110
@@ -135,21 +136,46 @@ class ExpectedShift(StrictModel):
 
     sentence: str
     factor: Number
-    """How many times the error of rows like them is larger; None if that was not measured."""
-    score: Number
-    """Score of rows like them; None if it was not measured, or if the factor is 1."""
+    """How many times larger the error of the test rows is expected to be; None if that was not measured."""
+    strength: float
+    """`Shift.strength`."""
+
+
+class Interval(StrictModel):
+    """An interval that holds a value with the probability `coverage`."""
+
+    lower: float
+    upper: float
+    coverage: float
 
 
 class Expected(StrictModel):
     """The score to expect on the test table (`submissions.expected_score`)."""
 
     score: Number
-    standard_error: Number
-    """It counts the rows of both tables."""
+    """The cross-fitted score; under a shift that was measured, with an error that is `ExpectedShift.factor` times as
+    large."""
+    interval: Interval | None
+    """None if the error of the test rows is not known."""
+    unknown: str
+    """Why it is not known, a sentence; "" if it is."""
     shift: ExpectedShift | None
     """None unless test rows differ from training rows."""
     warnings: list[str]
     """About test predictions with another mean or spread than those out of fold."""
+
+    @property
+    def text(self) -> str:
+        """The score with its interval."""
+        return f"{format_number(self.score)} ({describe_interval(self.interval)})"
+
+
+def describe_interval(interval: Interval | None) -> str:
+    """Return an interval as text."""
+    if interval is None:
+        return "interval not known"
+    ends = f"{format_number(interval.lower)} to {format_number(interval.upper)}"
+    return f"{interval.coverage:.0%} interval {ends}".replace("%", " %")
 
 
 class Choice(StrictModel):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ from submissions.config import Config
 from submissions.manifest import ExpectedShift
 from submissions.run import Run, finished_part, open_run
 
+Score = TypeVar("Score", float, Array)
+
 
 def cached_descriptors(cache: Path, smiles: list[str]) -> Array:
     """Return RDKit's descriptors of molecules, (n_molecules, n_descriptors), which stages read too."""
@@ -38,27 +41,21 @@ def cached_descriptors(cache: Path, smiles: list[str]) -> Array:
     return np.concatenate(descriptors.load(smiles)).astype(np.float64)
 
 
-def expected_under_shift(comparison: Comparison, metric: Metric, score: float) -> ExpectedShift | None:
+def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
     """Return what to expect of test rows that differ from training rows; None if they do not.
 
     Some test rows may look like training rows, so the factor of the error is a power of the measured ratio.
-
-    Args:
-        score: score of ordinary folds.
     """
     shift, measured = comparison.adversarial_validation, comparison.error_ratio
     if shift is None or not shift.is_clear:
         return None
-    factor = score_of_rows_like_them = None
+    factor = None
     if measured is not None and measured.factor is not None:
-        factor = measured.factor ** (2 * shift.auc - 1)
-        error = error_of(metric, score)
-        if error is not None and factor != 1:
-            score_of_rows_like_them = error_of(metric, factor * error)
+        factor = measured.factor**shift.strength
     sentence = (
         f"Test rows differ from training rows (AUC {shift.auc:.2f}, most in {shift.first_features(2)})."
     )
-    return ExpectedShift(sentence=sentence, factor=factor, score=score_of_rows_like_them)
+    return ExpectedShift(sentence=sentence, factor=factor, strength=shift.strength)
 
 
 def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:
@@ -161,8 +158,8 @@ def error_with_standard_error(scorer: Scorer, scored: Array) -> tuple[float, flo
     return error, float(scorer.resampled({"": scored})[""].std())
 
 
-def error_of(metric: Metric, score: float) -> float | None:
-    """Return the error of a score: the score itself, or how far it is from 1; its own inverse.
+def error_of(metric: Metric, score: Score) -> Score | None:
+    """Return the error of a score, or of several: the score itself, or how far it is from 1; its own inverse.
 
     None for a user-defined metric whose greatest score is unknown.
     """

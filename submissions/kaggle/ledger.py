@@ -31,6 +31,7 @@ from submissions.manifest import (
     CANDIDATES_TABLE,
     MANIFEST,
     ExpectedShift,
+    Interval,
     Manifest,
     candidate_file,
     read_manifest,
@@ -56,7 +57,10 @@ class Submission(StrictModel):
     run: str = ""  # that made it, with its candidate and what this is scored
     chosen: str = ""
     cross_fitted_score: float | None = None
-    standard_error: float | None = None  # as an estimate of the score on the test table
+    expected_score: float | None = None  # of the test table, with the ends of its interval and their coverage
+    lower: float | None = None
+    upper: float | None = None
+    coverage: float | None = None
     public: float | None = None  # on the leaderboard, as `private`
     private: float | None = None
     message: str = ""
@@ -64,6 +68,13 @@ class Submission(StrictModel):
     file_digest: str = ""
     revision: str = ""  # of the code
     ref: str = ""  # reference on the platform
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval of the score to expect on the test table."""
+        if self.lower is None or self.upper is None or self.coverage is None:
+            return None
+        return Interval(lower=self.lower, upper=self.upper, coverage=self.coverage)
 
     def with_changes(self, **changes: Any) -> "Submission":
         """Return the row with other values."""
@@ -115,8 +126,10 @@ def scores_of(manifest: Manifest, candidate: str) -> dict[str, Any]:
     choice = manifest.choice
     score = choice.candidates[candidate].score
     of_run: dict[str, Any] = {"run": manifest.run, "chosen": candidate, "cross_fitted_score": score}
+    expected = choice.expected
     if candidate == choice.chosen:
-        of_run["standard_error"] = choice.expected.standard_error
+        of_run["expected_score"] = expected.score
+        of_run |= expected.interval.model_dump() if expected.interval else {}
     return of_run
 
 

@@ -22,7 +22,7 @@ from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError, UserError
 from core.files import PROJECT, digest, read_json, read_text_table, sha256_of, write_atomically
 from core.paths import display_path
-from core.text import format_number, format_with_error
+from core.text import format_number
 from submissions.kaggle import client
 from submissions.kaggle.ledger import (
     BY_HAND,
@@ -35,7 +35,7 @@ from submissions.kaggle.ledger import (
 )
 from submissions.kaggle.paths import Kernel
 from submissions.kaggle.push import pushed_notebook
-from submissions.manifest import SUBMISSION_FILE, read_manifest
+from submissions.manifest import SUBMISSION_FILE, describe_interval, read_manifest
 from submissions.run import latest_run
 from submissions.submission_file import check_submission
 
@@ -179,15 +179,21 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     """Return the status or the scores of a submission, in a line."""
     if row.public is None:
         return f"{row.submission}: {row.status}, {row.message}"
-    expected, error = row.cross_fitted_score, row.standard_error
     public, private = format_number(row.public), format_number(row.private)
-    line = (
-        f"{row.submission}: public {public}, private {private}, expected {format_with_error(expected, error)}"
-    )
-    if expected is None or not error:
+    line = f"{row.submission}: public {public}, private {private}, expected {_expected(row)}"
+    interval = row.interval
+    if interval is None:
         return line
-    off = (row.public - expected) / error * (1 if metric.greater_is_better else -1)
-    return f"{line}, so public is {abs(off):.1f} standard errors {'better' if off > 0 else 'worse'}"
+    if interval.lower <= row.public <= interval.upper:
+        return f"{line}, which holds the public score"
+    is_better = (row.public > interval.upper) == metric.greater_is_better
+    return f"{line}: public is {'better' if is_better else 'worse'}"
+
+
+def _expected(row: Submission) -> str:
+    """Return the score to expect, and its interval if it is known."""
+    score, interval = format_number(row.expected_score), row.interval
+    return score if interval is None else f"{score} ({describe_interval(interval)})"
 
 
 def fetch_scores(competition: CompetitionConfig) -> list[str]:
@@ -229,8 +235,7 @@ def submit(options: Namespace) -> None:
             row, send = file_to_send(
                 competition, options.file or latest_run(options.competition).folder / SUBMISSION_FILE
             )
-        expected = format_with_error(row.cross_fitted_score, row.standard_error)
-        of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {expected}"
+        of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {_expected(row)}"
         row = row.with_changes(message=options.message or (of_run if row.run else "a file from no run"))
         print(f"{row.file}: {row.message}")
         if competition.kaggle is None:

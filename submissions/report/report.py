@@ -137,21 +137,24 @@ def _safely(run: Run, section: Callable[[Run], list[Element]]) -> list[Element]:
 
 def _summary(run: Run) -> str:
     """Return what to expect, what was chosen, and how many models it averages."""
-    score = describe_expected(run)
     idle = stages_without_weight(run)
     stages = ", ".join(stage for stage in run.config.stages if stage not in idle)
     folds = [job.fold for job in run.plan.jobs if job.predicts_test and job.stage not in idle]
     n_refits = folds.count(REFIT_FOLD)
     kinds = "models (folds and seeds)" if not n_refits else "models (folds, refits and seeds)"
-    sentences = [f"Expect {run.metric.name} {score}."]
-    shift = run.choice.expected.shift
-    if shift:
-        sentences.insert(0, shift.sentence)
-        if shift.factor is not None:
-            like_them = f"held-out rows like them have {shift.factor:.2f} times the error"
-            if shift.factor == 1:
-                like_them = "held-out rows like them have no clearly smaller error"
-            sentences[1] = f"{sentences[1].rstrip('.')}: {like_them}."
+    expected = run.choice.expected
+    sentences = [expected.shift.sentence] if expected.shift else []
+    if expected.interval is None:
+        score = format_number(expected.score)
+        sentences.append(
+            f"The error of the test rows is not known, and {run.metric.name} {score} may not hold."
+        )
+        sentences.append(expected.unknown)
+    else:
+        like_them = ""
+        if expected.shift and expected.shift.factor is not None:
+            like_them = f": rows like them have {expected.shift.factor:.2f} times the error"
+        sentences.append(f"Expect {run.metric.name} {expected.text}{like_them}.")
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]
     n_censored = prepared["n_censored"]
@@ -161,15 +164,6 @@ def _summary(run: Run) -> str:
         )
     sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {len(folds)} {kinds}.")
     return " ".join(sentences)
-
-
-def describe_expected(run: Run) -> str:
-    """Return the score to expect: with its error, or a range if test rows differ from training rows."""
-    expected = run.choice.expected
-    shift = expected.shift
-    if expected.score is None or shift is None or shift.score is None:
-        return format_with_error(expected.score, expected.standard_error)
-    return " to ".join(map(format_number, sorted([expected.score, shift.score])))
 
 
 def _closing(run: Run) -> list[str]:
@@ -210,12 +204,7 @@ def _closing(run: Run) -> list[str]:
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
-    shift = choice.expected.shift
-    is_range = shift is not None and shift.score is not None
-    what = (
-        "between held-out rows and those like test rows" if is_range else "+- accounts for both table sizes"
-    )
-    facts = {"expected_score": (describe_expected(run), f"on the test table; {what}")}
+    facts = {"expected_score": (choice.expected.text, "on the test table")}
     best_stage = choice.best_stage
     compared = choice.stages[best_stage]
     improvement = gain(run, 0.0, compared.difference)

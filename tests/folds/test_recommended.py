@@ -30,7 +30,8 @@ def written(folder, is_test, columns, **settings):
 
 def warnings(competition, kind):
     config = FoldsConfig(kind=kind, n_folds=3)
-    return fold_warnings(competition, config, make_folds(competition, config, prepare(competition)).train)
+    prepared = make_folds(competition, config, prepare(competition)).train
+    return fold_warnings(*units_of_competition(competition), competition, config, prepared)
 
 
 def recommended(competition, configured="kfold"):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from core.errors import NothingToSubmit
-from core.text import format_with_error
 from models.jobs.budget_stages import Clock
 from models.jobs.scheduler import JobResult
 from pipeline import full as full_step
@@ -67,7 +66,7 @@ def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competiti
     (line,) = submit_finished(finished.config, finished.plan).lines
     interim = latest_run("mixed")
     assert "WARNING: the submission of mixed is not complete" in capsys.readouterr().out
-    score = format_with_error(interim.choice.expected.score, interim.choice.expected.standard_error)
+    score = interim.choice.expected.text
     assert line == f"submission of good, fair, poor, expect rmse {score}: {finished.paths.submission}"
     assert (finished.paths.report / "index.html").exists()
     assert (interim.folder.name, interim.name) == ("so_far", finished.name)

@@ -95,7 +95,8 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     run, report = made
     expected, n_models = run.choice.expected, sum(job.predicts_test for job in run.plan.jobs)
     assert report.summary == (
-        f"Expect rmse {expected.score:#.4g} +- {expected.standard_error:#.2g}. Submitted: "
+        f"Expect rmse {expected.score:#.4g} (80 % interval {expected.interval.lower:#.4g} to "
+        f"{expected.interval.upper:#.4g}). Submitted: "
         f"{run.chosen} of good, fair, poor; a test prediction uses {n_models} models (folds and seeds)."
     )
     titles = {each.title for each in report.sections}
@@ -123,8 +124,9 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
 def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     run, _ = made
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
-    shift = ExpectedShift(sentence="They differ.", factor=1.0, score=None)
-    expected = run.choice.expected.model_copy(update={"shift": shift})
+    shift = ExpectedShift(sentence="They differ.", factor=None, strength=0.9)
+    unknown = {"shift": shift, "interval": None, "unknown": "No stage is fast enough."}
+    expected = run.choice.expected.model_copy(update=unknown)
     choice = run.choice.model_copy(update={"expected": expected}, deep=True)
     for weights in choice.submitted.weights.values():
         weights["poor"] = 0.0004
@@ -133,8 +135,9 @@ def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     unused = {"unused_columns": ["batch"]}
     monkeypatch.setattr(report_module, "read_json", lambda *given: {**read_json(*given), **unused})
     report = build_report(run)
-    assert re.search(
-        r"differ. Expect rmse \S+ \+- \S+: held-out rows like them have no clearly ", report.summary
+    assert report.summary.startswith(
+        f"They differ. The error of the test rows is not known, and rmse {expected.score:#.4g} may not hold. "
+        "No stage is fast enough. Submitted: "
     )
     assert "of good, fair; a test" in report.summary or "of fair, good; a test" in report.summary
     lines = "\n".join(report.closing)

@@ -84,10 +84,11 @@ def test_all_columns_and_submissions_are_joined_on_id(done):
     in_fold = columns.folds == 1
     of_fold = run.metric(columns.y[in_fold], columns.stage_oof("good")[in_fold])
     assert choice.stages["good"].fold_scores["all"][1] == pytest.approx(of_fold)
-    # The error to expect counts the rows of both tables.
+    # The interval counts the rows of both tables.
     assert choice.expected.score == choice.submitted.score
+    interval = choice.expected.interval
     error = choice.submitted.score_standard_error * np.sqrt(1 + 150 / 30)
-    assert choice.expected.standard_error == pytest.approx(error)
+    assert interval.upper - interval.lower == pytest.approx(2 * 1.28 * error, rel=0.1)
 
 
 def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_columns(done):

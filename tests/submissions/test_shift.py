@@ -61,23 +61,20 @@ def moved(tmp_path, monkeypatch):
     return path
 
 
-def test_a_shift_is_said_first_and_the_range_holds_the_score_of_the_test_rows(moved, capsys):
+def test_a_shift_is_said_first_and_the_expected_score_is_nearer_to_that_of_the_test_rows(moved, capsys):
     run = latest_run(str(moved))
     summary = (run.paths.report / "report.md").read_text().replace("\n", " ")
     start = summary.index("Test rows differ from training rows (AUC 0.")
-    assert (
-        summary.index("most in x")
-        < summary.index("Expect rmse")
-        < summary.index("times the error. Submitted")
-    )
+    assert summary.index("most in x") < summary.index("Expect rmse") < summary.index("80 % interval")
     assert summary[:start].count(".") < 3  # only the title is above
     expected = run.choice.expected
     shift = expected.shift
     truth = float(summary.partition("test_score: ")[2].split(",")[0])
     assert shift.factor > 1.3
-    assert shift.score == pytest.approx(expected.score * shift.factor)
-    assert expected.score * 1.2 < truth
-    assert abs(np.log(truth / shift.score)) < abs(np.log(truth / expected.score))
+    assert expected.score == pytest.approx(run.choice.submitted.score * shift.factor)
+    assert run.choice.submitted.score * 1.2 < truth
+    assert expected.score < expected.interval.upper < truth  # far along the curve, where no training row is
+    assert run.choice.submitted.score < expected.interval.lower
     commands.main(["submit", str(moved)])
     assert page(run.config.competition).startswith(shift.sentence)
     (warning,) = expected.warnings
@@ -174,7 +171,7 @@ def comparison_of(paths, **values):
         made_from=made_from(paths) if paths else {},
         wasserstein_distances=[],
         recommended=None,
-        **{"adversarial_validation": SHIFT, "error_ratio": None, **values},
+        **{"adversarial_validation": SHIFT, "error_ratio": None, "fold_warnings": [], **values},
     )
 
 
@@ -200,12 +197,9 @@ def measured(path, plan, like_test):
 def test_the_factor_is_below_1_only_by_more_than_its_standard_error(ratio, standard_error, factor):
     error_ratio = ErrorRatio(stage="line", ratio=ratio, standard_error=standard_error)
     assert error_ratio.factor == factor
-    expected = expected_under_shift(comparison_of(None, error_ratio=error_ratio), METRICS["rmse"], 2.0)
-    if factor in (1.0, None):
-        assert (expected.factor, expected.score) == (factor, None)
-    else:
-        assert expected.factor == pytest.approx(factor**0.8)  # 2 * 0.9 - 1
-        assert expected.score == pytest.approx(2.0 * factor**0.8)
+    expected = expected_under_shift(comparison_of(None, error_ratio=error_ratio))
+    assert expected.strength == pytest.approx(0.8)  # 2 * 0.9 - 1
+    assert expected.factor == (factor if factor is None else pytest.approx(factor**0.8))
 
 
 def test_the_error_of_one_model_is_compared_with_that_of_one_seed_and_as_many_training_rows(

@@ -104,7 +104,7 @@ def test_a_submission_comes_back_as_it_went_in_and_is_replaced_by_its_id(tmp_pat
     first = one("e12345", message="two\nlines", status="submitting")
     full = one(
         "fedcba", 2, status="scored", run="cda943de32b5", chosen="shrunk_ridge", public=0.0,
-        cross_fitted_score=0.1 + 0.2, standard_error=-0.5, private=123456789.125, message='a "quoted", é',
+        cross_fitted_score=0.1 + 0.2, lower=-0.5, private=123456789.125, message='a "quoted", é',
     )  # fmt: skip
     write(path, first)
     write(path, full)

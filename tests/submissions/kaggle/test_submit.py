@@ -61,13 +61,15 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
     choice = read_json(folder / "run.json")["choice"]
     assert (row.status, row.run, row.chosen) == ("scored", folder.name, choice["chosen"])
     assert row.cross_fitted_score == choice["candidates"][row.chosen]["score"] == choice["expected"]["score"]
-    assert row.standard_error == choice["expected"]["standard_error"]
+    assert row.interval.model_dump() == choice["expected"]["interval"]
     assert (row.public, row.private) == (0.51, None)
     assert row.file_digest == sha256_of(folder / "submission.csv") == sha256_of(paths.root / row.file)
     (sent,) = server.submissions
     assert str(sent["ref"]) == row.ref
     assert re.fullmatch("[a-f][0-9a-f]{5}", row.submission)  # no spreadsheet's number
-    expected = rf"run {row.run}, {row.chosen}, expected rmse .* \+- .* \[{row.submission}\]"
+    expected = (
+        rf"run {row.run}, {row.chosen}, expected rmse .* \(80 % interval .* to .*\) \[{row.submission}\]"
+    )
     assert re.fullmatch(expected, sent["description"])
     assert f"{row.submission}: public 0.5100, private -, expected" in outputs[0]
 
@@ -112,11 +114,16 @@ def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(submitted,
     assert len(server.submissions) == 1 and statuses(paths) == ["scored"]
 
 
-def test_a_score_is_held_against_the_expected_one_in_its_standard_errors():
-    row = one("a", status="scored", cross_fitted_score=0.65, standard_error=0.03, public=0.71)
-    lines = "a: public 0.7100, private -, expected 0.6500 +- 0.030, so public is 2.0 standard errors"
-    assert submit.describe_outcome(row, METRICS["rmse"]) == f"{lines} worse"
-    assert submit.describe_outcome(row, METRICS["r2"]) == f"{lines} better"
+def test_a_public_score_is_held_against_the_interval_of_the_expected_one():
+    expected = {"expected_score": 0.65, "lower": 0.6, "upper": 0.7, "coverage": 0.8}
+    row = one("a", status="scored", **expected, public=0.71)
+    line = "a: public 0.7100, private -, expected 0.6500 (80 % interval 0.6000 to 0.7000)"
+    assert submit.describe_outcome(row, METRICS["rmse"]) == f"{line}: public is worse"
+    assert submit.describe_outcome(row, METRICS["r2"]) == f"{line}: public is better"
+    inside = submit.describe_outcome(row.with_changes(public=0.7), METRICS["r2"])
+    assert inside.endswith("to 0.7000), which holds the public score")
+    unknown = submit.describe_outcome(row.with_changes(lower=None), METRICS["r2"])
+    assert unknown == "a: public 0.7100, private -, expected 0.6500"
 
 
 def test_for_another_platform_the_checked_file_and_a_row_are_written_and_nothing_is_sent(

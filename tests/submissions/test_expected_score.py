@@ -1,0 +1,93 @@
+"""The interval of the expected score: hand-computed ends, how often it holds, and when there is none."""
+
+import numpy as np
+import pytest
+
+from competition.metrics import METRICS
+from competition.task import Task
+from folds.comparison import ErrorRatio, Shift
+from submissions.blend.scoring import Scorer
+from submissions.expected_score import drawn_scores, interval_of, why_unknown, with_factor
+from tests.submissions.test_shift import comparison_of
+
+
+def scorer_of(y, metric="rmse", groups=None):
+    rows = np.arange(len(y))
+    return Scorer(
+        metric=METRICS[metric],
+        task=Task("regression", ["y"], {}),
+        y=y[:, None],
+        folds=rows % 5,
+        groups=rows if groups is None else groups,
+    )
+
+
+def share_that_hold(draw_errors, n_runs=150):
+    """How often the interval of a training table with some errors holds the RMSE of a test table."""
+    n_held = 0
+    for seed in range(n_runs):
+        rng = np.random.default_rng(seed)
+        (train, groups), (test, _) = draw_errors(rng, 300), draw_errors(rng, 60)
+        interval = interval_of(drawn_scores(scorer_of(train, groups=groups), np.zeros((300, 1)), 60))
+        n_held += interval.lower <= np.sqrt(np.mean(test**2)) <= interval.upper
+    return n_held / n_runs
+
+
+def test_eight_of_ten_intervals_hold_the_score_of_test_rows_like_the_training_rows():
+    assert 0.7 < share_that_hold(lambda rng, n: (rng.standard_t(5, n), np.arange(n))) < 0.9
+
+
+def test_rows_of_a_group_are_resampled_together_so_that_the_interval_is_wider():
+    def draw(rng, n):
+        groups = np.arange(n) // 10
+        return rng.normal(size=n // 10)[groups] + 0.3 * rng.normal(size=n), groups
+
+    assert 0.7 < share_that_hold(draw) < 0.92
+    assert share_that_hold(lambda rng, n: (draw(rng, n)[0], np.arange(n))) < 0.6
+
+
+def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_score():
+    y = np.random.default_rng(0).normal(size=400)
+    scorer = scorer_of(y)
+    widths = []
+    for n_test_rows in (25, 400, 40_000):
+        interval = interval_of(drawn_scores(scorer, np.zeros((400, 1)), n_test_rows))
+        widths.append(interval.upper - interval.lower)
+    error = 1 / np.sqrt(2 * 400)  # of the standard deviation of 400 normal numbers
+    expected = [2 * 1.2816 * error * np.sqrt(1 + 400 / n) for n in (25, 400, 40_000)]
+    assert widths == pytest.approx(expected, rel=0.15)
+
+
+def test_a_factor_multiplies_the_error_and_its_spread_widens_the_interval():
+    scores = np.full(40_000, 0.9)
+    of_error = with_factor(scores, METRICS["rmse"], 1.5)
+    assert of_error == pytest.approx(np.full(40_000, 1.35))
+    of_area = with_factor(scores, METRICS["roc_auc"], 1.5, 0.2, seed=0)
+    interval = interval_of(of_area)
+    ends = [1 - 0.15 * np.exp(sign * 1.2816 * 0.2) for sign in (1, -1)]
+    assert [interval.lower, interval.upper] == pytest.approx(ends, rel=0.01)
+    assert with_factor(np.array([1.2]), METRICS["roc_auc"], 1.0) == [1.0]  # the best there is
+
+
+CLEAR = Shift(auc=0.9, standard_error=0.01, features=[{"feature": "x"}], like_test=["a"])
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"adversarial_validation": None}, ""),
+        ({"adversarial_validation": CLEAR.model_copy(update={"auc": 0.55})}, ""),
+        ({"error_ratio": ErrorRatio(stage="line", ratio=1.2, standard_error=0.1)}, ""),
+        ({"error_ratio": None}, "was not measured"),
+        (
+            {"adversarial_validation": CLEAR.model_copy(update={"like_test": []})},
+            "Above 20,000 training rows",
+        ),
+        ({"error_ratio": ErrorRatio(standard_error=None, seconds=9.0)}, "takes at most 9 s a fold"),
+        ({"error_ratio": ErrorRatio(stage="line", standard_error=None)}, "The error of line"),
+        ({"fold_warnings": ["WARNING: Folds split the plates"]}, "Folds split the plates."),
+    ],
+)
+def test_without_a_measured_error_of_rows_like_test_rows_the_reason_is_said(values, words):
+    reason = why_unknown(comparison_of(None, **{"adversarial_validation": CLEAR, **values}))
+    assert reason.endswith(".") == bool(words) and words in reason
