@@ -1,28 +1,31 @@
 """Do blends gain, and does the expected score hold, on rows that nothing was fitted on?
 
     python -m benchmarks.holdouts --work FOLDER [--data FOLDER_WITH_COMPETITIONS] [--sets ...] [--draws 2]
-        [--splits ...] [--candidates /path/mine.py:fit ...]
+        [--splits ...] [--rows 2000] [--kinds gp lightgbm sklearn] [--candidates /path/mine.py:fit ...]
 
-At most 2,000 training rows of each set are divided, in --splits: into halves at random (`rows`) and by Murcko scaffolds
-(`scaffolds`), of which draws 0 and 1 swap the two; into the fifth with the largest molecules or longest texts and the
-rest (`size`); into some of 20 clusters by k-means, about a fifth of the rows, and the rest (`clusters`); into some
-values of the molecule column with most of them, about a fifth of the rows too, and the rest (`columns`). `own` are the
-set's own tables. `./run.sh new` writes a YAML, of which the cheap stages are kept, and `./run.sh full` makes the
-submissions of all candidates, with those of --candidates. A run that is finished is not made again.
+Rows of each set, drawn from its training table, are divided, in --splits: into halves at random (`rows`) and by Murcko
+scaffolds (`scaffolds`), of which two draws swap the two; into the fifth with the largest, or smallest, molecules or
+texts and the rest (`size`); into some of 20 clusters by k-means, about a fifth of the rows, and the rest (`clusters`);
+into some values of a column with repeated values, about a fifth of the rows too, and the rest (`columns`, each of them
+in turn). `own` are the set's own tables. `./run.sh new` writes a YAML with the folds that it finds, of which the stages
+of some kinds are kept, and `./run.sh full` makes the submissions of all candidates, with those of --candidates. A run
+that is finished is not made again.
 
 The first tables have the errors of the candidates on the test rows (RMSE, geometric mean over targets; for classes 1
 less the metric), relative to the default: the mean over the runs of a set, and the mean over the sets with a 95 %
 interval of a bootstrap over sets. `submission` is what the selection rule chose. A stack that equals the default counts
 as the default.
 
-The second table has two intervals for the score of the submission on the test rows, 1.28 standard errors to each side
-(80 % if it holds): of the `cross-fitted` score, with an error that counts both tables, and the `expected` one, which
-reaches to the score of held-out rows like test rows if these differ. It shows how often they hold the score, and the
-mean interval score over sets: the width and ten times the miss, over the error of a constant. Source: Gneiting and
-Raftery, Strictly Proper Scoring Rules, JASA 2007.
+The last table has two intervals of 80 % for the score of the submission on the test rows: the cross-fitted score and
+1.28 standard errors that count both tables, and the interval of the expected score. It shows how often each holds the
+score, its width, and the interval score: the width and ten times the miss, in both columns over the error of a constant
+and as a mean over sets. Without an interval, since the error is not known, a run is one that does not hold, and has no
+part in the widths. Source: Gneiting and Raftery, Strictly Proper Scoring Rules, JASA 2007.
 """
 
 import os
+import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +53,9 @@ from folds.groups import fingerprint, scaffolds
 from folds.splitters import balanced_group_folds
 from submissions.run import Run, latest_run, name_of_latest
 
-MAX_ROWS = 2000
 SPLITS = ("rows", "scaffolds", "size", "clusters", "columns", "own")
-DRAWN = ("rows", "scaffolds")
-"""Splits into halves, with several draws."""
+N_PARTS = {"rows": 2, "scaffolds": 2}
+"""Split -> number of parts, of which a draw tests one; 5 for others."""
 SIGMAS = 1.28
 N_CLUSTERS = 20
 MOLECULE = "SMILES"
@@ -65,16 +67,25 @@ def held_out_rows(table: pd.DataFrame, inputs: list[str], split: str, draw: int)
     text = table[inputs[0]]
     if split == "size":
         size = text.map(lambda t: MolFromSmiles(t).GetNumAtoms()) if inputs[0] == MOLECULE else text.str.len()
-        return (size.rank(method="first", pct=True) > 0.8).to_numpy()  # equal sizes in the order of the rows
+        rank = size.rank(method="first", pct=True).to_numpy()  # equal sizes in the order of the rows
+        return rank > 0.8 if draw % 2 == 0 else rank <= 0.2
     groups = np.arange(len(table))
     if split == "scaffolds":
         groups = pd.factorize(scaffolds(list(text)))[0]
     elif split == "clusters":
         groups = clusters(text)
     elif split == "columns":
-        groups = pd.factorize(table[table[inputs].nunique().idxmax()])[0]
-    n_parts = 2 if split in DRAWN else 5
-    return balanced_group_folds(groups, table[[]], n_parts, seed=draw // 2) == draw % 2
+        repeated = repeated_columns(table[inputs])
+        groups = pd.factorize(table[repeated[draw % len(repeated)]])[0]
+        draw //= len(repeated)
+    n_parts = N_PARTS.get(split, 5)
+    return balanced_group_folds(groups, table[[]], n_parts, seed=draw // n_parts) == draw % n_parts
+
+
+def repeated_columns(inputs: pd.DataFrame) -> list[str]:
+    """Return the columns with at least four values that a tenth of the rows repeat."""
+    n_values = inputs.nunique()
+    return list(n_values[(n_values >= 4) & (n_values <= 0.9 * len(inputs))].index)
 
 
 def clusters(texts: pd.Series) -> Integers:
@@ -87,15 +98,23 @@ def clusters(texts: pd.Series) -> Integers:
     return KMeans(N_CLUSTERS, n_init=3, random_state=0).fit_predict(components)
 
 
-def write_tables(source: Path, folder: Path, split: str, draw: int) -> None:
-    """Write the four tables of a competition whose test table is a part of the training rows of a set.
+def write_tables(source: Path, folder: Path, split: str, draw: int, n_rows: int) -> None:
+    """Write the four tables of a competition with rows of the training table of a set, which have readable molecules.
 
-    There are at most MAX_ROWS rows, with readable molecules.
+    Its test table is a part of them, or that of the set.
+
+    Args:
+        n_rows: greatest number of these rows, drawn at random.
     """
     rows = pd.read_csv(source / "train.csv", dtype={"id": str})
     if MOLECULE in rows:
         rows = rows[rows[MOLECULE].map(MolFromSmiles).notna()]
-    rows = rows.sample(n=min(MAX_ROWS, len(rows)), random_state=0).reset_index(drop=True)
+    rows = rows.sample(n=min(n_rows, len(rows)), random_state=draw).reset_index(drop=True)
+    if split == "own":
+        rows.to_csv(folder / "train.csv", index=False)
+        for name in ("test", "answers", "sample_submission"):
+            shutil.copy(source / f"{name}.csv", folder)
+        return
     sample = pd.read_csv(source / "sample_submission.csv", dtype=str)
     inputs = [name for name in pd.read_csv(source / "test.csv", nrows=0) if name in rows]
     is_test = held_out_rows(rows, inputs[1:], split, draw)
@@ -110,18 +129,17 @@ def write_tables(source: Path, folder: Path, split: str, draw: int) -> None:
         table.to_csv(folder / f"{name}.csv", index=False)
 
 
-def make_run(source: Path, folder: Path, split: str, draw: int, candidates: list[str]) -> Run:
+def make_run(source: Path, folder: Path, split: str, draw: int, args: Namespace) -> Run:
     """Return the finished run of one draw, and make it unless it is finished."""
     if not name_of_latest(Paths(folder.name)):
         folder.mkdir(parents=True, exist_ok=True)
-        if split != "own":
-            write_tables(source, folder, split, draw)
+        write_tables(source, folder, split, draw, args.rows)
         yaml_file = folder / f"{folder.name}.yaml"
-        write_yaml(source if split == "own" else folder, yaml_file)
+        write_yaml(folder, yaml_file)
         document = yaml.safe_load(yaml_file.read_text())
         stages = document["stages"].items()
-        document["stages"] = {name: stage for name, stage in stages if stage["kind"] in CHEAP_KINDS}
-        document["submissions"] = {"candidates": candidates}
+        document["stages"] = {name: stage for name, stage in stages if stage["kind"] in args.kinds}
+        document["submissions"] = {"candidates": args.candidates}
         yaml_file.write_text(yaml.safe_dump(document, sort_keys=False))
         full(yaml_file, ["--budget", "none"], folder / "full.log")
     return latest_run(folder.name)
@@ -148,19 +166,23 @@ def measure(run: Run) -> tuple[dict[str, float], list[dict[str, Any]]]:
     unit = run.metric(y, np.repeat(constant, len(y), axis=0))
     if run.metric.greater_is_better:
         unit = 1 - unit
-    expected = choice.expected
-    error = SIGMAS * expected.standard_error
-    shift = expected.shift
-    scores = [expected.score]
-    intervals = {"cross-fitted": (scores, error), "expected": (scores, error)}
-    if shift and shift.score is not None:
-        intervals["expected"] = ([*scores, shift.score], error * max(1.0, shift.factor))
+    submitted, interval = choice.submitted, choice.expected.interval
+    error = SIGMAS * submitted.score_standard_error * np.sqrt(1 + run.columns.has_fold.sum() / len(y))
+    intervals = {
+        "cross-fitted": (submitted.score - error, submitted.score + error),
+        "expected": (interval.lower, interval.upper) if interval else None,
+    }
     lines = []
-    for name, (ends, width) in intervals.items():
-        low, high = min(ends) - width, max(ends) + width
-        miss = max(low - score, score - high, 0.0)
-        interval_score = (high - low + 10 * miss) / unit
-        lines.append({"estimate": name, "holds": miss == 0, "interval_score": interval_score})
+    for name, ends in intervals.items():
+        line = {"estimate": name, "holds": False, "width": np.nan, "interval_score": np.nan}
+        if ends:
+            width, miss = ends[1] - ends[0], max(ends[0] - score, score - ends[1], 0.0)
+            line |= {
+                "holds": miss == 0,
+                "width": width / unit,
+                "interval_score": (width + 10 * miss) / unit,
+            }
+        lines.append(line)
     return changes, lines
 
 
@@ -181,18 +203,21 @@ def table_of_estimates(lines: pd.DataFrame) -> str:
     """Return how often each interval holds the score, and its interval score, by split."""
     rows = []
     for (split, estimate), part in lines.groupby(["split", "estimate"], sort=False):
-        of_sets = part.groupby("set")["interval_score"].mean()
-        rows.append([split, estimate, len(part), f"{part['holds'].mean():.0%}", f"{of_sets.mean():.3f}"])
-    header = ["holdout by", "interval", "runs", "holds the score", "interval score"]
+        of_sets = part.groupby("set")[["width", "interval_score"]].mean().mean()
+        holds = f"{part['holds'].mean():.0%}"
+        n_known = part["width"].notna().sum()
+        rows.append([split, estimate, len(part), n_known, holds, *of_sets.map("{:.3f}".format)])
+    header = ["holdout by", "interval", "runs", "known", "holds the score", "width", "interval score"]
     return pd.DataFrame(rows, columns=header).to_string(index=False)
 
 
-def splits_of(splits: list[str], columns: pd.Index) -> list[str]:
-    """Return the splits that a set with these columns has: several molecule columns have no scaffolds and clusters."""
-    one_column = len(columns) == 2
-    impossible = {"columns"} if one_column else {"scaffolds", "size", "clusters"}
-    if MOLECULE not in columns:
+def splits_of(splits: list[str], inputs: pd.DataFrame) -> list[str]:
+    """Return the splits that a set with these inputs has: several molecule columns have no scaffolds and clusters."""
+    impossible = set() if inputs.shape[1] == 1 else {"scaffolds", "size", "clusters"}
+    if MOLECULE not in inputs:
         impossible.add("scaffolds")
+    if not repeated_columns(inputs):
+        impossible.add("columns")
     return [split for split in splits if split not in impossible]
 
 
@@ -201,16 +226,20 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--splits", nargs="+", default=SPLITS, choices=SPLITS)
+    parser.add_argument("--rows", type=int, default=2000, help="greatest number of rows that are drawn")
+    parser.add_argument("--kinds", nargs="+", default=CHEAP_KINDS, help="kinds of the stages that are kept")
     parser.add_argument("--candidates", nargs="+", default=[])
     args = parse(parser)
     os.environ["WORK_DIR"] = str(args.work / "work")  # all sets share the cache of features
     changes, estimates = [], []
     for name in args.sets:
         source = args.data / name
-        for split in splits_of(args.splits, pd.read_csv(source / "test.csv", nrows=0).columns):
-            for draw in range(args.draws if split in DRAWN else 1):
+        names = pd.read_csv(source / "test.csv", nrows=0).columns[1:]
+        inputs = pd.read_csv(source / "train.csv")[[*names]]
+        for split in splits_of(args.splits, inputs):
+            for draw in range(args.draws):
                 folder = args.work / f"{name}_{split}_{draw}"
-                relative, lines = measure(make_run(source, folder, split, draw, args.candidates))
+                relative, lines = measure(make_run(source, folder, split, draw, args))
                 changes.append({"set": name, "split": split, **relative})
                 estimates += [{"set": name, "split": split, **line} for line in lines]
                 print(f"{name}, by {split}, draw {draw}: finished", flush=True)
