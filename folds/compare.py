@@ -23,7 +23,7 @@ from folds.adversarial import MIN_INPUTS, Describe, adversarial_validation
 from folds.comparison import MIN_SHIFT_AUC, Comparison, Shift, made_from, read_comparison, write_comparison
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
-from folds.recommended import can_stratify, fold_warnings, recommend, units_of_competition
+from folds.recommended import can_stratify, recommend, units_of_competition
 from folds.similarity import MAX_QUERIES, MAX_TRAIN_ROWS, Similarity, similarities
 from folds.units import MIN_AT_RANDOM, UnitShare, UnitTable
 
@@ -66,8 +66,8 @@ def compare_tables(
         shift, error_ratio = adversarial_validation(train, test, competition, seed, describe), None
     blocks = [*map(describe_similarity, compared), describe_shift(shift)]
     recommended = None
-    units, raw_train = units_of_competition(competition)
     if not quick:
+        units, raw_train = units_of_competition(competition)
         recommended = recommend_folds(competition, units, raw_train, config.kind)
         recommended["reason"] += f"; {describe_evidence(shift)}"
         line = f"recommended: {recommended['setting']} (configured: {config.kind}): {recommended['reason']}"
@@ -81,7 +81,6 @@ def compare_tables(
         adversarial_validation=shift,
         recommended=recommended,
         error_ratio=error_ratio,
-        fold_warnings=fold_warnings(units, raw_train, competition, config, train),
     )
     write_comparison(paths, comparison)
     blocks.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")

@@ -78,7 +78,6 @@ class Comparison(StrictModel):
         adversarial_validation: None if the tables have too few rows, or no features.
         recommended: `kind` of folds and `reason`; None if no other kinds were compared.
         error_ratio: None if it was not measured.
-        fold_warnings: `folds.recommended.fold_warnings` about the present folds.
     """
 
     made_from: dict[str, str]
@@ -86,12 +85,11 @@ class Comparison(StrictModel):
     adversarial_validation: Shift | None
     recommended: dict[str, str] | None
     error_ratio: ErrorRatio | None
-    fold_warnings: list[str]
 
     @property
     def digest_of_shift(self) -> str:
         """Digest of what the expected score of a submission depends on."""
-        return digest(self.model_dump(include={"adversarial_validation", "error_ratio", "fold_warnings"}))
+        return digest(self.model_dump(include={"adversarial_validation", "error_ratio"}))
 
 
 def read_comparison(paths: Paths) -> Comparison | None:

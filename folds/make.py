@@ -31,6 +31,7 @@ from core.paths import Paths
 from core.types import Integers
 from folds.groups import connected
 from folds.kinds import FoldsConfig
+from folds.recommended import fold_warnings, units_of_competition
 from folds.splitters import SplitData
 
 MIN_SHARE_OF_OTHERS = 0.2
@@ -42,7 +43,20 @@ MAX_LISTED = 12
 def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:
     """Return prepared tables with the columns FOLD and GROUP, and `folds` in their report.
 
-    The folds of an earlier command are kept if the same code made them from the same rows, settings and seed.
+    The report also has warnings about what the folds hold out (`folds.recommended.fold_warnings`).
+    """
+    tables = _with_folds_of(competition, config, tables)
+    units, raw_train = units_of_competition(competition)
+    warnings = fold_warnings(units, raw_train, competition, config, tables.train)
+    return tables._replace(
+        report={**tables.report, "folds": {**tables.report["folds"], "unit_warnings": warnings}}
+    )
+
+
+def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:
+    """Return prepared tables with their folds and groups.
+
+    Those of an earlier command are kept if the same code made them from the same rows, settings and seed.
     """
     paths = competition.paths
     settings = config.model_dump(mode="json")

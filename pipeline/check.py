@@ -18,7 +18,6 @@ from core.files import as_json
 from core.types import Array
 from core.user_code import load_user_code, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
-from folds.recommended import fold_warnings, units_of_competition
 from folds.training_rows import trains_fold
 from models.context import CheckTables
 from models.hardware import why_no_gpu
@@ -81,7 +80,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     warnings = [
         *missing_class_warnings(labels, competition.classes, folds, tables.in_time_order),
         *prepared.report["folds"]["warnings"],
-        *fold_warnings(*units_of_competition(competition), competition, config.folds, prepared.train),
+        *prepared.report["folds"]["unit_warnings"],
     ]
     lines = [describe(prepared.report), *warnings]
     if not any(stage.target_transform != "none" for stage in config.stages.values()):

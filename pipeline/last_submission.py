@@ -50,6 +50,8 @@ FIRST_SECONDS = 6.0
 """Assumed seconds of the first interim submission."""
 MIN_LEFT_TO_COMPARE = 60.0
 """Seconds that must be left for the comparison of the tables, which takes about ten on one core."""
+SECONDS_PER_MOLECULE = 0.02
+"""Seconds in which the descriptors of a molecule are computed on one core."""
 
 
 class InterimSubmissions:
@@ -145,6 +147,12 @@ def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)
 
 
+def seconds_to_compare(run: Run) -> float:
+    """Return the seconds that must be left for the comparison of the tables if nothing is computed yet."""
+    n_rows = len(run.columns.ids) + len(run.columns.test_ids)
+    return MIN_LEFT_TO_COMPARE + SECONDS_PER_MOLECULE * n_rows * len(run.config.competition.smiles)
+
+
 def seconds_without_budget(plan: JobPlan) -> float:
     """Return the longest time of a fold of the stage of `compare_tables` that is short beside all jobs."""
     seconds = [read_json(job.folder / REPORT)["seconds"] for job in plan.jobs]
@@ -157,13 +165,13 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     Args:
         has_interim: whether there is an interim submission.
     """
-    queue = Queue([Task("submission", _submit, (finished, has_interim))])
+    queue = Queue([Task("submission", _submit, (finished, has_interim, clock))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
     if result.reason == "time":
         return take_latest(finished, has_interim)
     if result.status == "failed":  # it fails here too, with its traceback, or the worker was killed
-        result = _submit(finished, True)
+        result = _submit(finished, True, clock)
     return list(result.lines), finished.exit_status
 
 
@@ -180,11 +188,17 @@ def levels_of(finished: Run, has_interim: bool) -> list[Level]:
     return [*(level for level in first if not (built and built.tried.includes(level))), Level.FULL]
 
 
-def _submit(finished: Run, has_interim: bool) -> JobResult:
-    """Build the levels of a run, each with its report, if it is the latest submission."""
-    if finished.budget is None:  # else it was compared while stages were trained, if there was time
-        compare_tables(finished.config, finished.plan, seconds_without_budget(finished.plan))
-    for level in levels_of(finished, has_interim):
+def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
+    """Build the levels of a run, each with its report, if it is the latest submission.
+
+    Before the last one the tables are compared, if that was not done while stages were trained and there is time.
+    """
+    levels = levels_of(finished, has_interim)
+    for level in levels:
+        left = clock.end - time.monotonic()
+        if level is levels[-1] and left > seconds_to_compare(finished):
+            longest_fold = min(seconds_without_budget(finished.plan), SHARE_OF_FOLD * left)
+            compare_tables(finished.config, finished.plan, longest_fold)
         lines = build(finished, level)
         lines.append(report(finished) if finished.is_latest else describe_left_out(finished.left_out))
     return JobResult("submission", lines=tuple(lines))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from competition.metrics import Metric
 from core.errors import join_first
-from core.files import derive_seed
+from core.files import derive_seed, read_json
 from core.text import format_duration, format_number
 from core.types import Array
 from folds.adversarial import MAX_TRAIN_ROWS
@@ -42,7 +42,8 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     """
     comparison = read_comparison(run.paths)
     shift = expected_under_shift(comparison) if comparison else None
-    unknown = why_unknown(comparison) if comparison else ""
+    unit_warnings = read_json(run.paths.prepare_report)["folds"]["unit_warnings"]
+    unknown = why_unknown(comparison, unit_warnings)
     scores = drawn_scores(run.columns, chosen.scored, len(run.columns.test_ids))
     if not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
@@ -60,10 +61,17 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     )
 
 
-def why_unknown(comparison: Comparison) -> str:
-    """Return why the error of the test rows is not known, a sentence; "" if it is."""
-    for warning in comparison.fold_warnings:
-        return f"{warning.removeprefix('WARNING: ')}."
+def why_unknown(comparison: Comparison | None, unit_warnings: list[str]) -> str:
+    """Return why the error of the test rows is not known, a sentence; "" if it is.
+
+    Args:
+        comparison: of training and test rows; None if they were not compared.
+        unit_warnings: `folds.recommended.fold_warnings`.
+    """
+    if unit_warnings:
+        return f"{unit_warnings[0].removeprefix('WARNING: ')}."
+    if comparison is None:
+        return ""
     shift, measured = comparison.adversarial_validation, comparison.error_ratio
     if shift is None or not shift.is_clear or (measured and measured.factor is not None):
         return ""

@@ -155,6 +155,8 @@ def _summary(run: Run) -> str:
         if expected.shift and expected.shift.factor is not None:
             like_them = f": rows like them have {expected.shift.factor:.2f} times the error"
         sentences.append(f"Expect {run.metric.name} {expected.text}{like_them}.")
+        if run.manifest.shift is None:
+            sentences.append("It was not examined whether test rows differ from training rows.")
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]
     n_censored = prepared["n_censored"]

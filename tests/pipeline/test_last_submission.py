@@ -23,6 +23,9 @@ from submissions.report.report import report
 from submissions.run import finished_folds, finished_part, latest_run, open_run
 from tests.submissions.fakes import TARGETS, by_id, fake_classes, opened, prepare_and_fake_jobs, run_of
 
+OVER = Clock(0.0, 300.0)
+"""The clock of a budget that is over, which leaves no time to compare the tables."""
+
 
 @pytest.fixture
 def finished(tmp_path):
@@ -73,7 +76,7 @@ def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competiti
     assert "gain: of the run over so_far" in compare(finished.config)[0]
     over(monkeypatch)
     executor: Any = None
-    lines, status = submit_until(Clock(0.0, 300.0), finished, executor, True)
+    lines, status = submit_until(OVER, finished, executor, True)
     assert lines[0] == (
         "the 5 min budget ran out before the last submission was built; the one before is of fair, good, poor"
     )
@@ -114,7 +117,7 @@ def test_the_report_of_another_run_is_replaced_even_if_no_other_is_written_in_ti
         (finished.paths.report / name).touch()
     over(monkeypatch)
     executor: Any = None
-    (summary,), status = submit_until(Clock(0.0, 300.0), finished, executor, False)
+    (summary,), status = submit_until(OVER, finished, executor, False)
     assert status == 0
     assert (finished.paths.report / "report.md").read_text() == f"{summary}\n"
     assert finished.name in summary
@@ -136,7 +139,7 @@ def test_a_run_without_time_for_a_level_has_the_one_before_with_a_report_and_goe
 ):
     stop_at(monkeypatch, missing)
     with pytest.raises(TimeoutError):
-        last_submission._submit(finished, False)
+        last_submission._submit(finished, False, OVER)
     lines, status = take_latest(finished, False)
     assert status == 0
     text = lines[0].replace("\n", " ")
@@ -150,7 +153,7 @@ def test_a_run_without_time_for_a_level_has_the_one_before_with_a_report_and_goe
     assert finished.paths.submission.read_bytes() == submission_of(finished)
     assert last_submission.levels_of(finished, False)[0] is missing
     monkeypatch.setattr(build_step, "write_manifest", write_manifest)
-    (*_, text) = last_submission._submit(finished, False).lines
+    (*_, text) = last_submission._submit(finished, False, OVER).lines
     assert "are left out" not in text
     assert latest_run("mixed").manifest.level == Level.FULL
 
@@ -192,7 +195,7 @@ def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_sub
     of_folds, finished, monkeypatch
 ):
     plan = finished.plan
-    (*_, text) = last_submission._submit(of_folds, False).lines
+    (*_, text) = last_submission._submit(of_folds, False, OVER).lines
     text = text.replace("\n", " ")
     assert (
         "WARNING: no stage has finished. The submission is the mean of 2 of 3 models of good (fold 0, 2)"
@@ -214,7 +217,7 @@ def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_sub
     np.testing.assert_allclose(submitted, expected, atol=1e-5)
     with monkeypatch.context() as patch:  # the same command again
         patch.delattr(build_step, "select_candidate")
-        last_submission._submit(of_folds, False)
+        last_submission._submit(of_folds, False, OVER)
     for job in plan.jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
     assert finished_folds([plan]) is None
@@ -225,7 +228,7 @@ def test_finished_folds_never_replace_a_complete_submission_whose_report_and_run
     build(complete)
     report(complete)
     before = complete.paths.submission.read_bytes()
-    lines = last_submission._submit(of_folds, False).lines
+    lines = last_submission._submit(of_folds, False, OVER).lines
     beside = finished.paths.run("so_far") / "submission.csv"
     assert (
         f"{beside} is not complete, so {finished.paths.submission} is still of run {complete.name}."

@@ -85,9 +85,14 @@ CLEAR = Shift(auc=0.9, standard_error=0.01, features=[{"feature": "x"}], like_te
         ),
         ({"error_ratio": ErrorRatio(standard_error=None, seconds=9.0)}, "takes at most 9 s a fold"),
         ({"error_ratio": ErrorRatio(stage="line", standard_error=None)}, "The error of line"),
-        ({"fold_warnings": ["WARNING: Folds split the plates"]}, "Folds split the plates."),
     ],
 )
 def test_without_a_measured_error_of_rows_like_test_rows_the_reason_is_said(values, words):
-    reason = why_unknown(comparison_of(None, **{"adversarial_validation": CLEAR, **values}))
+    reason = why_unknown(comparison_of(None, **{"adversarial_validation": CLEAR, **values}), [])
     assert reason.endswith(".") == bool(words) and words in reason
+
+
+def test_folds_that_do_not_hold_out_what_the_test_table_does_are_the_first_reason():
+    reason = why_unknown(None, ["WARNING: folds split plates", "WARNING: other"])
+    assert reason == "folds split plates."
+    assert why_unknown(None, []) == ""

@@ -171,7 +171,7 @@ def comparison_of(paths, **values):
         made_from=made_from(paths) if paths else {},
         wasserstein_distances=[],
         recommended=None,
-        **{"adversarial_validation": SHIFT, "error_ratio": None, "fold_warnings": [], **values},
+        **{"adversarial_validation": SHIFT, "error_ratio": None, **values},
     )
 
 
