@@ -98,18 +98,23 @@ def clusters(texts: pd.Series) -> Integers:
     return KMeans(N_CLUSTERS, n_init=3, random_state=0).fit_predict(components)
 
 
+def drawn_rows(source: Path, n_rows: int, draw: int) -> pd.DataFrame:
+    """Return at most so many rows of the training table of a set, with readable molecules."""
+    rows = pd.read_csv(source / "train.csv", dtype={"id": str})
+    if MOLECULE in rows:
+        rows = rows[rows[MOLECULE].map(MolFromSmiles).notna()]
+    return rows.sample(n=min(n_rows, len(rows)), random_state=draw).reset_index(drop=True)
+
+
 def write_tables(source: Path, folder: Path, split: str, draw: int, n_rows: int) -> None:
-    """Write the four tables of a competition with rows of the training table of a set, which have readable molecules.
+    """Write the four tables of a competition with rows of the training table of a set.
 
     Its test table is a part of them, or that of the set.
 
     Args:
         n_rows: greatest number of these rows, drawn at random.
     """
-    rows = pd.read_csv(source / "train.csv", dtype={"id": str})
-    if MOLECULE in rows:
-        rows = rows[rows[MOLECULE].map(MolFromSmiles).notna()]
-    rows = rows.sample(n=min(n_rows, len(rows)), random_state=draw).reset_index(drop=True)
+    rows = drawn_rows(source, n_rows, draw)
     if split == "own":
         rows.to_csv(folder / "train.csv", index=False)
         for name in ("test", "answers", "sample_submission"):

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.budget import parse, parser_of
-from benchmarks.holdouts import MOLECULE, repeated_columns
+from benchmarks.holdouts import MOLECULE, drawn_rows, repeated_columns
 from core.files import read_text_table
 from folds.groups import scaffolds
 from folds.splitters import balanced_group_folds
@@ -95,11 +95,11 @@ def main() -> None:
     n_alarms = 0
     for name in args.sets:
         source = args.data / name
-        train = read_text_table(source / "train.csv").sample(frac=1, random_state=0)[:MAX_ROWS]
+        drawn = drawn_rows(source, MAX_ROWS, draw=0)
         inputs = [column for column in read_text_table(source / "test.csv") if column != "id"]
         targets = [column for column in read_text_table(source / "sample_submission.csv") if column != "id"]
         rng = np.random.default_rng(0)
-        rows = with_made_columns(train[["id", *inputs, *targets]].reset_index(drop=True), rng)
+        rows = with_made_columns(drawn[["id", *inputs, *targets]], rng)
         for draw in range(args.draws):
             for unit, is_test in divisions(rows, inputs, draw):
                 choice = folds_by_new(rows, is_test, targets, args.work)
