@@ -217,13 +217,14 @@ def _share_in_folds(
 
 def _held_out(units: UnitTable, competition: CompetitionConfig, config: FoldsConfig) -> list[UnitShare]:
     """Return the shares of configured units that the test table shares with the training table as at random."""
-    kind = config.kind
+    kind, molecules = config.kind, tuple(competition.smiles[:1])
     configured = {
         "group": competition.units,
         "stratified_group": competition.units,
-        "scaffold": [Unit("scaffold", tuple(competition.smiles[:1]))],
+        # Both are held out, and the tables may have been divided by either.
+        "scaffold": [Unit("scaffold", molecules), Unit("stereo_scaffold", molecules)],
         "time": [Unit("time", (str(competition.time),))],
     }.get(kind, [])
     shares = [share for share in units.shares if share.unit in configured]
     are_shared = all(share.at_random >= MIN_AT_RANDOM and share.share > MAX_SHARE for share in shares)
-    return shares if are_shared else []
+    return shares[:1] if are_shared else []

@@ -1,14 +1,17 @@
 """Folds that hold out what the test table holds out: what is recommended, and what is said of other folds."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.config import load_competition
 from competition.prepare import prepare
+from competition.units import Unit
 from folds.compare import describe_units, recommend_folds
 from folds.kinds import FoldsConfig
 from folds.make import make_folds
 from folds.recommended import fold_warnings, units_of_competition
+from folds.units import UnitShare, UnitTable
 from tests.competition.small import write_small
 
 N = 120
@@ -62,6 +65,21 @@ def test_folds_that_hold_out_what_the_test_table_shares_are_a_warning(tmp_path):
     (warning,) = warnings(competition, "time")
     assert "test rows are not later ('day') than 95 % of the training rows" in warning
     assert warnings(competition, "kfold") == []
+
+
+@pytest.mark.parametrize(("of_stereo_scaffolds", "n_warnings"), [(80, 1), (20, 0)])
+def test_scaffold_folds_fit_tables_that_were_divided_by_scaffolds_with_stereochemistry(
+    tmp_path, of_stereo_scaffolds, n_warnings
+):
+    competition = load_competition(str(write_small(tmp_path)))
+    kinds = {"scaffold": 60, "stereo_scaffold": of_stereo_scaffolds}
+    shares = [
+        UnitShare(Unit(kind, (competition.smiles[0],)), 300, 250, 90, observed, 100.0, 10.0)
+        for kind, observed in kinds.items()
+    ]
+    units = UnitTable(shares, [], [])
+    found = fold_warnings(units, pd.DataFrame(), competition, FoldsConfig(kind="scaffold"), pd.DataFrame())
+    assert len(found) == n_warnings
 
 
 def test_folds_without_an_order_are_a_warning_if_test_rows_are_later(tmp_path):
