@@ -27,6 +27,7 @@ from pipeline.new.column_roles import (
     is_numeric,
     repeats,
     without_censored,
+    without_names,
 )
 from pipeline.new.yaml_writer import to_yaml
 
@@ -173,6 +174,7 @@ def detect(
         else _detect_column(name, train, test, group, time)
         for name in names
     ]
+    columns = without_names(columns, {*roles}, train, test)
     return DetectedTables(
         train=train,
         test=test,

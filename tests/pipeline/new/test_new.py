@@ -100,6 +100,22 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
         assert line in out, line
 
 
+def test_codes_whose_test_values_are_new_are_no_input_and_make_the_folds(tmp_path, capsys):
+    """Rows of 30 plates of which the test table has six others, and of three dyes in both tables."""
+    plates = [f"P{k // 4:03d}" for k in range(144)]
+    table = pd.DataFrame(
+        {"id": [f"r{k}" for k in range(144)], "plate": plates, "x": np.arange(144) * 0.37 % 1}
+    )
+    table["dye"] = [("red", "blue", "green")[k % 3] for k in range(144)]
+    train = table[:120].assign(y=np.arange(120) * 0.73 % 1)
+    config = make(tmp_path, write_tables(tmp_path, train, table[120:], table[120:][["id"]].assign(y=0.0)))
+    assert config.competition.inputs == ["x", "dye"]
+    assert (config.competition.group, config.folds.kind) == ("plate", "stratified_group")
+    out = capsys.readouterr().out
+    assert "left out: plate: 24 of 24 test values are new, so that it only names a group; group: plate" in out
+    assert "0 test rows share 'plate' with a training row" in out and "no training row has" not in out
+
+
 def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path):
     files = write(tmp_path, 600, 20, s=smiles(620))
     make(tmp_path, files, "--answers", files[1])
