@@ -45,8 +45,6 @@ MIN_LENGTH = 20
 """Mean number of characters of single words above which they say more than an id."""
 DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
 """Numbers and names of months in three parts, as dates have."""
-MAX_SEEN = 0.1
-"""Share of the test rows whose value a training row may have in a column that only names groups."""
 MIN_NEW = 0.5
 """Share of the test rows with a value that no training row has, above which words are no category."""
 MIN_DISTINCT_WORDS = 10
@@ -72,6 +70,7 @@ class Column:
     reason: str
     reaction: bool = False  # whether a text column holds reaction SMILES
     notation: str = ""  # name of a notation of molecules that is not read
+    is_given: bool = False  # whether the user gives the role
     is_name: bool = False  # whether a text column holds another word in nearly every row
 
 
@@ -197,31 +196,21 @@ def describe_new(n_new: int, n_filled: int) -> str:
     return f"{n_new} of {n_filled} test values are new"
 
 
-def without_names(
-    columns: list[Column], given: set[str], train: pd.DataFrame, test: pd.DataFrame
-) -> list[Column]:
-    """Return the columns, of which those are left out that only name a group or the molecule of a row.
-
-    A category whose test values are new only names a group; it stays if no other column is an input.
-
-    Args:
-        given: columns whose role the user gives; they stay.
-    """
-    has_molecules = any(column.role == "smiles" for column in columns)
-    changed = []
-    for column in columns:
-        reason = ""
-        if column.is_name and has_molecules:
-            advice = f"if they are informative, --text {to_yaml(column.name)}"
-            reason = f"{column.reason}, like names of the molecules; {advice}"
-        elif column.role == "categorical" and column.name not in given:
-            n_new, n_filled = count_new(train[column.name].str.strip(), test[column.name].str.strip())
-            if n_filled and n_filled - n_new <= MAX_SEEN * n_filled:
-                advice = f"group: {to_yaml(column.name)} keeps its rows together"
-                reason = f"{describe_new(n_new, n_filled)}, so that it only names a group; {advice}"
-        changed.append(replace(column, role="left out", reason=reason) if reason else column)
-    has_inputs = any(column.role != "left out" for column in changed)
-    return changed if has_inputs else columns
+def without_names(columns: list[Column]) -> list[Column]:
+    """Return the columns, of which names in each row are left out beside molecules."""
+    if not any(column.role == "smiles" for column in columns):
+        return columns
+    return [
+        replace(
+            column,
+            role="left out",
+            reason=f"{column.reason}, like names of the molecules; if they are informative, --text "
+            f"{to_yaml(column.name)}",
+        )
+        if column.is_name
+        else column
+        for column in columns
+    ]
 
 
 def are_words(values: list[str]) -> bool:
