@@ -90,6 +90,7 @@ CODES = {
     "cells": "HeLa,HEK293,A549,MCF-7,HCT116,K562,PC3",
     "proteins": "P04637,Q9Y6K9,O15111,P00533",
     "solvents": "THF,DMF,DMSO,MeCN,DCM,NMP",
+    "orders": "00817-kemi-55021,29930-lora-18277,77102-pudo-90812,40118-fabe-66120,91927-tisu-33871",
     "at random": "xqkzptvw,mbdrwqlk,tzvkkspo,qwhjxnfa,plmkjnbh",
 }
 WORDS = {
