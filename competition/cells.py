@@ -132,3 +132,9 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
     what = "folds that are neither a whole number from 0 up nor -1"
     raise_if_any(table, is_invalid, name, id_column, where, what)
     return text.astype(int)
+
+
+def count_new(train: pd.Series, test: pd.Series) -> tuple[int, int]:
+    """Return the number of test cells with a value that no training row has, and that of all; without empty ones."""
+    filled = test[test != ""]
+    return int((~filled.isin(train)).sum()), len(filled)

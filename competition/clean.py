@@ -16,6 +16,7 @@ from competition.molecules import (
     desalted,
     normalised_text,
     parent,
+    plain_text,
     standard_form,
     standardise_molecules,
 )
@@ -34,6 +35,8 @@ from core.user_code import (
     with_helpers,
 )
 
+MAX_COPIES = 0.1
+"""Share of the rows up to which texts are copies. What more rows have in common is a form that numbers fill in."""
 FIRST_ROWS = 32
 """Number of rows in the first call of a user's function; the next calls get as many as fit into SECONDS_PER_CALL."""
 SECONDS_PER_CALL = 30.0
@@ -135,6 +138,25 @@ def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[p
             key[is_changed] = input_keys(rows.assign(**standardized)[is_changed], competition)
         keys.append(key)
     return keys
+
+
+def keys_of_near_inputs(rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> pd.Series:
+    """Return a key per row, (n_rows,) text, that is equal for rows whose texts are copies and other inputs are equal.
+
+    Copies of a text differ in links, names of users, numbers or punctuation. A key of more than MAX_COPIES of the
+    rows in folds is that of the inputs as they are.
+
+    Args:
+        rows: prepared rows, of which the first `n_in_folds` are in folds.
+    """
+    keys = rows[INPUT_KEY].copy()
+    texts = rows[competition.text].map(normalised_text)
+    plain = texts.map(plain_text)
+    is_changed = (plain != texts).any(axis=1)
+    keys[is_changed] = input_keys(rows.assign(**plain)[is_changed], competition)
+    n_copies = keys[:n_in_folds].value_counts()
+    forms = n_copies.index[n_copies > MAX_COPIES * n_in_folds]
+    return keys.where(~keys.isin(forms), rows[INPUT_KEY])
 
 
 def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Canonical and standardised forms of molecules (`competition.standardise`), and of texts."""
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,6 +18,13 @@ MAX_ATOMS = 500
 """Number of atoms above which a molecule has no descriptors, atom pairs, Avalon and ErG fingerprints,
 scaffold and features of MiniMol. Their time grows with the cube of the atoms: minutes for 2,500.
 """
+
+LINK_OR_USER = re.compile(r"https?://\S+|www\.\S+|@\w+")
+TRIMMED = re.compile(r"\w(?:\S*\w)?")
+"""A word without the punctuation around it; what is inside stays, as in 1,4-dioxane and Ba0.5SrTiO3."""
+LETTER = re.compile(r"[^\W\d_]")
+REACTION = re.compile(r"[^\s>]*>[^\s>]*>[^\s>]*( \|.*\|)?")
+"""Reaction SMILES, perhaps with an extension."""
 
 FUNCTIONS: dict[str, Callable[[Chem.Mol], Chem.Mol]] = {
     "cleanup": rdMolStandardize.Cleanup,
@@ -75,8 +83,23 @@ def is_large(smiles: str) -> bool:
 
 
 def normalised_text(text: str) -> str:
-    """Return text for the detection of duplicates: Unicode NFKC, lower case, single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+    """Return text for the detection of duplicates: Unicode NFKC, single spaces, lower case except for reactions."""
+    text = " ".join(unicodedata.normalize("NFKC", text).split())
+    return text if REACTION.fullmatch(text) else text.lower()
+
+
+def plain_text(text: str) -> str:
+    """Return a normalised text without what its copies differ in: links, names of users, RT, numbers, and punctuation
+    around words.
+
+    The text stays if nothing would be left, and so do reactions, and single words, which may be molecules, sequences
+    or codes.
+    """
+    is_word = " " not in text and text.isascii()
+    if is_word or REACTION.fullmatch(text):
+        return text
+    words = TRIMMED.findall(LINK_OR_USER.sub(" ", text))
+    return " ".join([word for word in words if word != "rt" and LETTER.search(word)]) or text
 
 
 @cache  # tables are read several times, and a molecule takes some milliseconds

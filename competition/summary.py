@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from competition.clean import is_empty_text
+from competition.cells import count_new
+from competition.clean import is_empty_text, keys_of_near_inputs
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import (
@@ -21,6 +22,10 @@ from core.errors import join_first
 
 MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""
+DIFFERENCES = "links, names of users, numbers or punctuation"
+"""What copies of a text differ in."""
+MAX_NEW = 0.1
+"""Share of the test rows with a new value of a category up to which the scores hardly depend on it."""
 
 
 def describe_clean_tables(
@@ -41,6 +46,8 @@ def describe_clean_tables(
             f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the input of "
             f"another row (they share its fold), {n_other} of them with another label"
         )
+    if config.text:
+        yield from _describe_copies(train, test, config)
     n_in_train = test[INPUT_KEY].isin(train[INPUT_KEY]).sum()
     if n_in_train:
         warning = "WARNING: " if config.smiles or config.text else ""  # few categories repeat by design
@@ -62,6 +69,13 @@ def describe_clean_tables(
                 f"WARNING: {name} is a number in {n_filled} training rows, and empty in all test rows: "
                 "scores count on it, and the submission cannot. Take it out of competition.numeric."
             )
+    for name in config.categorical:
+        n_new, _ = count_new(train[name], test[name])
+        if n_new > MAX_NEW * len(test):
+            yield (
+                f"WARNING: category {name}: {n_new} of {len(test)} test rows have a value that no training row has, "
+                "so that it tells nothing about them"
+            )
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]
     if missing:
@@ -76,6 +90,23 @@ def describe_clean_tables(
                 f"only 0 and 1 in {join_first(binary, str)}, which is predicted by regression; for "
                 "probabilities set problem_type: binary or multilabel, and a metric of classification"
             )
+
+
+def _describe_copies(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield the numbers of rows whose texts are copies of those of a training row, without equal inputs."""
+    keys = keys_of_near_inputs(pd.concat([train, test], ignore_index=True), config, len(train))
+    of_train = keys[: len(train)]
+    n_train = train[INPUT_KEY].nunique() - of_train.nunique()
+    if n_train:
+        yield (
+            f"{n_train} training rows differ from another row only in {DIFFERENCES} (they share its fold, except in "
+            "folds of yours)"
+        )
+    is_copy = (
+        keys[len(train) :].isin(of_train).to_numpy() & ~test[INPUT_KEY].isin(train[INPUT_KEY]).to_numpy()
+    )
+    if is_copy.any():
+        yield f"{is_copy.sum()} test rows differ from a training row only in {DIFFERENCES}"
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:

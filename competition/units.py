@@ -9,8 +9,9 @@ GroupKind = Literal[
 ]  # fmt: skip
 """What is computed from columns. cell: all their values together. pool: the values of each of them, so that a row has
 several. scaffold: the Murcko scaffold of a molecule, stereo_scaffold with its stereochemistry. prefix: what is before
-the first sign such as _ or -, long_prefix before the last. plain_text: a text without links, names of users, numbers
-and punctuation. component_1: the component of a mixture or reaction that is in the fewest rows, component_2 the next.
+the first sign such as _ or -, long_prefix before the last. plain_text: a text without links, names of users, numbers,
+and punctuation around words. component_1: the component of a mixture or reaction that is in the fewest rows,
+component_2 the next.
 """
 GroupPart = str | dict[GroupKind, str | list[str]]
 """A column, whose values are taken, or a kind with its columns."""

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.cells import parse_folds, read_table_with_ids
-from competition.clean import N_INPUT_KEYS, keys_of_inputs
+from competition.clean import N_INPUT_KEYS, keys_of_inputs, keys_of_near_inputs
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, TIME, read_prepared, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
@@ -82,7 +82,25 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     of_train = pd.DataFrame({FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
     of_test = pd.DataFrame({GROUP: test_groups})
     report["columns"] = [content_digest(of_train), content_digest(of_test)]
-    return _with_folds(tables, of_train, of_test, report)
+    made = _with_folds(tables, of_train, of_test, report)
+    _print_changed_folds(paths, made.train, competition.id)
+    return made
+
+
+def _print_changed_folds(paths: Paths, train: pd.DataFrame, id_column: str) -> None:
+    """Print how many of the same rows have another fold than in the tables of an earlier command, if some have."""
+    try:
+        before = read_prepared(paths.train)[[id_column, FOLD]]
+    except (DataError, KeyError, FileNotFoundError):
+        return
+    if list(before[id_column]) != list(train[id_column]):
+        return
+    n_changed = (before[FOLD].to_numpy() != train[FOLD].to_numpy()).sum()
+    if n_changed:
+        print(
+            f"{n_changed} of {len(train)} training rows have another fold than before, since settings or the rules of "
+            "folds have changed; finished jobs are trained again"
+        )
 
 
 def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
@@ -240,8 +258,9 @@ def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
 def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
     """Return the group of each row of the prepared training table, (n_rows,), numbered from 0.
 
-    Rows with equal inputs are one group, also if only salts make their molecules differ. So are rows with
-    equal keys of the kind of folds (its `row_keys`), and all rows that are connected by such pairs.
+    Rows with equal inputs are one group, also if only salts make their molecules differ, and copies of a text unless
+    the user gives the folds. So are rows with equal keys of the kind of folds (its `row_keys`), and all rows that are
+    connected by such pairs.
     """
     return connected(_keys(config, rows, competition, len(rows)))
 
@@ -255,9 +274,10 @@ def groups_outside_folds(
 ) -> Integers:
     """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
 
-    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
-    that of the training rows with its inputs, otherwise a new one. If the first are in another group than a
-    salt of its molecule, it gets -1 and is not trained on. The groups of the training rows stay unchanged.
+    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise that of
+    the training rows with a copy of its texts or with its inputs, otherwise a new one. If the first are in another
+    group than a salt of its molecule, it gets -1 and is not trained on. The groups of the training rows stay
+    unchanged.
 
     Args:
         rows: prepared training rows with the groups (n_rows,).
@@ -286,6 +306,8 @@ def _keys(
         rows: prepared rows, of which the first `n_in_folds` are in folds.
     """
     keys = keys_of_inputs(rows, competition)
+    if competition.text and not config.is_user_defined:
+        keys = [keys_of_near_inputs(rows, competition, n_in_folds), *keys]
     row_keys = config.definition.row_keys
     if row_keys is not None:
         keys = [*row_keys(rows, competition, config.similarity, n_in_folds), *keys]

@@ -181,6 +181,8 @@ def fold_warnings(
     raw = train.set_index(competition.id, drop=False).loc[rows[competition.id]].reset_index(drop=True)
     best = recommend(units, raw, competition.columns, can_stratify(competition))
     warnings = [f"WARNING: {warning}" for warning in best.warnings]
+    if best.kind in ("kfold", "stratified"):  # no folds can hold the units out
+        return [*warnings, *too_wide]
     for share in units.chosen:
         if share.unit.kind == "time":
             is_split = not config.is_ordered_in_time

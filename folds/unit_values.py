@@ -10,14 +10,12 @@ import pandas as pd
 from competition.cells import to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
-from competition.molecules import canonical_smiles, normalised_text, parent
+from competition.molecules import canonical_smiles, normalised_text, parent, plain_text
 from competition.units import Unit
 from core.types import Integers
 from folds.groups import scaffold, stereo_scaffold
 
 SEPARATOR = re.compile(r"[\s_./:|-]+")
-DECORATION = re.compile(r"https?://\S+|www\.\S+|@\w+|\brt\b|\b\d+\b|[^\w\s]|_")
-"""What differs between copies of a text: links, names of users, the sign of a retweet, numbers, punctuation."""
 
 
 def values_of(unit: Unit, cells: pd.DataFrame, n_counted: int) -> list[pd.Series]:
@@ -86,17 +84,12 @@ def _long_prefix(text: str) -> str:
     return text[: separators[-1].start()] if len(separators) > 1 else ""
 
 
-def _plain_text(text: str) -> str:
-    """Return a text without what differs between its copies."""
-    return " ".join(DECORATION.sub(" ", text).split())
-
-
 CHANGES: dict[str, Callable[[str], str]] = {
     "scaffold": scaffold,
     "stereo_scaffold": stereo_scaffold,
     "prefix": _prefix,
     "long_prefix": _long_prefix,
-    "plain_text": _plain_text,
+    "plain_text": plain_text,
 }
 """Kind of unit -> function from a canonical cell to its value."""
 

@@ -4,14 +4,15 @@ Every role is a guess with a reason, which `./run.sh new` prints and writes into
 """
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from competition.cells import to_numbers
+from competition.cells import count_new, to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
@@ -44,6 +45,18 @@ MIN_LENGTH = 20
 """Mean number of characters of single words above which they say more than an id."""
 DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
 """Numbers and names of months in three parts, as dates have."""
+MIN_NEW = 0.5
+"""Share of the test rows with a value that no training row has, above which words are no category."""
+MIN_DISTINCT_WORDS = 10
+"""Number of distinct training values above which n-grams of characters can learn from words."""
+MIN_VOWELS = 0.26
+"""Share of vowels among Latin letters; short German words may have .27, letters at random have .23."""
+MIN_LETTERS = 8
+"""Number of different Latin letters, which texts of DNA do not have."""
+MIN_CAPITALS = 5
+"""Number of letters from which capitals are a word such as BERLIN; shorter ones are codes such as DEU and EGFR."""
+VOWELS = set("aeiouy")
+LETTERS = re.compile(r"[^\W\d_]+")
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 """A word, or one Chinese or Japanese character."""
 
@@ -57,6 +70,8 @@ class Column:
     reason: str
     reaction: bool = False  # whether a text column holds reaction SMILES
     notation: str = ""  # name of a notation of molecules that is not read
+    is_given: bool = False  # whether the user gives the role
+    is_name: bool = False  # whether a text column holds another word in nearly every row
 
 
 def without_censored(cells: pd.Series) -> pd.Series:
@@ -130,16 +145,14 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("left out", advice)
     if are_dates(filled):
         return column("left out", "dates, but not in ISO form; rewrite them as 2025-05-31 to set time")
-    return _classify_text(name, cells, filled)
+    return _classify_text(name, train.str.strip(), test.str.strip())
 
 
-def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
-    """Return the role of a column of molecules, reactions, texts or categories.
-
-    Args:
-        filled: the cells that are not empty.
-    """
+def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
+    """Return the role of a column of molecules, reactions, texts or categories, without blanks around its cells."""
     column = partial(Column, name)
+    cells = pd.concat([train, test], ignore_index=True)
+    filled = cells[cells != ""]
     distinct = list(filled.unique())
     n_cells = len(filled)
     n_distinct = len(distinct)
@@ -159,17 +172,68 @@ def _classify_text(name: str, cells: pd.Series, filled: pd.Series) -> Column:
     is_long = n_distinct > 10 and (n_words >= 5 or (n_words >= 3 and n_distinct > 0.2 * n_cells))
     if is_long or (n_words >= 2 and n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, {n_words:.1f} words on average")
+    n_letters = np.mean([len(value) for value in sample])
+    are_sequences = n_letters >= MIN_SEQUENCE and np.mean([value.isalpha() for value in sample]) >= MIN_PARSED
+    n_new, n_filled = count_new(train, test)
+    are_new = n_new > MIN_NEW * n_filled and train.nunique() > MIN_DISTINCT_WORDS
+    if are_sequences and (are_new or n_distinct > 0.5 * n_cells):
+        return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")
+    if are_new and are_words(sample):
+        reason += f", words; {describe_new(n_new, n_filled)}"
+        return column("text", reason, is_name=n_distinct > 0.5 * n_cells)
     if n_distinct <= 0.5 * n_cells:
         if n_parsed == len(sample):
             reason += "; all parse as SMILES too: move it to smiles if they are molecules"
         return column("categorical", reason)
-    n_letters = np.mean([len(value) for value in sample])
-    if n_letters >= MIN_SEQUENCE and np.mean([value.isalpha() for value in sample]) >= MIN_PARSED:
-        return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")
     is_long = n_letters >= MIN_LENGTH and not all(re.fullmatch("[0-9A-Fa-f-]+", value) for value in sample)
     warning = "WARNING: " if is_long else ""
     advice = f"if they are informative, --text {to_yaml(name)}"
     return column("left out", f"{warning}{reason}, single words like ids; {advice}")
+
+
+def describe_new(n_new: int, n_filled: int) -> str:
+    """Return the two numbers of `count_new` as text."""
+    return f"{n_new} of {n_filled} test values are new"
+
+
+def without_names(columns: list[Column]) -> list[Column]:
+    """Return the columns, of which names in each row are left out beside molecules."""
+    if not any(column.role == "smiles" for column in columns):
+        return columns
+    return [
+        replace(
+            column,
+            role="left out",
+            reason=f"{column.reason}, like names of the molecules; if they are informative, --text "
+            f"{to_yaml(column.name)}",
+        )
+        if column.is_name
+        else column
+        for column in columns
+    ]
+
+
+def are_words(values: list[str]) -> bool:
+    """Return whether words of a language tell most of the distinct values apart, rather than digits or abbreviations.
+
+    P017, plate_3, 64-17-5, EGFR and hexadecimal numbers are codes; 2-propanol, Bad Homburg and MUNICH are words.
+    """
+    texts = set()
+    for value in values:
+        words = [run for run in LETTERS.findall(value) if _has_shape_of_word(run)]
+        if 2 * sum(map(len, words)) >= len(value):
+            texts.add(" ".join(words).lower())
+    letters = [letter for letter in unicodedata.normalize("NFKD", "".join(texts)) if "a" <= letter <= "z"]
+    n_vowels = sum(letter in VOWELS for letter in letters)
+    are_read = len(set(letters)) >= MIN_LETTERS and n_vowels >= MIN_VOWELS * len(letters)
+    return 2 * len(texts) >= len(values) and (are_read or not letters)
+
+
+def _has_shape_of_word(run: str) -> bool:
+    """Return whether letters are written like a word: small after the first, all capitals, or of a script without."""
+    if run.upper() == run.lower():
+        return True
+    return len(run) >= 3 and (run[1:].islower() or (run.isupper() and len(run) >= MIN_CAPITALS))
 
 
 def are_dates(cells: pd.Series) -> bool:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from competition.cells import check_ids, describe_rows, molecule_cells
+from competition.cells import check_ids, count_new, describe_rows, molecule_cells
 from competition.clean import is_empty_text
 from competition.dataset import TableColumns
 from competition.molecules import canonical_smiles
@@ -18,20 +19,25 @@ from competition.task import class_names, match_columns
 from competition.units import Unit
 from core.errors import DataError, join_first
 from core.files import read_text_table
+from folds.recommended import MAX_PART, tied_rows
 from pipeline.new.column_roles import (
     SMILES_NAME,
     Column,
     Role,
     classify,
     counts_rows,
+    describe_new,
     is_numeric,
     repeats,
     without_censored,
+    without_names,
 )
 from pipeline.new.yaml_writer import to_yaml
 
 SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
 """Signs of bounds in a column of their own, as in exports of ChEMBL."""
+MAX_SEEN = 0.1
+"""Share of the test rows whose value a training row may have in a column that only names groups."""
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 
 
@@ -67,16 +73,50 @@ class DetectedTables:
         return TableColumns(self.id, self.targets, [], *roles)
 
     def without_groups(self, units: list[Unit]) -> "DetectedTables":
-        """Return the tables without categories that make the groups: those of the test rows are new."""
-        names = [unit.columns[0] for unit in units if unit.kind == "value"]
-        columns = [
-            replace(column, role="left out", reason="makes the folds (group)")
-            if column.name in names and column.role == "categorical"
-            else column
-            for column in self.columns
-        ]
-        without = replace(self, columns=columns)
-        return without if without.inputs else self
+        """Return the tables without categories that only name a group: their values in the test table are new.
+
+        One stays if no input is left without it, or if the other inputs repeat so often that equal ones and the units
+        of the folds connect most rows, so that folds could not hold them out.
+
+        Args:
+            units: what the folds keep together.
+        """
+        tables = self
+        makes_folds = [unit.columns[0] for unit in units if unit.kind == "value"]
+        for column in self.columns:
+            if column.role != "categorical" or column.is_given:
+                continue
+            n_new, n_filled = count_new(
+                self.train[column.name].str.strip(), self.test[column.name].str.strip()
+            )
+            if n_filled and n_filled - n_new <= MAX_SEEN * n_filled:
+                reason = f"{describe_new(n_new, n_filled)}, so that it only names a group"
+                if column.name not in makes_folds:
+                    reason += f"; group: {to_yaml(column.name)} keeps its rows together"
+            elif column.name in makes_folds:
+                reason = "makes the folds (group)"
+            else:
+                continue
+            without = tables._with_column(replace(column, role="left out", reason=reason))
+            if not without.inputs:
+                continue
+            if without._has_small_parts(units):
+                tables = without
+            else:
+                new = describe_new(n_new, n_filled)
+                kept = f"{column.reason}; {new}, but without it equal inputs would connect most rows"
+                tables = tables._with_column(replace(column, reason=kept))
+        return tables
+
+    def _with_column(self, column: Column) -> "DetectedTables":
+        """Return the tables with a column in the place of the one with its name."""
+        columns = [column if each.name == column.name else each for each in self.columns]
+        return replace(self, columns=columns)
+
+    def _has_small_parts(self, units: list[Unit]) -> bool:
+        """Return whether folds can hold out every part of the training rows that units and equal inputs connect."""
+        sizes = np.bincount(tied_rows(units, self.train, self.table_columns))
+        return bool(sizes.max() <= MAX_PART * len(self.train))
 
     @property
     def inputs(self) -> list[str]:
@@ -168,7 +208,7 @@ def detect(
         _require_role(name, role, train, test, train_file)
     names = [name for name in dict.fromkeys([*train, *test]) if name not in (id_column, *predicted)]
     columns = [
-        Column(name, roles[name], f"set with --{roles[name]}")
+        Column(name, roles[name], f"set with --{roles[name]}", is_given=True)
         if name in roles
         else _detect_column(name, train, test, group, time)
         for name in names
@@ -182,7 +222,7 @@ def detect(
         targets=predicted,
         submission_columns=renamed,
         targets_reason=targets_reason,
-        columns=_with_warnings_of_notations(columns),
+        columns=_with_warnings_of_notations(without_names(columns)),
     )
 
 

@@ -193,3 +193,52 @@ def test_a_group_is_no_target_and_no_id_but_may_be_the_prefix_of_one(tmp_path):
     for group in ("id", "y", ["SMILES", {"cell": ["SMILES", "y"]}]):
         with pytest.raises(UserError, match="must be neither the id nor a target"):
             load_competition(str(write_small(tmp_path, group=group)))
+
+
+@pytest.mark.parametrize(
+    ("of_test", "said"),
+    [
+        ("a a b b c c a b x y", ["2 of 10"]),
+        ("a a b b c c a b c x", []),  # one of ten hardly matters
+        ("a a b b c c a b - -", []),  # an empty cell is no value
+    ],
+)
+def test_test_rows_with_a_category_that_no_training_row_has_are_a_warning(tmp_path, of_test, said):
+    train = ["id,x,site,y", *(f"r{k},{k}.5,{'abc'[k % 3]},{k}" for k in range(12))]
+    cells = of_test.replace("-", "").split(" ")
+    test = ["id,x,site", *(f"t{k},{k}.1,{cell}" for k, cell in enumerate(cells))]
+    sample = ["id,y", *(f"t{k},0" for k in range(10))]
+    roles = {"smiles": None, "numeric": ["x"], "categorical": ["site"]}
+    lines = prepared(tmp_path, train, test, sample, **roles).report["said"]
+    warnings = [line for line in lines if "that no training row has" in line]
+    expected = (
+        "WARNING: category site: {} test rows have a value that no training row has, so that it tells nothing"
+    )
+    assert [line.removesuffix(" about them") for line in warnings] == [expected.format(n) for n in said]
+
+
+def test_copies_of_a_text_are_counted_beside_equal_inputs(tmp_path):
+    """Of 40 training rows one repeats a text and two are copies of one; of four test rows two are copies."""
+    texts = [f"this is thing w{k} here" for k in range(37)]
+    copies = [
+        "This  is thing w0 here",
+        "RT @me: this is thing w1 here! https://t.co/a",
+        "this is 3 thing w1 here",
+    ]
+    of_test = [
+        "this is thing w2 here",
+        "@you this is thing w2 here",
+        "this is thing w3 here 55",
+        "nothing of w9 here",
+    ]
+    train = ["id,text,y", *(f"r{k},{text},{k}" for k, text in enumerate([*texts, *copies]))]
+    test = ["id,text", *(f"t{k},{text}" for k, text in enumerate(of_test))]
+    sample = ["id,y", *(f"t{k},0" for k in range(4))]
+    lines = prepared(tmp_path, train, test, sample, smiles=None, text=["text"]).report["said"]
+    counts = [line for line in lines if "row" in line.split(" ", 3)[2] and line[0].isdigit()]
+    assert [line.split(" (")[0] for line in counts[1:]] == [
+        "1 training rows repeat the input of another row",
+        "2 training rows differ from another row only in links, names of users, numbers or punctuation",
+        "2 test rows differ from a training row only in links, names of users, numbers or punctuation",
+    ]
+    assert "WARNING: 1 test rows have an input that is also in the training table" in lines

@@ -6,7 +6,7 @@ import pytest
 
 from competition.clean import input_keys
 from competition.dataset import INPUT_KEY
-from competition.molecules import canonical_smiles, desalted, parent
+from competition.molecules import canonical_smiles, desalted, normalised_text, parent, plain_text
 from folds.groups import clusters, scaffold, scaffolds, stereo_scaffold
 from folds.kinds import FoldsConfig
 from folds.make import compute_groups, groups_outside_folds
@@ -105,3 +105,73 @@ def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_
     assert len(set(clusters(smiles, similarity=0.99))) > 2
     chains = ["C" * n + ring for n in range(12) for ring in ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "O")]
     assert clusters(chains[::-1], 0.4).tolist() == clusters(chains, 0.4)[::-1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("RT @me: So  good! 5 https://t.co/a1", "so good"),
+        ("so good ☺️ www.example.org/1", "so good"),
+        ("It's 3.5 well-known", "it's well-known"),
+        ("@me 12 https://t.co/a", "@me 12 https://t.co/a"),  # nothing would be left
+        ("12 34", "12 34"),
+        ("w5", "w5"),
+        ("[Na+].[Cl-]", "[na+].[cl-]"),  # one word, as molecules and codes are
+        ("Ba0.5 Sr0.5 and 1,4-dioxane", "ba0.5 sr0.5 and 1,4-dioxane"),
+        ("你好世界！ 5", "你好世界"),
+        ("CC.C1CCCCC1>>CC=O |f:0.1|", "CC.C1CCCCC1>>CC=O |f:0.1|"),  # a reaction
+        ("CC>[Pd]>C1CC1", "CC>[Pd]>C1CC1"),
+    ],
+)
+def test_a_plain_text_has_no_links_names_of_users_numbers_and_punctuation(text, plain):
+    assert plain_text(normalised_text(text)) == plain
+
+
+def test_a_reaction_of_a_ring_is_not_that_of_an_aromatic_one():
+    assert normalised_text("C1CCCCC1>>CC") != normalised_text("c1ccccc1>>CC")
+
+
+def texts(*rows, **roles):
+    """Prepared rows of texts, as many as make the copies among them less than a tenth, and their groups."""
+    settings = competition(**roles)
+    names = settings.inputs
+    others = [[f"other thing w{k} {name}" for name in names] for k in range(40)]
+    table = pd.DataFrame([*rows, *others], columns=names).assign(id=range(len(rows) + 40))
+    return settings, table.assign(**{INPUT_KEY: input_keys(table, settings)})
+
+
+def test_copies_of_a_text_are_one_group_and_numbers_alone_are_not():
+    copies = "So good!", "RT @me so good", "so good https://t.co/1"
+    settings, rows = texts(*([text] for text in (*copies, "so bad", "1 2", "3 4")), text=["t"])
+    assert groups_of("kfold", rows, settings)[:6] == [0, 0, 0, 1, 2, 3]
+    assert groups_of("column", rows, settings)[:6] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]  # folds of the user may divide copies
+
+
+def test_rows_of_several_inputs_are_copies_only_if_all_their_texts_are_and_the_other_inputs_are_equal():
+    rows = ["so good!", "at home 1", "a"], ["So good", "at home", "a"], ["so good", "at work", "a"]
+    settings, table = texts(*rows, ["so good", "at home", "b"], text=["t", "u"], categorical=["c"])
+    assert groups_of("kfold", table, settings)[:4] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("n_copies", "n_groups"), [(4, 41), (5, 45)])
+def test_a_form_that_numbers_fill_in_is_no_copy(n_copies, n_groups):
+    """Four of 44 rows are less than a tenth, and five of 45 are more."""
+    settings, rows = texts(*([f"it took {k} minutes"] for k in range(n_copies)), text=["t"])
+    assert len(set(groups_of("kfold", rows, settings))) == n_groups
+
+
+def test_a_row_outside_of_folds_has_the_group_of_the_training_row_that_it_copies():
+    settings, rows = texts(["so good!"], ["so bad"], text=["t"])
+    _, others = texts(["So good @me"], ["neither of them"], text=["t"])
+    groups = compute_groups(FoldsConfig(kind="kfold"), rows, settings)
+    outer = groups_outside_folds(
+        FoldsConfig(kind="kfold"), rows, groups, others.iloc[[*[0] * 9, 1]], settings
+    )
+    assert outer.tolist() == [*[0] * 9, 42]  # however many copies there are

@@ -72,6 +72,20 @@ def test_folds_are_reused_while_nothing_changes_and_rebuilt_when_settings_seed_r
     assert sorted(np.bincount(divided(write_small(tmp_path, [*TRAIN, "g,CCCCCC,7.0"]))[2])) == [2, 2, 3]
 
 
+def test_rows_that_have_another_fold_than_before_are_counted(tmp_path, capsys):
+    path = user_folds(tmp_path, "file", file="mine.csv")
+    file = path.with_name("mine.csv")
+    for content, said in (
+        ("id,fold\na,0\nb,1\nc,0\nd,1\ne,0\nf,1\n", ""),
+        ("fold,id\n0,a\n1,b\n0,c\n1,d\n0,e\n1,f\n", ""),
+        ("id,fold\na,0\nb,1\nc,0\nd,1\ne,1\nf,0\n", "2 of 6 training rows have another fold than before"),
+    ):
+        file.write_text(content)
+        divided(path)
+        out = capsys.readouterr().out
+        assert said in out and ("another fold" in out) == bool(said)
+
+
 def test_user_defined_folds_are_taken_as_they_are_and_reread_when_they_change(tmp_path):
     assert divided(user_folds(tmp_path, "column", ["2", "0", "1", "0", "-1", "2"]))[2] == [2, 0, 1, 0, -1, 2]
     path = user_folds(tmp_path, "file", file="mine.csv")

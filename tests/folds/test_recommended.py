@@ -96,6 +96,17 @@ def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
     assert "has only 2 values, so the error of the test rows is not known" in warning
 
 
+def test_a_unit_that_connects_most_rows_is_said_to_be_unknown_and_nothing_else_is_recommended(tmp_path):
+    """All plates have the same four inputs, so that folds by plate would be one."""
+    competition = written(tmp_path, NEW_PLATES, {"plate": PLATES, "well": WELLS})
+    competition = competition.model_copy(update={"numeric": ["well"]})
+    (warning,) = warnings(competition, "kfold")
+    assert (
+        "88 of 88 training rows are connected, also by equal inputs, so the error of the test rows is"
+        in warning
+    )
+
+
 @pytest.mark.parametrize(
     ("is_test", "columns", "settings", "configured", "expected"),
     [

@@ -96,6 +96,15 @@ def test_a_column_is_found_if_its_test_values_are_new_and_not_after_a_random_spl
     assert chosen(table, at_random(480), numeric=["x"]) == []
 
 
+def test_codes_that_are_no_input_and_new_words_that_are_one_are_units():
+    """Labs of 12 rows beside equal conditions; a word that stands in several sentences."""
+    table = pd.DataFrame({"x": np.arange(480) % 7, "lab": [f"L{k}" for k in rows_of(40, 480)]})
+    assert chosen(table, rows_of(40, 480) < 8, numeric=["x"]) == ["'lab'"]
+    words = [f"word{chr(97 + k // 20)}{chr(97 + k % 20)}" for k in rows_of(120, 480)]
+    table = pd.DataFrame({"sentence": [f"it is {word} w{k}" for k, word in enumerate(words)], "word": words})
+    assert chosen(table, rows_of(120, 480) < 24, text=["sentence", "word"]) == ["'word'"]
+
+
 def test_values_that_only_equal_inputs_share_are_no_unit():
     table = pd.DataFrame({"t": [f"text {i % 100}" for i in range(400)]})
     assert compared(table, np.arange(400) % 100 < 30, text=["t"]).shares == []

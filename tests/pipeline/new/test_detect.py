@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from core.errors import DataError
-from pipeline.new.column_roles import classify, counts_rows, is_reaction
+from pipeline.new.column_roles import are_words, classify, counts_rows, is_reaction
 from pipeline.new.detect import detect
 from tests.submissions.made_up import files_in
 
@@ -68,6 +68,133 @@ def test_a_column_is_taken_for_what_it_is(cells, name, role):
 def test_damaged_cells_of_either_table_are_shown(cells, test, role, words):
     detected = column(cells, test=test)
     assert detected.role == role and words in detected.reason
+
+
+CODES = {
+    "plates": "plate_1,plate_2,plate_10,plate_11",
+    "letters": "Batch A,Batch B,Batch C,Batch D",
+    "patients": "P017,P018,P123,P999",
+    "wells": "A01,B02,H12,C03",
+    "positions": "B-12,B-13,C-1,D-99",
+    "hexadecimal": "3fa9be,00ff1c,deadbe,9a8b7c,f00baa",
+    "identifiers": "0a4f55a8-6c0e-11ee-b962,1b5e66b9-7d1f-22ff-ca73,2c6f77ca-8e20-3300-db84",
+    "genes": "BRCA1,TP53,EGFR,KRAS,MYC,PTEN,ALK,BRAF,NOTCH1,VEGFA",
+    "genes of mice": "Trp53,Brca1,Egfr,Kras,Myc,Pten,Alk,Braf,Notch1,Vegfa",
+    "registry": "64-17-5,67-56-1,71-43-2,108-88-3",
+    "barcodes": "4006381333931,5901234123457,9780201379624",
+    "barcodes of DNA": "ACGTTGCA,TTGACCAG,GGATCCAA,CATGCATG",
+    "two letters": "DE,FR,US,GB,IT,ES",
+    "three letters": "DEU,FRA,USA,GBR,ITA,ESP",
+    "airports": "JFK,LHR,CDG,MUC,NRT,ATL",
+    "compounds": "GSK1234567,SB-203580,BAY-876,CHEMBL25,AZD9291",
+    "cells": "HeLa,HEK293,A549,MCF-7,HCT116,K562,PC3",
+    "proteins": "P04637,Q9Y6K9,O15111,P00533",
+    "solvents": "THF,DMF,DMSO,MeCN,DCM,NMP",
+    "orders": "00817-kemi-55021,29930-lora-18277,77102-pudo-90812,40118-fabe-66120,91927-tisu-33871",
+    "at random": "xqkzptvw,mbdrwqlk,tzvkkspo,qwhjxnfa,plmkjnbh",
+}
+WORDS = {
+    "towns": "Berlin,München,Frankfurt am Main,Bad Homburg,Ulm,St. Pölten,Zürich",
+    "capitals": "BERLIN,MUNICH,HAMBURG,COLOGNE,ESSEN,LEIPZIG",
+    "small": "berlin,paris,london,madrid,vienna,prague",
+    "German": "Straße,Übung,Schmerz,Bahnhof,Angst,Freude,Haus,Strumpf,Herz,Apfel",
+    "English": "happy,sad,angry,rhythm,strength,through,light,apple",
+    "Polish": "Szczecin,Gdańsk,Wrocław,Kraków,Przemyśl",
+    "Russian": "Москва,Казань,Самара,Омск",
+    "Chinese": "北京,上海,广州,深圳",
+    "Arabic": "القاهرة,دمشق,بغداد",
+    "drugs": "aspirin,ibuprofen,imatinib,warfarin,metformin",
+    "chemicals": "2-propanol;1,4-dioxane;ethanol;2-methyltetrahydrofuran;N,N-dimethylformamide;toluene",
+    "months": "January,February,March,April,August,October",
+    "short months": "Jan,Feb,Mar,Apr,May,Jun,Jul,Aug,Sep,Oct,Nov,Dec",
+    "countries": "Germany,France,United States,Sri Lanka,Peru,Chad",
+    "names": "Smith,Johnson,Garcia,Rodriguez,Wright,Schmidt,Lynch",
+    "species": "Homo sapiens,Mus musculus,Danio rerio",
+    "joined": "salt_lake,sour_cream,green_tea,black_bean",
+    "tags": "#love,#happy,#monday,#sunset",
+}
+
+
+@pytest.mark.parametrize("kind", [*CODES, *WORDS])
+def test_words_of_a_language_are_told_from_codes(kind):
+    values = {**CODES, **WORDS}[kind]
+    assert are_words(values.split(";" if ";" in values else ",")) == (kind in WORDS)
+
+
+NAMES = [
+    "apple", "bread", "cheese", "dates", "egg", "figs", "grapes",
+    "honey", "ice", "juice", "kale", "lemon", "melon", "noodle", "onion",
+]  # fmt: skip
+SITES = [f"S{k:02d}" for k in range(15)]
+
+
+def roles_of(folder, cells, n_new, others=lambda k: f"{k}.5", **options):
+    """The columns of 60 training rows with twelve values, and of 30 test rows, `n_new` of which have three others."""
+    names = dict(zip(SITES, cells, strict=True))
+    train = [f"r{k},{names[SITES[k % 12]]},{others(k)},{k % 7}" for k in range(60)]
+    new = [names[SITES[12 + k % 3]] if k < n_new else names[SITES[k % 12]] for k in range(30)]
+    test = [f"t{k},{cell},{others(60 + k)}" for k, cell in enumerate(new)]
+    sample = [f"t{k},0" for k in range(30)]
+    tables = ("id,site,x,y", *train), ("id,site,x", *test), ("id,y", *sample)
+    detected = find(folder, *map(" ".join, tables), **options).without_groups([])
+    return {column.name: column for column in detected.columns}
+
+
+@pytest.mark.parametrize(
+    ("cells", "n_new", "role", "words"),
+    [
+        (
+            SITES,
+            30,
+            "left out",
+            "30 of 30 test values are new, so that it only names a group; group: site keeps its",
+        ),
+        (SITES, 27, "left out", "27 of 30 test values are new"),
+        (SITES, 26, "categorical", "15 distinct values in 90 cells"),
+        (NAMES, 30, "text", "words; 30 of 30 test values are new"),
+        (NAMES, 16, "text", "words; 16 of 30 test values are new"),
+        (NAMES, 15, "categorical", ""),
+        (
+            NAMES[:10] + NAMES[:2] + NAMES[10:13],
+            30,
+            "left out",
+            "30 of 30 test values are new",
+        ),  # ten: too few
+        (NAMES[:11] + NAMES[:1] + NAMES[11:14], 30, "text", "words; 30 of 30 test values are new"),
+        ([f"{name}{name}" for name in NAMES], 30, "text", "sequences of 10 letters"),
+        ([f"{k}.25" for k in range(15)], 30, "numeric", "numbers"),
+    ],
+)
+def test_a_column_whose_test_values_are_new_is_text_or_names_a_group_and_no_category(
+    tmp_path, cells, n_new, role, words
+):
+    column = roles_of(tmp_path, cells, n_new)["site"]
+    assert column.role == role and words in column.reason
+
+
+def test_a_column_of_new_codes_stays_if_the_user_says_so_or_if_there_is_no_other_input(tmp_path):
+    assert roles_of(tmp_path, SITES, 30, roles={"site": "categorical"})["site"].role == "categorical"
+    assert roles_of(tmp_path, SITES, 30, others=lambda k: "same")["site"].role == "categorical"
+
+
+def test_a_name_in_each_row_is_text_unless_there_are_molecules(tmp_path):
+    letters = "aeioubdfgklmnprst"
+    names = [f"{letters[k % 17]}{letters[k // 17]}mon{'ae'[k % 2]}" for k in range(90)]
+    beside_numbers, beside_molecules = (
+        find(
+            tmp_path,
+            " ".join(["id,name,x,y", *(f"r{k},{names[k]},{other(k)},{k % 7}" for k in range(60))]),
+            " ".join(["id,name,x", *(f"t{k},{names[60 + k]},{other(60 + k)}" for k in range(30))]),
+            " ".join(["id,y", *(f"t{k},0" for k in range(30))]),
+        )
+        for other in (lambda k: f"{k}.5", lambda k: "C" * (k + 3) + "O")
+    )
+    assert beside_numbers.with_roles("text") == ["name"]
+    assert beside_molecules.inputs == ["x"]
+    assert (
+        "like names of the molecules; if they are informative, --text name"
+        in beside_molecules.columns[0].reason
+    )
 
 
 def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables():

@@ -14,6 +14,7 @@ from core.errors import ConfigError, UserError
 from core.files import write_table
 from folds.make import assign_folds
 from pipeline import commands
+from pipeline.check import check_all
 from pipeline.new.new import target_file
 from submissions.config import load_config
 from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
@@ -98,6 +99,37 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
         "60 training rows, 20 test rows",
     ):
         assert line in out, line
+
+
+def test_codes_whose_test_values_are_new_are_no_input_and_make_the_folds(tmp_path, capsys):
+    """Rows of 30 plates of which the test table has six others, and of three dyes in both tables."""
+    plates = [f"P{k // 4:03d}" for k in range(144)]
+    table = pd.DataFrame(
+        {"id": [f"r{k}" for k in range(144)], "plate": plates, "x": np.arange(144) * 0.37 % 1}
+    )
+    table["dye"] = [("red", "blue", "green")[k % 3] for k in range(144)]
+    train = table[:120].assign(y=np.arange(120) * 0.73 % 1)
+    config = make(tmp_path, write_tables(tmp_path, train, table[120:], table[120:][["id"]].assign(y=0.0)))
+    assert config.competition.inputs == ["x", "dye"]
+    assert (config.competition.group, config.folds.kind) == ("plate", "stratified_group")
+    out = capsys.readouterr().out
+    assert "left out: plate: 24 of 24 test values are new, so that it only names a group" in out
+    assert "0 test rows share 'plate' with a training row" in out and "no training row has" not in out
+
+
+def test_codes_without_which_equal_inputs_would_connect_most_rows_stay_an_input(tmp_path, capsys):
+    """Every plate has the same six doses, so that without the plate all rows of a dose have equal inputs."""
+    table = pd.DataFrame(
+        {"id": [f"r{k}" for k in range(144)], "plate": [f"P{k // 6:03d}" for k in range(144)]}
+    )
+    table["dose"] = np.arange(144) % 6 + 0.5
+    train = table[:120].assign(y=np.arange(120) * 0.73 % 1)
+    config = make(tmp_path, write_tables(tmp_path, train, table[120:], table[120:][["id"]].assign(y=0.0)))
+    assert config.competition.categorical == ["plate"] and config.competition.group == "plate"
+    out = " ".join(capsys.readouterr().out.replace("#", " ").split())
+    assert "24 of 24 test values are new, but without it equal inputs would connect most rows" in out
+    assert "WARNING: category plate: 24 of 24 test rows have a value that no training row has" in out
+    check_all(config)
 
 
 def test_the_yaml_holds_only_what_differs_and_its_lines_are_short(tmp_path):
