@@ -1,6 +1,7 @@
 """Reading and writing of files: written whole or not at all, tables joined on id, identified by digest."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -66,9 +67,10 @@ def sync(path: Path) -> None:
 def is_of_system(error: Exception) -> bool:
     """Return whether reading failed by the system or for lack of memory, and not by the content of the file.
 
-    An OSError that a library raises for the content has no number.
+    An OSError that a library raises for the content has no number, or that of a seek to a place that is not there.
     """
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    of_content = (None, errno.EINVAL)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in of_content)
 
 
 def remove_damaged(path: Path, remedy: str) -> None:
@@ -120,7 +122,7 @@ def _read_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full.") from None
-    except (ValueError, OSError, pa.ArrowException) as error:
+    except Exception as error:  # of any kind, by the bytes that are wrong
         if is_of_system(error):
             raise
         raise DataError(
@@ -159,11 +161,11 @@ def as_csv(table: pd.DataFrame) -> str:
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:
-    """Return a table as Parquet, with the digest of its content in the metadata."""
+    """Return a table as Parquet, with the digest of its content in the metadata, and checksums that readers compare."""
     typed = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {**typed.schema.metadata, DIGEST: content_digest(table)}
     buffer = io.BytesIO()
-    parquet.write_table(typed.replace_schema_metadata(metadata), buffer)
+    parquet.write_table(typed.replace_schema_metadata(metadata), buffer, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -184,7 +186,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a table that the project wrote, Parquet, or CSV with a text column `id` and columns of numbers."""
     with _read_errors(path):
         if path.suffix == ".parquet":
-            return parquet.read_table(path).to_pandas()
+            return parquet.read_table(path, page_checksum_verification=True).to_pandas()
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         numbers = table.drop(columns="id", errors="ignore").replace("", "nan").astype(float)
         return table.assign(**numbers)

@@ -1,13 +1,15 @@
 """The files that user code opens: data in its folder that its results depend on, however the code names them.
 
 An audit hook of Python sees each file that is opened, and each folder that is listed, while code of a user file is on
-the call stack. It does not see what another process opens, nor what a library opens in C, as of a Parquet file. Of the
-latter count all files of a folder that is listed, and what is named by constants (`core.user_code.data_files`).
+the call stack, or not known, since it is that of a thread. It does not see what another process opens, nor what a
+library opens in C, as of a Parquet file. Of the latter count all files of a folder that is listed, and what strings in
+the code name (`core.user_code.data_files`).
 """
 
 import functools
 import os
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
@@ -67,7 +69,11 @@ def _record(event: str, args: tuple[Any, ...]) -> None:
         files.add(frame.f_code.co_filename)
         frame = frame.f_back
     is_written = event == "os.rename" or (event == "open" and bool(args[2] & (os.O_WRONLY | os.O_TRUNC)))
-    for file in files & FOLDERS.keys():
+    watched = files & FOLDERS.keys()
+    if not watched and threading.current_thread() is not threading.main_thread():
+        # What started the thread, such as `pool.map(np.load, paths)` in user code, is not on its stack.
+        watched = set(FOLDERS)
+    for file in watched:
         for folder in FOLDERS[file]:
             name = _name(Path(os.fsdecode(path)), folder)
             if name:
@@ -111,6 +117,6 @@ def content_of(path: Path) -> str:
         return GONE
 
 
-def files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the data files of a folder, without those below its folders."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and _name(file, folder))
+    return sorted(file for file in folder.glob(pattern) if file.is_file() and _name(file, folder))

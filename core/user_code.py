@@ -20,8 +20,8 @@ from core.opened_files import CONTENTS, FOLDERS, OPENED, OWN, content_of, files_
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
 Opened = dict[str, dict[str, str]]
 """Name of a user file -> what it opened, relative to its folder -> its content (`content_of`)."""
-MAX_NAMES = 3
-"""Number of variables that are followed from an expression to the constants in it."""
+OPENED_IN_C = ["arrow", "cbm", "feather", "h5", "mol2", "parquet", "pdb", "safetensors", "sdf", "smi"]
+"""Endings of files that libraries open in C, where Python does not see it."""
 _FOLDERS: list[str] = []
 """Folders of the user files at the end of sys.path, the latest first."""
 _IMPORTED: dict[str, str] = {}
@@ -72,52 +72,41 @@ def with_helpers(file: Path) -> list[Path]:
 
 
 def data_files(file: Path) -> list[Path]:
-    """Return the files in or below the folder of a user file that an expression in it, or in a helper, names.
+    """Return the files in or below the folder of a user file that strings in it, or in a helper, name.
 
-    These are known before the code is executed, also those that it opens in C.
+    These are known before the code is executed, also those that it opens in C. A string names a file in the folder of
+    the code, or in one that another string names: `HERE / "data" / "x.csv"`. Files that C opens, of a kind that the
+    code mentions, count in all these folders, since their names may be computed.
     """
+    codes = {path: path.read_bytes() for path in with_helpers(file)}
+    strings = set[str]().union(*map(_strings, codes.values()))
+    mentions = b"".join(codes.values()).lower()
+    endings = [ending for ending in OPENED_IN_C if ending.encode() in mentions]
     files: set[Path] = set()
-    for path in with_helpers(file):
-        for text in _constant_paths(path.read_bytes()):
-            named = Path(os.path.normpath(path.parent / text))
+    folders = {path.parent for path in codes}
+    waiting = sorted(folders)
+    while waiting:
+        folder = waiting.pop()
+        for ending in endings:
+            files.update(files_in(folder, f"*.{ending}"))
+        for text in strings:
+            named = Path(os.path.normpath(folder / text))
+            if not named.is_relative_to(file.parent):
+                continue
             # Unlike Path.is_file, false for text that cannot be a name.
-            if os.path.isfile(named) and named.is_relative_to(file.parent):  # noqa: PTH113
+            if os.path.isfile(named):  # noqa: PTH113
                 files.add(named)
+            elif os.path.isdir(named) and named not in folders:  # noqa: PTH112
+                folders.add(named)
+                waiting.append(named)
     return sorted(files)
 
 
 @functools.cache
-def _constant_paths(code: bytes) -> set[str]:
-    """Return the texts of all expressions in some code that may name a file.
-
-    What is not constant, such as `HERE` in `HERE / "data" / "x.csv"`, is the folder of the code.
-    """
-    tree = _parse(code)
-    assigned: dict[str, ast.expr] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            assigned[node.targets[0].id] = node.value
-
-    def text_of(node: ast.AST, names: frozenset[str] = frozenset()) -> str:
-        match node:
-            case ast.Constant(value=str(value)):
-                return value
-            case ast.Name(id=name) if name in assigned and name not in names and len(names) < MAX_NAMES:
-                return text_of(assigned[name], names | {name})
-            case ast.BinOp(left=left, op=ast.Div(), right=right):
-                return f"{text_of(left, names)}/{text_of(right, names)}"
-            case ast.JoinedStr(values=parts):
-                return "".join(text_of(part, names) for part in parts)
-            case ast.FormattedValue(value=part):
-                return text_of(part, names)
-            case ast.Call(
-                func=ast.Attribute(value=owner, attr="joinpath" | "join" | "with_name"), args=parts
-            ):
-                return "/".join(text_of(part, names) for part in (owner, *parts))
-        return ""
-
-    texts = {text_of(node) for node in ast.walk(tree) if isinstance(node, ast.expr)}
-    return texts | {text.lstrip("/") for text in texts}
+def _strings(code: bytes) -> set[str]:
+    """Return the strings in some code, and the constant parts of those that it formats, without / at their ends."""
+    constants = [node.value for node in ast.walk(_parse(code)) if isinstance(node, ast.Constant)]
+    return {value.strip("/") for value in constants if isinstance(value, str)}
 
 
 def opened_files(settings: Any) -> Opened:

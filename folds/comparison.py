@@ -8,6 +8,7 @@ from core.errors import DataError
 from core.files import digest, read_json, table_digest, write_json
 from core.paths import Paths
 from core.settings import StrictModel
+from core.user_code import Opened
 
 MIN_SHIFT_AUC = 0.6
 """AUC from which train and test are reported as different."""
@@ -53,12 +54,16 @@ class ErrorRatio(StrictModel):
         ratio: None without a stage, or if one of the errors is no positive number.
         standard_error: of the ratio; None if it is unknown.
         seconds: without a stage, the limit that the folds of all of them exceeded.
+        metric: digest of the name and the code of the metric of both errors; "" in files of older versions.
+        opened: what a user's metric opened.
     """
 
     stage: str = ""
     ratio: float | None = None
     standard_error: float | None  # required: ratios of older versions, which lack it, are measured again
     seconds: float = 0.0
+    metric: str = ""
+    opened: Opened = {}
 
     @property
     def factor(self) -> float | None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
-from core.files import derive_seed, read_json
+from core.files import derive_seed, digest, read_json, sha256_of
 from core.types import Array
+from core.user_code import changed_files, opened_files, short_ref, user_code_files
 from folds.comparison import Comparison, ErrorRatio, write_comparison
 from models.inputs.fingerprints import molecule_features
 from models.job_folder import REPORT
@@ -61,7 +62,7 @@ def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
 def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:
     """Add the error of rows like test rows to the comparison of the tables, if they differ and it is not known.
 
-    It is measured again if no stage was fast enough, and there is more time now.
+    It is measured again if the metric has changed, or if no stage was fast enough, and there is more time now.
 
     Args:
         seconds: longest time of a fold of the stage whose error is compared.
@@ -69,13 +70,17 @@ def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, s
     shift, known = comparison.adversarial_validation, comparison.error_ratio
     if shift is None or not shift.like_test:
         return
-    if known and (known.stage or seconds <= known.seconds):
+    name = config.competition.metric
+    metric = digest([short_ref(name), *map(sha256_of, user_code_files(name))])
+    is_same = known is not None and known.metric == metric and not changed_files(name, known.opened)
+    if known and is_same and (known.stage or seconds <= known.seconds):
         return
     run = open_run(config, first_seeds(finished_part(plan)))
     measured = ErrorRatio(standard_error=None, seconds=seconds)
     stage = cheapest_good_stage(run, seconds)
     if stage is not None:
         measured = error_ratio(run, stage, np.isin(run.columns.ids, shift.like_test))
+    measured = measured.model_copy(update={"metric": metric, "opened": opened_files(name)})
     write_comparison(plan.paths, comparison.model_copy(update={"error_ratio": measured}))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -291,6 +292,9 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
+            with ZipFile(self.path) as file:
+                if file.testzip() is not None:  # a checksum, which torch.load does not compare
+                    raise BadZipFile
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:  # of any kind, by the bytes that are wrong
             if is_of_system(error):

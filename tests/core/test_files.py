@@ -14,6 +14,7 @@ from core.errors import DataError
 from core.files import (
     derive_seed,
     digest,
+    is_of_system,
     read_json,
     read_table,
     read_text_table,
@@ -115,6 +116,30 @@ def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path, content, w
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"^[^\n]*bad\.csv[^\n]*{words}[^\n]*$"):
         read_text_table(path)
+
+
+def test_a_table_with_a_wrong_byte_is_never_read_with_other_values(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pd.DataFrame({"id": ["a", "b"] * 20, "y": np.linspace(0, 1, 40)})
+    write_table(path, table)
+    sound = path.read_bytes()
+    n_broken = 0
+    for i in range(0, len(sound), 3):
+        path.write_bytes(sound[:i] + bytes([sound[i] ^ 1]) + sound[i + 1 :])
+        try:
+            assert read_table(path).to_numpy().tolist() == table.to_numpy().tolist(), i
+        except DataError:
+            n_broken += 1
+    assert n_broken > len(sound) / 3 / 3  # other bytes are of names and numbers that no reader uses
+
+
+def test_an_error_of_the_system_is_told_from_one_of_the_content():
+    of_system = [MemoryError(), OSError(errno.EIO, "the disk"), PermissionError(errno.EACCES, "the owner")]
+    assert all(map(is_of_system, of_system))
+    # Libraries raise these for lengths and places in a damaged file.
+    assert not any(
+        map(is_of_system, [ValueError(), OSError("not a file of this kind"), OSError(errno.EINVAL, "")])
+    )
 
 
 @pytest.mark.parametrize("read", [read_table, table_digest, read_json])

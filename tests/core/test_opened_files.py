@@ -6,16 +6,20 @@ import sqlite3
 import numpy as np
 import pandas as pd
 import pytest
+from rdkit.Chem import MolFromSmiles, MolToMolBlock
+from safetensors.numpy import save_file
 
 from core.files import write_atomically
 from core.opened_files import GONE
 from core.user_code import changed_files, files_to_copy, load_user_code, opened_files
 from tests.conftest import new_process
 
-START = """import glob, json, os, sqlite3
+START = """import glob, importlib, json, os, sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
+from rdkit.Chem import SDMolSupplier
 HERE = Path(__file__).parent
 def f(name="first"):
     return """
@@ -30,6 +34,8 @@ def here(tmp_path):
     np.save(folder / "data" / "first.npy", np.ones(1))
     pd.DataFrame({"k": [1]}).to_csv(folder / "data" / "first.csv")
     pd.DataFrame({"k": [1]}).to_parquet(folder / "data" / "first.parquet")
+    (folder / "data" / "first.sdf").write_text(MolToMolBlock(MolFromSmiles("CC")) + "$$$$\n")
+    save_file({"k": np.ones(1)}, folder / "data" / "first.safetensors")
     with sqlite3.connect(folder / "data" / "first.db") as base:
         base.execute("create table numbers(k int)")
     (folder / "link.json").symlink_to(tmp_path / "elsewhere.json")
@@ -59,6 +65,14 @@ def called(here, code, file="mine.py"):
         ('pd.read_parquet(HERE / "data" / "first.parquet")', "data/first.parquet"),
         ('sqlite3.connect(HERE / "data" / f"{name}.db").close()', "data/first.db"),
         ('[pd.read_parquet(path) for path in HERE.glob("*/*.parquet")]', "data/"),
+        ('pd.read_parquet(HERE / "data" / f"{name}.parquet")', "data/first.parquet"),
+        ('pd.read_parquet((HERE / "data" / name).with_suffix("." + "parquet"))', "data/first.parquet"),
+        ('len(SDMolSupplier(f"{HERE}/data/{name}.sdf"))', "data/first.sdf"),
+        (
+            'importlib.import_module("safetensors.numpy").load_file(f"{HERE}/data/{name}.safetensors")',
+            "data/first.safetensors",
+        ),
+        ('[*ThreadPoolExecutor(1).map(np.load, [f"{HERE}/data/{name}.npy"])]', "data/first.npy"),
     ],
 )
 def test_a_file_counts_by_its_content_however_code_names_and_reads_it(here, code, name):
@@ -141,6 +155,8 @@ def test_what_was_opened_is_copied_with_the_code_and_all_of_a_folder_that_was_li
     write_atomically(here / "data" / "deep" / "far.json", "[]")
     write_atomically(here / "helper.py", 'NAMED = "link.json"\n')
     code_ref, opened = called(here, "import helper\n" + START + 'os.listdir(f"{HERE}/data")')
-    names = [f"data/first.{suffix}" for suffix in ("csv", "db", "json", "npy", "parquet")]
+    names = [
+        f"data/first.{suffix}" for suffix in ("csv", "db", "json", "npy", "parquet", "safetensors", "sdf")
+    ]
     copied = files_to_copy(here / "mine.py", opened)
     assert copied == sorted(here / name for name in (*names, "helper.py", "link.json", "mine.py"))

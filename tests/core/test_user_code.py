@@ -86,7 +86,17 @@ def test_a_link_that_a_users_code_names_is_found_in_its_own_place(tmp_path):
 )
 def test_a_file_that_is_named_in_parts_is_known_before_the_code_is_executed(tmp_path, expression):
     """Also if C opens it, as of a Parquet file."""
-    write_atomically(tmp_path / "data" / "first.csv", "x")
+    for name in ("data/first.csv", "data/second.csv", "other/first.csv"):
+        write_atomically(tmp_path / name, "x")
     code = f'HERE = Path(__file__).parent\nDATA = HERE / "data"\nNAME = "first.csv"\nread({expression})\n'
     write_atomically(tmp_path / "mine.py", code)
     assert data_files(tmp_path / "mine.py") == [tmp_path / "data" / "first.csv"]
+
+
+def test_of_files_that_c_opens_those_count_that_lie_where_the_code_reads_such_files(tmp_path):
+    """Their names may be computed: not those of another kind, in other folders, or hidden."""
+    for name in ("a.parquet", "b.sdf", "data/c.parquet", "other/d.parquet", "data/.e.parquet"):
+        write_atomically(tmp_path / name, "x")
+    code = "def f(name):\n    return pandas.read_parquet(Path(__file__).parent / 'data' / name)\n"
+    write_atomically(tmp_path / "mine.py", code)
+    assert data_files(tmp_path / "mine.py") == [tmp_path / "a.parquet", tmp_path / "data" / "c.parquet"]

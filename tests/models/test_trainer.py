@@ -373,6 +373,24 @@ def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_pat
         assert written(killed) == written(tmp_path / "whole"), stop_at
 
 
+def test_a_job_with_a_damaged_checkpoint_starts_again(tmp_path, every_step, capsys):
+    """Of a file in which one byte is wrong, torch reads wrong numbers without an error."""
+    ways = {
+        "cut": lambda content: content[: len(content) // 2],
+        "zeros": lambda content: bytes(len(content)),
+        "one byte": lambda content: content[:2000] + bytes([content[2000] ^ 1]) + content[2001:],
+    }
+    steps = fit_until(tmp_path / "whole", None, **EMA)
+    for way, damaged in ways.items():
+        killed = tmp_path / way
+        with pytest.raises(KeyboardInterrupt):
+            fit_until(killed, 13, **EMA)
+        path = killed / "checkpoint_train_0.pt"
+        path.write_bytes(damaged(path.read_bytes()))
+        assert fit_until(killed, None, **EMA) == steps[10:], way  # pre-training is finished
+        assert f"{path} is damaged; it is deleted, and the job starts again" in capsys.readouterr().out
+
+
 def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(tmp_path, every_step):
     with pytest.raises(KeyboardInterrupt):
         fit_until(tmp_path, 13, **EMA)

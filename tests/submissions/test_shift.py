@@ -22,7 +22,7 @@ from submissions.config import load_config
 from submissions.kaggle.ledger import page
 from submissions.run import latest_run
 from submissions.shift import error_of, expected_under_shift, measure_error_ratio, surplus_rows
-from tests.conftest import write_competition
+from tests.conftest import new_process, write_competition
 from tests.models.jobs.common import InlineExecutor
 from tests.submissions.fakes import fake_classes, fake_competition, planned, prepare_and_fake_jobs, run_of
 
@@ -129,6 +129,32 @@ def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved, monk
     commands.main(["full", str(moved)])  # the jobs are the same, and there is more time
     assert read_comparison(paths).error_ratio.stage == "line"
     assert latest_run(str(moved)).choice.expected.shift.factor > 1.3
+
+
+POWER = """from pathlib import Path
+
+def error(y_true, y_pred, name="power"):
+    power = float(Path(f"{Path(__file__).parent}/{name}.txt").read_text())
+    return (abs(y_true - y_pred) ** power).mean()
+"""
+
+
+def test_the_error_of_rows_like_test_rows_is_measured_again_for_another_metric_or_an_edit_of_its_data(
+    moved, monkeypatch
+):
+    monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
+    paths = latest_run(str(moved)).paths
+    ratios = [read_comparison(paths).error_ratio.ratio]  # of rmse
+    (moved.parent / "mine.py").write_text(POWER)
+    users = ["--set", "competition.metric=mine.py:error", "--set", "competition.greater_is_better=false"]
+    for power in ("1", "1", "2"):
+        (moved.parent / "power.txt").write_text(power)
+        new_process()
+        commands.main(["full", str(moved), *users])
+        ratios.append(read_comparison(paths).error_ratio.ratio)
+    of_rmse, of_power_1, again, of_power_2 = ratios
+    assert of_power_1 == again != of_rmse
+    assert of_power_2 == pytest.approx(of_rmse**2)
 
 
 def test_one_file_has_what_folds_and_full_find_out_and_no_classifier_is_trained_twice(
