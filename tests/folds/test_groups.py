@@ -119,6 +119,7 @@ def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_
         ("[Na+].[Cl-]", "[na+].[cl-]"),  # one word, as molecules and codes are
         ("Ba0.5 Sr0.5 and 1,4-dioxane", "ba0.5 sr0.5 and 1,4-dioxane"),
         ("你好世界！ 5", "你好世界"),
+        ("你好世界！", "你好世界"),  # no word, though without blanks
         ("CC.C1CCCCC1>>CC=O |f:0.1|", "CC.C1CCCCC1>>CC=O |f:0.1|"),  # a reaction
         ("CC>[Pd]>C1CC1", "CC>[Pd]>C1CC1"),
     ],
