@@ -83,9 +83,9 @@ def held_out_rows(table: pd.DataFrame, inputs: list[str], split: str, draw: int)
 
 
 def repeated_columns(inputs: pd.DataFrame) -> list[str]:
-    """Return the columns with at least four values that a tenth of the rows repeat."""
+    """Return the columns with at least four values that a twentieth of the rows repeat."""
     n_values = inputs.nunique()
-    return list(n_values[(n_values >= 4) & (n_values <= 0.9 * len(inputs))].index)
+    return list(n_values[(n_values >= 4) & (n_values <= 0.95 * len(inputs))].index)
 
 
 def clusters(texts: pd.Series) -> Integers:
