@@ -165,7 +165,7 @@ def _number_of_folds(n_rows: int, n_targets: int) -> int:
 def choose_stages(
     preset: str, tables: DetectedTables, problem: ProblemGuess, has_pairs: bool = False
 ) -> list[Block]:
-    """Return the stages of a preset that the tables have the columns, targets and rows for.
+    """Return the stages of a preset that the tables have the columns, targets and rows for, the first of each name.
 
     A stage whose package is not installed is left out and named.
 
@@ -200,13 +200,14 @@ def choose_stages(
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     if notes and not latin:
         print("left out: English encoders, since most letters of the texts are not Latin")
-    stages = []
+    stages: list[Block] = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         is_in_preset = not stage.presets or preset in stage.presets
         has_rows = stage.min_rows <= len(tables.train) <= stage.max_rows
         fits = has_rows and stage.targets in (None, target_type)
-        if not (is_in_preset and inputs and fits):
+        is_written = stage.name in [block.name for block in stages]
+        if not (is_in_preset and inputs and fits) or is_written:
             continue
         if stage.package and find_spec(stage.package) is None:
             print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
