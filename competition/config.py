@@ -120,7 +120,7 @@ class CompetitionConfig(StrictModel):
     """Input columns with numbers; an empty cell is a missing value."""
     categorical: list[str] = []
     """Input columns with categories; an empty cell is one more category."""
-    pairs: list[Pair] = []
+    pairs: Annotated[list[Pair], UniqueList] = []
     """Text columns that are compared, such as `[[sentence1, sentence2]]`: stages read what they have in common."""
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of

@@ -44,7 +44,8 @@ def with_pair_features(table: pd.DataFrame, pairs: list[list[str]]) -> pd.DataFr
 def compare_texts(first: str, second: str) -> tuple[float, ...]:
     """Return the numbers of `NAMES` for two texts; the other order changes the sign of the difference in words only.
 
-    The case of letters and repeated spaces are ignored. Shares are NaN if neither text has a word, trigram or number.
+    The case of letters and repeated spaces are ignored. A share is NaN if it is one of nothing: of all words if neither
+    text has one, of the shorter text if it has none.
     """
     first, second = " ".join(first.lower().split()), " ".join(second.lower().split())
     words, other_words = WORD.findall(first), WORD.findall(second)
@@ -67,7 +68,7 @@ def common_shares(first: Set[str], second: Set[str]) -> tuple[float, float]:
     return n_common / n_all if n_all else nan, n_common / n_smaller if n_smaller else nan
 
 
-@lru_cache(maxsize=10_000)  # a context or a question is compared several times
+@lru_cache(maxsize=1000)  # several rows may have the same context or question
 def _trigrams(text: str) -> frozenset[str]:
     """Return all three characters in a row of a text, with its first and its last ones, which follow a space."""
     padded = f" {text} "

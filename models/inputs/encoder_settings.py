@@ -58,8 +58,8 @@ class EncoderFeature(TextStage, validate_by_name=True):
     """A frozen encoder that gives its pooled features to a stage.
 
     An encoder of text reads each text column by itself; molecule columns, and the columns of `template`, are joined
-    into one text. MiniMol (minimol) and message passing (chemeleon, or a .pt
-    file of chemprop) read each molecule column.
+    into one text. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop) read each molecule
+    column.
     """
 
     weights: str = Field(alias="encoder")

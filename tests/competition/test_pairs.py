@@ -92,7 +92,9 @@ def test_the_prepared_tables_of_training_test_and_new_rows_have_what_pairs_have_
     assert name not in prepare(competition(tmp_path)).train
 
 
-@pytest.mark.parametrize("pairs", ["[[s1, s3]]", "[[s1, s1]]", "[[s1]]", "[[s1, id]]"])
-def test_a_pair_is_two_columns_of_text(tmp_path, pairs):
+@pytest.mark.parametrize(
+    "pairs", ["[[s1, s3]]", "[[s1, s1]]", "[[s1]]", "[[s1, id]]", "[[s1, s2], [s1, s2]]"]
+)
+def test_a_pair_is_two_columns_of_text_and_named_once(tmp_path, pairs):
     with pytest.raises(ConfigError, match="pairs"):
         competition(tmp_path, pairs=pairs)
