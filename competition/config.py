@@ -18,6 +18,7 @@ from pydantic import (
 
 from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
+from competition.pairs import Pair, pair_errors
 from competition.task import Task, class_name, class_names, match_columns
 from competition.units import GroupPart, Unit, units_of
 from core.errors import ConfigError, Mistake
@@ -119,6 +120,8 @@ class CompetitionConfig(StrictModel):
     """Input columns with numbers; an empty cell is a missing value."""
     categorical: list[str] = []
     """Input columns with categories; an empty cell is one more category."""
+    pairs: Annotated[list[Pair], UniqueList] = []
+    """Text columns that are compared, such as `[[sentence1, sentence2]]`: stages read what they have in common."""
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of
     the result must depend on the same row of the inputs only, so that it is computed once per distinct row
@@ -128,8 +131,7 @@ class CompetitionConfig(StrictModel):
     """Training column with the weight of each row in training; scores ignore weights."""
     auxiliary_targets: list[str] = []
     """Columns of the training table or of `extra_train` that neural stages learn in addition to the targets
-    and that are not submitted. A table may lack some of them.
-    """
+    and that are not submitted. A table may lack some of them."""
     extra_train: list[ExtraTrain] = []
     """More rows to train on in every fold. They are never scored. Each fold leaves out rows that share the input,
     group, scaffold or cluster of a held-out row and, with `folds.kind: time`, rows that are later than the
@@ -229,7 +231,7 @@ class CompetitionConfig(StrictModel):
     def columns(self) -> TableColumns:
         """Columns of the prepared tables."""
         inputs = self.smiles, self.text, self.numeric, self.categorical
-        return TableColumns(self.id, self.targets, self.auxiliary_targets, *inputs)
+        return TableColumns(self.id, self.targets, self.auxiliary_targets, *inputs, pairs=self.pairs)
 
     @property
     def units(self) -> list[Unit]:
@@ -293,10 +295,9 @@ class CompetitionConfig(StrictModel):
                 if name not in [*self.inputs, *labels, *self.group_columns, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
             if extra.calibrate != "none" and self.problem_type != "regression":
-                yield (
-                    f"extra_train {extra.file.name}: calibrate is for regression, and problem_type is "
-                    f"{self.problem_type}; remove it"
-                )
+                what = f"calibrate is for regression, and problem_type is {self.problem_type}"
+                yield f"extra_train {extra.file.name}: {what}; remove it"
+        yield from pair_errors(self.pairs, self.text)
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
         if self.standardise != "none" and not self.smiles:
@@ -435,9 +436,8 @@ def read_yaml(name: str, overrides: Overrides = NO_OVERRIDES) -> tuple[Path, dic
         targets = section.get("targets")
         is_classification = section.get("problem_type", "regression") != "regression"
         has_no_classes = is_classification and not section.get("classes")
-        if (
-            has_no_classes and isinstance(train, str) and isinstance(targets, list)
-        ):  # `validate` reports other types
+        # `validate` reports other types.
+        if has_no_classes and isinstance(train, str) and isinstance(targets, list):
             table = read_text_table((path.parent / train).resolve())
             section["classes"] = class_names(table[[name for name in targets if name in table]])
     return path, document

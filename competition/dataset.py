@@ -1,6 +1,6 @@
 """The prepared tables as later steps see them: rows with ids, inputs and targets."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class TableColumns:
 
     Attributes:
         auxiliary: targets that are trained on and not submitted.
+        pairs: text columns that are compared, two each.
     """
 
     id: str
@@ -49,6 +50,7 @@ class TableColumns:
     text: list[str]
     numeric: list[str]
     categorical: list[str]
+    pairs: list[list[str]] = field(default_factory=list, kw_only=True)
 
     @property
     def inputs(self) -> list[str]:

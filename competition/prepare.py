@@ -31,6 +31,7 @@ from competition.extra_train import with_extra_rows
 from competition.labels import describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
+from competition.pairs import with_pair_features
 from competition.summary import describe_clean_tables
 from competition.task import class_name, class_numbers
 from core import cli
@@ -95,7 +96,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         raise ConfigError(f"competition.features {config.features} returned only missing values.")
     if features:
         summary.append(f"columns of competition.features: {join_first(features, str)}")
-    return Prepared(train, test, sample, report)
+    return Prepared(with_pair_features(train, config.pairs), test, sample, report)
 
 
 def _other_columns(config: CompetitionConfig) -> list[str]:
@@ -194,7 +195,8 @@ def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, p
     raw = read_table_with_ids(file, [config.id, *config.inputs])
     test, dropped = clean_inputs(raw, config, file, in_train=False)
     test = test[~dropped].reset_index(drop=True)
-    return with_user_features(test, config), raw, list(raw[config.id][dropped])
+    test = with_pair_features(with_user_features(test, config), config.pairs)
+    return test, raw, list(raw[config.id][dropped])
 
 
 def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:

@@ -56,6 +56,8 @@ class Context:
     """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a refit."""
     threads: int = 1
     """Number of CPU cores that training may use, if its result does not depend on this number."""
+    pairs: list[list[str]] = field(default_factory=list)
+    """Text columns that are compared, two each (competition.pairs)."""
     fold_ids: Integers | None = None
     """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
     among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer

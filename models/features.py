@@ -3,7 +3,7 @@
 Everything that they fit, they fit on the training rows only, and write it into the folder of the job.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -76,14 +76,15 @@ def feature_caches(
         if reads_molecules(encoder.weights):
             keys = distinct_values(encoder.columns or context.smiles, tables)
         else:
-            keys = sorted({text for rows in tables for text in _texts(encoder, rows, context)})
+            templates = load(TEXTS).read_templates(encoder, context)
+            texts = [_texts(template, rows) for template in templates for rows in tables]
+            keys = sorted(set().union(*texts))
         caches.append((encoder_cache(encoder, context.cache), keys))
     return caches
 
 
-def _texts(encoder: EncoderFeature, rows: Dataset, context: Context) -> list[str]:
-    """Return the text of each row, as a text encoder reads it."""
-    template = load(TEXTS).read_template(encoder, context)
+def _texts(template: Any, rows: Dataset) -> list[str]:
+    """Return a text of each row, as a text encoder reads it."""
     return list(template.texts(rows.inputs, load(TEXTS).SEPARATOR))
 
 
@@ -94,7 +95,7 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
             molecule_columns(encoder.columns, tables.context.smiles, stage.kind)
     for settings in stage.text_settings:
         texts = load(TEXTS)
-        texts.read_template(settings, tables.context)
+        texts.read_templates(settings, tables.context)
         require_pooling(settings)
         counts = [
             texts.count_tokens(settings, tables.context, table) for table in (tables.train, tables.test)
@@ -121,7 +122,8 @@ def molecule_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path)
         blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(stage, context)]
         for index, encoder in enumerate(stage.encoders):
             if reads_molecules(encoder.weights) and column in (encoder.columns or context.smiles):
-                blocks.append(_encoded(encoder, smiles, context, folder, f"{index} {column}"))
+                values = np.concatenate(encoder_cache(encoder, context.cache).load(smiles))
+                blocks.append(_reduced(values, folder, f"{index} {column}"))
     return blocks
 
 
@@ -160,12 +162,13 @@ def fit_encoders(train: Dataset, stage: Stage, context: Context, folder: Path) -
                         "they get its mean features"
                     )
             continue
-        template = load(TEXTS).read_template(encoder, context)
-        pooled = np.concatenate(cache.load(_texts(encoder, train, context)))
-        n_tokens, n_unknown, is_cut = pooled[:, -N_COUNTS:].astype(np.int64).T
+        pooled = _pooled_texts(encoder, train, context)
+        counts = np.concatenate([values[:, -N_COUNTS:] for values in pooled.values()])
+        n_tokens, n_unknown, is_cut = counts.astype(np.int64).T
         unknown_share = n_unknown.sum() / n_tokens.sum()
-        notes += template.notes(encoder.weights, unknown_share, is_cut.sum(), len(train), n_tokens.max())
-        arrays |= _fit_reduction(pooled[:, :-N_COUNTS], encoder, f"{index} text")
+        template = load(TEXTS).read_template(encoder, context)
+        notes += template.notes(encoder.weights, unknown_share, is_cut.sum(), len(counts), n_tokens.max())
+        arrays |= _fit_reduction(_text_features(encoder, pooled, context.pairs), encoder, f"{index} text")
     if notes:
         write_notes(folder, notes)
     if stage.encoders:
@@ -192,10 +195,43 @@ def encoder_block(rows: Dataset, stage: Stage, context: Context, folder: Path) -
                 "Restore them, or train again."
             )
         if not reads_molecules(encoder.weights):
-            texts = _texts(encoder, rows, context)
-            values = _encoded(encoder, texts, context, folder, f"{index} text")
+            values = _text_features(encoder, _pooled_texts(encoder, rows, context), context.pairs)
+            values = _reduced(values, folder, f"{index} text")
             blocks.append(np.where(np.abs(values) < DEAD, np.float32(0), values))
     return np.hstack(blocks)
+
+
+def _pooled_texts(encoder: EncoderFeature, rows: Dataset, context: Context) -> dict[str, NDArray[np.float32]]:
+    """Return the features and counts of the texts of rows by their columns, (n_rows, width + N_COUNTS) each."""
+    cache = encoder_cache(encoder, context.cache)
+    templates = load(TEXTS).read_templates(encoder, context)
+    return {
+        ", ".join(template.columns): np.concatenate(cache.load(_texts(template, rows)))
+        for template in templates
+    }
+
+
+def _text_features(
+    encoder: EncoderFeature, pooled: dict[str, NDArray[np.float32]], pairs: list[list[str]]
+) -> NDArray[np.float32]:
+    """Return the features of the texts of rows, or of the pairs of columns, (n_rows, n_features).
+
+    Args:
+        pooled: result of `_pooled_texts`.
+        pairs: compared columns.
+    """
+    features = {columns: values[:, :-N_COUNTS] for columns, values in pooled.items()}
+    if encoder.pairs is None:
+        return np.hstack([*features.values()])
+    compared = [compare_vectors(features[first], features[second]) for first, second in pairs]
+    return np.hstack([block[:, -1:] if encoder.pairs == "cosine" else block for block in compared])
+
+
+def compare_vectors(u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return abs(u - v), u * v and the cosine of each row, (n_rows, 2 * width + 1); they do not depend on the order."""
+    product = u * v
+    cosine = product.sum(axis=1) / (np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1))
+    return np.column_stack([np.abs(u - v), product, cosine])
 
 
 def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: str) -> dict[str, Array]:
@@ -219,17 +255,13 @@ def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: s
     return arrays
 
 
-def _encoded(
-    encoder: EncoderFeature, inputs: Iterable[str], context: Context, folder: Path, name: str
-) -> NDArray[np.float32]:
-    """Return the features of texts or molecules, projected on the principal components of `name` if there are some.
+def _reduced(values: NDArray[np.float32], folder: Path, name: str) -> NDArray[np.float32]:
+    """Return features of texts or molecules, projected on the principal components of `name` if there are some.
 
     Rows that the encoder cannot read have the mean features of the training rows.
     """
-    values = np.concatenate(encoder_cache(encoder, context.cache).load(inputs))
     with np.load(folder / REDUCTIONS) as arrays:
         mean = arrays[f"mean {name}"]
-        values = values[:, : len(mean)]  # without the counts of texts
         values = np.where(np.isnan(values), mean, values).astype(np.float32)
         if f"components {name}" in arrays:
             return ((values - mean) @ arrays[f"components {name}"].T).astype(np.float32)

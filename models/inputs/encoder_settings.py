@@ -1,9 +1,11 @@
 """Settings of text that a Hugging Face encoder reads, and of the frozen encoders of a stage."""
 
-from typing import Annotated, Literal
+from collections.abc import Set
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
+from core.errors import ConfigError
 from core.modules import load
 from core.settings import StrictModel
 from models.inputs.cache import Array
@@ -41,12 +43,23 @@ class TextStage(StrictModel):
     with the start and the rest with the end. Source of middle: Sun et al., How to Fine-Tune BERT for Text
     Classification?, 2019."""
 
+    def separate_columns(self, columns: list[str], molecules: Set[str], pairs: list[list[str]]) -> list[str]:
+        """Return the columns that are a text each; [] if all columns of a row are one text.
+
+        Args:
+            columns: columns that the stage reads.
+            molecules: those of them that contain SMILES.
+            pairs: columns that are compared.
+        """
+        return []
+
 
 class EncoderFeature(TextStage, validate_by_name=True):
     """A frozen encoder that gives its pooled features to a stage.
 
-    An encoder of text reads the text of `columns`. MiniMol (minimol) and message passing (chemeleon, or a .pt
-    file of chemprop) read each molecule column.
+    An encoder of text reads each text column by itself; molecule columns, and the columns of `template`, are joined
+    into one text. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop) read each molecule
+    column.
     """
 
     weights: str = Field(alias="encoder")
@@ -54,6 +67,31 @@ class EncoderFeature(TextStage, validate_by_name=True):
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
+    pairs: Literal["cosine", "vectors"] | None = None
+    """What it gives of each pair of `competition.pairs`, in place of the features of columns. With the features u and
+    v of the two texts, cosine: their cosine. vectors: abs(u - v), u * v and the cosine. null: u and v."""
+
+    @model_validator(mode="after")
+    def _check_pairs(self) -> Self:
+        if self.pairs and (self.columns or self.template):
+            raise ValueError(
+                "pairs reads the columns of competition.pairs: remove columns and template, or pairs"
+            )
+        return self
+
+    def separate_columns(self, columns: list[str], molecules: Set[str], pairs: list[list[str]]) -> list[str]:
+        """Return all columns, or those of `pairs`, without a template; [] for molecules.
+
+        Compared texts must have features of their own, and a text that several rows share is encoded once.
+
+        Raises:
+            ConfigError: there are no pairs to compare.
+        """
+        if self.pairs and not pairs:
+            raise ConfigError(f"pairs: {self.pairs} requires competition.pairs, which is empty; set it")
+        if self.pairs:
+            return list(dict.fromkeys(column for pair in pairs for column in pair))
+        return [] if self.template is not None or molecules >= {*columns} else columns
 
     @property
     def module(self) -> str:

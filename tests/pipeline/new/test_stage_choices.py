@@ -207,3 +207,20 @@ def test_folds_that_cannot_be_are_refused(tmp_path, group, kind, words):
     detected = detected_in(tmp_path, n=NUMBER, lab=["a"] * 80)
     with pytest.raises(UserError, match=words):
         choose_folds(detected, choose_problem(detected), group, kind)
+
+
+@pytest.mark.parametrize("word", ["caf\u00e9", "\u0447\u0430\u0439"])
+def test_pairs_of_texts_come_before_slow_stages_and_have_an_english_encoder_for_latin_letters_only(
+    tmp_path, word
+):
+    detected = detected_in(tmp_path, t=[f"{word} {k} {word * 3} :)" for k in range(80)])
+    problem = choose_problem(detected)
+    without = choose_stages("quick", detected, problem)
+    with_pairs = choose_stages("quick", detected, problem, has_pairs=True)
+    is_latin = word == "caf\u00e9"
+    first = ["lightgbm_pairs", *(["svr_pairs", "minilm_svr"] if is_latin else [])]
+    assert [block.name for block in with_pairs[1 : 1 + len(first)]] == first
+    assert all(("minilm" in str(block)) == is_latin for block in with_pairs[1 : 1 + len(first)])
+    assert [block for block in with_pairs if block.name not in first] == [
+        block for block in without if block.name not in first
+    ]

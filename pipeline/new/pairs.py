@@ -1,0 +1,98 @@
+"""Text columns that a competition compares, as `./run.sh new` guesses them."""
+
+import re
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from competition.pairs import WORD, common_shares
+from pipeline.new.detect import DetectedTables
+
+MAX_PAIRS = 3
+"""Number of pairs that are written."""
+MAX_COLUMNS = 8
+"""Number of text columns up to which pairs are looked for."""
+N_ROWS = 300
+"""Number of training rows that are read."""
+MIN_EXCESS, MIN_ERRORS = 0.1, 5.0
+"""By which share of its words, and by how many standard errors, the shorter text has to have more words in common
+with its partner than with those of other rows."""
+MAX_RATIO = 4.0
+"""Ratio of the mean numbers of words up to which texts are of one kind."""
+MIN_WITHIN = 0.7
+"""Share of the rows in which the shorter text has to be within the longer one."""
+NUMBERED = re.compile(r"(.*?)[\s_-]*([12]|[ab])", re.IGNORECASE)
+"""Name of one of two columns that differ in their last character."""
+NAMES = (
+    ("anchor", "target"), ("question", "answer"), ("premise", "hypothesis"), ("original", "edit"),
+    ("prompt", "response"), ("query", "document|passage|product"), ("sentence|context", "token|word|phrase|aspect"),
+)  # fmt: skip
+"""Words in the names of two columns that are usually compared."""
+
+
+class PairGuess(NamedTuple):
+    """Two text columns and why they are a pair."""
+
+    columns: list[str]
+    reason: str
+    excess: float
+
+
+def find_pairs(tables: DetectedTables) -> list[PairGuess]:
+    """Return pairs of text columns by their names, or by the words that they have in common; at most `MAX_PAIRS`.
+
+    Reactions are no texts.
+    """
+    reactions = [column.name for column in tables.columns if column.reaction]
+    texts = [name for name in tables.with_roles("text") if name not in reactions]
+    if len(texts) > MAX_COLUMNS:
+        return []
+    some = tables.train[texts].iloc[:: max(1, len(tables.train) // N_ROWS)]
+    guesses = []
+    for first, second in combinations(texts, 2):
+        reason, excess = _in_common(some[first], some[second])
+        if not reason and are_named_as_pair(first, second):
+            reason = "named like texts that are compared"
+        if reason:
+            guesses.append(PairGuess([first, second], f"GUESS: {reason}", excess))
+    return sorted(guesses, key=lambda guess: -guess.excess)[:MAX_PAIRS]
+
+
+def are_named_as_pair(first: str, second: str) -> bool:
+    """Return whether two names differ in 1 and 2, or a and b, at their end, or are like a pair of `NAMES`."""
+    matches = NUMBERED.fullmatch(first), NUMBERED.fullmatch(second)
+    if all(matches) and len({match[1].lower() for match in matches if match}) == 1:
+        return True
+    orders = (first, second), (second, first)
+    return any(
+        re.search(pattern, name, re.IGNORECASE) and re.search(other_pattern, other, re.IGNORECASE)
+        for pattern, other_pattern in NAMES
+        for name, other in orders
+    )
+
+
+def _in_common(first: pd.Series, second: pd.Series) -> tuple[str, float]:
+    """Return why two columns of texts are a pair, "" if they are none, and their excess of common words.
+
+    The excess is the mean share of common words of the shorter text, less that with the text of another row.
+    """
+    words = [[{*WORD.findall(text.lower())} for text in texts] for texts in (first, second)]
+    filled = [row for row in zip(*words, strict=True) if all(row)]
+    if len(filled) < 2:
+        return "", 0.0
+    half = len(filled) // 2  # neighbours may have the same question
+    others = [filled[row - half][1] for row in range(len(filled))]
+    shares = np.array([common_shares(u, v)[1] for u, v in filled])
+    shares_of_others = [common_shares(u, v)[1] for (u, _), v in zip(filled, others, strict=True)]
+    differences = shares - shares_of_others
+    excess = float(differences.mean())
+    standard_error = differences.std() / np.sqrt(len(filled))
+    if excess < max(MIN_EXCESS, MIN_ERRORS * standard_error):
+        return "", excess
+    n_words = [np.mean([len(row[column]) for row in filled]) for column in (0, 1)]
+    if max(n_words) <= MAX_RATIO * min(n_words):
+        return f"{shares.mean():.0%} of the words of the shorter text are in the other one", excess
+    is_within = np.mean(shares == 1) >= MIN_WITHIN
+    return ("one text is a part of the other one" if is_within else ""), excess

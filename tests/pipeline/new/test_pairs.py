@@ -1,0 +1,77 @@
+"""Which text columns `./run.sh new` takes for a pair that is compared."""
+
+import numpy as np
+import pytest
+
+from pipeline.new.detect import detect
+from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs
+from tests.submissions.made_up import files_in, write
+
+WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("ado", "elin", "oru", "una", "ifet")]
+
+
+def sentences(n=80, n_words=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, n_words, replace=False)) for _ in range(n)]
+
+
+def edited(texts, seed=1):
+    """Return the texts with the half of their words replaced."""
+    others = sentences(len(texts), seed=seed)
+    return [
+        " ".join([*one.split()[:4], *other.split()[:4]]) for one, other in zip(texts, others, strict=True)
+    ]
+
+
+def phrases(texts):
+    return [" ".join(text.split()[1:3]) for text in texts]
+
+
+def pairs_of(folder, **columns):
+    write(folder, **columns)
+    return {tuple(pair.columns): pair.reason for pair in find_pairs(detect(files_in(folder)))}
+
+
+def test_texts_that_share_more_words_with_their_partner_than_with_others_are_a_pair(tmp_path):
+    texts = sentences()
+    pairs = pairs_of(tmp_path, here=texts, there=edited(texts), other=sentences(seed=5))
+    assert [*pairs] == [("here", "there")]
+    assert "of the words of the shorter text" in pairs["here", "there"]
+
+
+def test_a_phrase_and_its_long_context_are_a_pair(tmp_path):
+    texts = sentences(n_words=20)
+    assert [*pairs_of(tmp_path, here=texts, there=phrases(texts)).values()] == [
+        "GUESS: one text is a part of the other one"
+    ]
+
+
+def test_texts_with_shuffled_partners_are_no_pair(tmp_path):
+    texts = sentences()
+    assert not pairs_of(tmp_path, here=texts, there=edited(texts)[::-1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_pair"),
+    [
+        ("sentence1", "sentence2", True), ("Text_A", "text_b", True), ("question", "best_answer", True),
+        ("response_b", "response_a", True), ("premise", "hypothesis", True), ("sentence", "token", True),
+        ("title", "body", False), ("text1", "note2", False), ("sentence1", "sentence3", False), ("a", "note", False),
+    ],
+)  # fmt: skip
+def test_names_tell_that_columns_are_compared(first, second, is_pair):
+    assert are_named_as_pair(first, second) == are_named_as_pair(second, first) == is_pair
+
+
+def test_columns_with_telling_names_are_a_pair_without_common_words(tmp_path):
+    columns = {"premise": sentences(), "hypothesis": sentences(seed=3)}
+    assert pairs_of(tmp_path, **columns) == {
+        ("premise", "hypothesis"): "GUESS: named like texts that are compared"
+    }
+
+
+def test_few_pairs_are_written_those_with_most_in_common_first(tmp_path):
+    texts = sentences()
+    pairs = pairs_of(tmp_path, a=texts, b=edited(texts), c=edited(texts, seed=2), d=texts)
+    assert len(pairs) == MAX_PAIRS
+    assert [*pairs][0] == ("a", "d")
