@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
+from competition.dataset import read_prepared
 from core.files import read_json
 from core.paths import display_path
 from core.text import format_duration
@@ -149,7 +150,7 @@ def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
 
 def seconds_to_compare(run: Run) -> float:
     """Return the seconds that must be left for the comparison of the tables if nothing is computed yet."""
-    n_rows = len(run.columns.ids) + len(run.columns.test_ids)
+    n_rows = sum(len(read_prepared(path)) for path in (run.paths.train, run.paths.test))
     return MIN_LEFT_TO_COMPARE + SECONDS_PER_MOLECULE * n_rows * len(run.config.competition.smiles)
 
 
