@@ -79,7 +79,7 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
             return Recommendation("time", reason, [], single_parts(train), [], time)
         warnings = [f"{reason}; the times of the training table do not make three blocks, so {NOT_KNOWN}"]
         chosen = []
-    groups = tied_rows(chosen, train, columns)
+    groups = tied_rows(chosen, train, columns, units.cells)
     n_largest = np.bincount(groups).max()
     if chosen and n_largest > MAX_PART * len(groups):
         connected_rows = f"{n_largest} of {len(groups)} training rows are connected, also by equal inputs"
@@ -110,8 +110,14 @@ def single_parts(table: pd.DataFrame) -> Integers:
     return np.arange(len(table), dtype=np.int64)
 
 
-def tied_rows(units: list[Unit], table: pd.DataFrame, columns: TableColumns) -> Integers:
-    """Return the connected part of each row of a raw table, (n_rows,), by units and equal inputs."""
+def tied_rows(
+    units: list[Unit], table: pd.DataFrame, columns: TableColumns, counted: pd.DataFrame | None = None
+) -> Integers:
+    """Return the connected part of each row of a raw table, (n_rows,), by units and equal inputs.
+
+    Args:
+        counted: `UnitTable.cells`; None to count components in the table itself.
+    """
     inputs = [name for name in columns.inputs if name in table]
     names = dict.fromkeys([*inputs, *(name for unit in units for name in unit.columns)])
     # Without units, only the number of parts matters, for which cells as they are written are enough.
@@ -119,7 +125,7 @@ def tied_rows(units: list[Unit], table: pd.DataFrame, columns: TableColumns) -> 
     single = single_parts(table)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
     for unit in units:
-        codes = codes_of(values_of(unit, cells, len(cells)))
+        codes = codes_of(values_of(unit, cells, cells if counted is None else counted))
         first_free = max(int(key.max()) for key in keys) + 1
         for row in codes:
             keys.append(np.where(row >= 0, row + first_free, -1 - single))
@@ -142,7 +148,9 @@ def _describe(share: UnitShare) -> str:
 def _describe_random(units: UnitTable) -> str:
     """Return the two numbers of the unit that is shared least; "" if no unit is shared by enough rows."""
     known = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM and not share.is_found]
-    return _describe(min(known, key=lambda share: share.share)) if known else ""
+    if not known:
+        return ""
+    return f"no unit divides the tables: {_describe(min(known, key=lambda share: share.share))}"
 
 
 def can_stratify(competition: CompetitionConfig) -> bool:
@@ -188,7 +196,9 @@ def fold_warnings(
             is_split = not config.is_ordered_in_time
             here = f"folds.kind {config.kind} has no order in time"
         else:
-            in_folds = _share_in_folds(share.unit, raw, competition, folds, config.is_ordered_in_time)
+            in_folds = _share_in_folds(
+                share.unit, raw, units.cells, competition, folds, config.is_ordered_in_time
+            )
             is_split = in_folds.share > MAX_SHARE
             here = (
                 f"{in_folds.observed} of {(folds >= 0).sum()} held-out rows (folds.kind {config.kind}) share it with "
@@ -203,11 +213,21 @@ def fold_warnings(
 
 
 def _share_in_folds(
-    unit: Unit, raw: pd.DataFrame, competition: CompetitionConfig, folds: Integers, in_time_order: bool
+    unit: Unit,
+    raw: pd.DataFrame,
+    counted: pd.DataFrame,
+    competition: CompetitionConfig,
+    folds: Integers,
+    in_time_order: bool,
 ) -> UnitShare:
-    """Return how many held-out rows share a unit with rows that train the models of their fold."""
+    """Return how many held-out rows share a unit with rows that train the models of their fold.
+
+    Args:
+        raw: raw training table.
+        counted: `UnitTable.cells`.
+    """
     cells = canonical_table(raw, unit.columns, competition.smiles)
-    codes = codes_of(values_of(unit, cells, len(cells)))
+    codes = codes_of(values_of(unit, cells, counted))
     observed, at_random = 0, 0.0
     for fold in range(int(folds.max()) + 1):
         used = trains_fold(folds, fold, in_time_order) | (folds == fold)

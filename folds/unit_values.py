@@ -12,18 +12,19 @@ from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, normalised_text, parent, plain_text
 from competition.units import Unit
+from core.files import read_text_table
 from core.types import Integers
 from folds.groups import scaffold, stereo_scaffold
 
 SEPARATOR = re.compile(r"[\s_./:|-]+")
 
 
-def values_of(unit: Unit, cells: pd.DataFrame, n_counted: int) -> list[pd.Series]:
+def values_of(unit: Unit, cells: pd.DataFrame, counted: pd.DataFrame) -> list[pd.Series]:
     """Return the values of a unit, (n_rows,) text each, "" for none; a row of a pool of columns has several.
 
     Args:
         cells: canonical cells of its columns.
-        n_counted: number of first rows in which the components of mixtures are counted.
+        counted: those of the rows in which the components of mixtures are counted.
     """
     columns = [cells[name] for name in unit.columns]
     if unit.kind == "cell":
@@ -31,7 +32,7 @@ def values_of(unit: Unit, cells: pd.DataFrame, n_counted: int) -> list[pd.Series
         joined = reduce(lambda first, second: first + " | " + second, columns)
         return [joined.where(are_complete, "")]
     if unit.kind.startswith("component"):
-        return [_component(columns[0], int(unit.kind[-1]), n_counted)]
+        return [_component(columns[0], int(unit.kind[-1]), counted[unit.columns[0]])]
     change = CHANGES.get(unit.kind)
     return [_mapped(column, change) for column in columns] if change else columns
 
@@ -94,13 +95,16 @@ CHANGES: dict[str, Callable[[str], str]] = {
 """Kind of unit -> function from a canonical cell to its value."""
 
 
-def _component(cells: pd.Series, rank: int, n_counted: int) -> pd.Series:
+def _component(cells: pd.Series, rank: int, counted: pd.Series) -> pd.Series:
     """Return the component of each mixture or reaction that is in the fewest rows; with rank 2 the next; "" if none.
 
     Their order cannot tell them apart, since canonical SMILES sort them.
     """
-    parts_of = {cell: {part for part in re.split("[.>]", cell) if part} for cell in cells.unique()}
-    n_rows = Counter(part for cell in cells[:n_counted] for part in parts_of[cell])
+    parts_of = {
+        cell: {part for part in re.split("[.>]", cell) if part}
+        for cell in pd.concat([cells, counted]).unique()
+    }
+    n_rows = Counter(part for cell in counted for part in parts_of[cell])
     by_rarity = {
         cell: sorted(parts, key=lambda part: (n_rows[part], part)) if len(parts) > 1 else []
         for cell, parts in parts_of.items()
@@ -112,11 +116,20 @@ def _component(cells: pd.Series, rank: int, n_counted: int) -> pd.Series:
 def group_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
 ) -> list[pd.Series]:
-    """Return a key per value of each unit of `competition.group`; rows without one have the key of their inputs."""
-    molecules = rows[competition.smiles].map(parent)
-    cells = canonical_table(rows.assign(**molecules), competition.group_columns, competition.smiles)
+    """Return a key per value of each unit of `competition.group`; rows without one have the key of their inputs.
+
+    Components are counted as in the table of units, in the rows of folds and the raw test table. They are not desalted,
+    since a solvent such as water would be lost.
+    """
+    names, smiles = competition.group_columns, competition.smiles
+    desalted_rows = canonical_table(rows.assign(**rows[smiles].map(parent)), names, smiles)
     keys = []
     for number, unit in enumerate(competition.units):
-        for values in values_of(unit, cells, n_in_folds):
+        cells = counted = desalted_rows
+        if unit.kind.startswith("component"):
+            cells = canonical_table(rows, unit.columns, smiles)
+            test = canonical_table(read_text_table(competition.test), unit.columns, smiles)
+            counted = pd.concat([cells[:n_in_folds], test])
+        for values in values_of(unit, cells, counted):
             keys.append((f"group {number} " + values).where(values != "", rows[INPUT_KEY]))
     return keys

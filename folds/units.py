@@ -152,7 +152,7 @@ class _Tables:
     def codes(self, unit: Unit, rows: Integers | None = None) -> Integers:
         """Return the numbers of the values of a unit, (n_values_per_row, n_rows), -1 for none."""
         cells = self.cells if rows is None else self.cells.iloc[rows]
-        return codes_of(values_of(unit, cells, len(cells)))
+        return codes_of(values_of(unit, cells, self.cells))
 
     def count(self, units: Iterable[Unit]) -> list[_Counted]:
         """Return the counts of units that tell rows apart.
@@ -201,11 +201,13 @@ class UnitTable:
         shares: of all units that are coarser than equal inputs.
         chosen: units by which the tables were divided: those that folds should hold out together, or a time.
         unknown: units by which the tables were divided and which have too few values in the training table for folds.
+        cells: canonical cells of both tables, in which components of mixtures are counted.
     """
 
     shares: list[UnitShare]
     chosen: list[UnitShare]
     unknown: list[UnitShare]
+    cells: pd.DataFrame
 
 
 def compare_units(
@@ -223,9 +225,9 @@ def compare_units(
     shares = [*times, *(each.share for each in counted)]
     in_time = [share for share in times if share.is_found]
     if in_time:  # units that follow time, such as months, are not shared either
-        return UnitTable(shares, in_time[:1], [])
+        return UnitTable(shares, in_time[:1], [], tables.cells)
     chosen, unknown = _choose(tables, counted)
-    return UnitTable(shares, [each.share for each in chosen], [each.share for each in unknown])
+    return UnitTable(shares, [each.share for each in chosen], [each.share for each in unknown], tables.cells)
 
 
 def _time_share(tables: _Tables, name: str, time: str | None) -> Iterator[UnitShare]:

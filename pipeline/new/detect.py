@@ -91,7 +91,7 @@ class DetectedTables:
             )
             if n_filled and n_filled - n_new <= MAX_SEEN * n_filled:
                 reason = f"{describe_new(n_new, n_filled)}, so that it only names a group"
-                if column.name not in makes_folds:
+                if not units:
                     reason += f"; group: {to_yaml(column.name)} keeps its rows together"
             elif column.name in makes_folds:
                 reason = "makes the folds (group)"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
+from competition.dataset import FOLD
 from competition.prepare import prepare
 from competition.units import Unit
 from folds.compare import describe_units, recommend_folds
@@ -77,9 +78,29 @@ def test_scaffold_folds_fit_tables_that_were_divided_by_scaffolds_with_stereoche
         UnitShare(Unit(kind, (competition.smiles[0],)), 300, 250, 90, observed, 100.0, 10.0)
         for kind, observed in kinds.items()
     ]
-    units = UnitTable(shares, [], [])
+    units = UnitTable(shares, [], [], pd.DataFrame())
     found = fold_warnings(units, pd.DataFrame(), competition, FoldsConfig(kind="scaffold"), pd.DataFrame())
     assert len(found) == n_warnings
+
+
+def test_folds_by_a_component_count_it_in_both_tables_and_keep_water(tmp_path):
+    """In the training table alone the molecules are in fewer rows than the solvents, and not in both together."""
+    molecules, solvents = ["c1ccccc1C", "c1ccccc1N", "c1ccccc1F"], ["O", "CCO", "CC#N", "CO", "CS", "CCC"]
+    train = [f"{m}.{s}" for s in solvents[:2] for m in molecules for _ in range(2)]
+    test = [f"{m}.{s}" for s in solvents[2:] for m in molecules]
+    path = write_small(
+        tmp_path,
+        ["id,SMILES,y", *(f"a{k},{smiles},{k}" for k, smiles in enumerate(train))],
+        ["id,SMILES", *(f"t{k},{smiles}" for k, smiles in enumerate(test))],
+        ["id,y", *(f"t{k},0" for k in range(len(test)))],
+        group={"component_1": "SMILES"},
+        folds={"kind": "group", "n_folds": 2},
+    )
+    competition = load_competition(str(path))
+    prepared = make_folds(competition, FoldsConfig(kind="group", n_folds=2), prepare(competition)).train
+    assert prepared[FOLD].nunique() == 2
+    solvent = prepared["id"].str[1:].astype(int) // 6
+    assert prepared.groupby(solvent)[FOLD].nunique().max() == 1
 
 
 def test_folds_without_an_order_are_a_warning_if_test_rows_are_later(tmp_path):

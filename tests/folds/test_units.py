@@ -80,12 +80,12 @@ def test_the_values_of_each_kind_of_unit(unit, cells, expected):
     (unit,) = units_of(unit)
     assert units_of(unit.setting) == [unit]
     columns = canonical_table(table, unit.columns, ["smiles"])
-    assert [values.tolist() for values in values_of(unit, columns, len(table))] == [expected]
+    assert [values.tolist() for values in values_of(unit, columns, columns)] == [expected]
 
 
 def test_a_pool_has_the_values_of_all_its_columns():
     table = pd.DataFrame({"x": ["a", "b"], "y": ["b", "c"]})
-    values = values_of(Unit("pool", ("x", "y")), table, 2)
+    values = values_of(Unit("pool", ("x", "y")), table, table)
     assert [column.tolist() for column in values] == [["a", "b"], ["b", "c"]]
 
 
