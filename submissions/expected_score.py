@@ -76,7 +76,10 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str]) -> str:
     if shift is None or not shift.is_clear or (measured and measured.factor is not None):
         return ""
     if not shift.like_test:
-        return f"Above {MAX_TRAIN_ROWS:,} training rows, the error of rows like test rows is not measured."
+        return (
+            "The error of rows like test rows was not measured, since there are few large groups, or more than "
+            f"{MAX_TRAIN_ROWS:,} training rows."
+        )
     if measured is None:
         return "The error of rows like test rows was not measured."
     if measured.stage:

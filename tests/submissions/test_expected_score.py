@@ -81,7 +81,7 @@ CLEAR = Shift(auc=0.9, standard_error=0.01, features=[{"feature": "x"}], like_te
         ({"error_ratio": None}, "was not measured"),
         (
             {"adversarial_validation": CLEAR.model_copy(update={"like_test": []})},
-            "Above 20,000 training rows",
+            "more than 20,000 training rows",
         ),
         ({"error_ratio": ErrorRatio(standard_error=None, seconds=9.0)}, "takes at most 9 s a fold"),
         ({"error_ratio": ErrorRatio(stage="line", standard_error=None)}, "The error of line"),
