@@ -72,7 +72,7 @@ class DetectedTables:
         roles = [self.with_roles(role) for role in ("smiles", "text", "numeric", "categorical")]
         return TableColumns(self.id, self.targets, [], *roles)
 
-    def without_groups(self, units: list[Unit]) -> "DetectedTables":
+    def without_groups(self, units: list[Unit], time: str | None) -> "DetectedTables":
         """Return the tables without categories that only name a group: their values in the test table are new.
 
         One stays if no input is left without it, or if the other inputs repeat so often that equal ones and the units
@@ -80,10 +80,13 @@ class DetectedTables:
 
         Args:
             units: what the folds keep together.
+            time: column by which the folds are ordered; None without one.
         """
         tables = self
         makes_folds = [unit.columns[0] for unit in units if unit.kind == "value"]
         for column in self.columns:
+            if column.name == time and column.role == "left out":
+                tables = tables._with_column(replace(column, reason="makes the folds (time)"))
             if column.role != "categorical" or column.is_given:
                 continue
             n_new, n_filled = count_new(

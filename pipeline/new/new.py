@@ -68,7 +68,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     problem = choose_problem(tables, args.metric, args.problem_type)
     choice = choose_folds(tables, problem, args.group, args.folds, args.time)
     if args.oof is None:
-        tables = tables.without_groups(choice.units)
+        tables = tables.without_groups(choice.units, choice.time)
     folds: dict[str, Any] = {"kind": choice.kind}
     folds_reason = choice.reason
     if choice.n_folds != FoldsConfig().n_folds:

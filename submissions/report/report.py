@@ -20,7 +20,7 @@ from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
-from submissions.manifest import LEFT_OUT_HEADER, SUBMISSION_FILE
+from submissions.manifest import LEFT_OUT_HEADER, SUBMISSION_FILE, describe_interval
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
     error_correlation,
@@ -206,7 +206,9 @@ def _closing(run: Run) -> list[str]:
 def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
-    facts = {"expected_score": (choice.expected.text, "on the test table")}
+    expected = choice.expected
+    interval = f"{describe_interval(expected.interval)}, of the test table"
+    facts = {"expected_score": (format_number(expected.score), interval)}
     best_stage = choice.best_stage
     compared = choice.stages[best_stage]
     improvement = gain(run, 0.0, compared.difference)

@@ -136,7 +136,7 @@ def roles_of(folder, cells, n_new, others=lambda k: f"{k}.5", **options):
     test = [f"t{k},{cell},{others(60 + k)}" for k, cell in enumerate(new)]
     sample = [f"t{k},0" for k in range(30)]
     tables = ("id,site,x,y", *train), ("id,site,x", *test), ("id,y", *sample)
-    detected = find(folder, *map(" ".join, tables), **options).without_groups([])
+    detected = find(folder, *map(" ".join, tables), **options).without_groups([], time=None)
     return {column.name: column for column in detected.columns}
 
 

@@ -177,7 +177,19 @@ def test_the_reason_of_the_folds_has_the_two_numbers(tmp_path):
         "0 test rows share 'plate' with a training row, and 20 would in a random split"
     )
     assert [unit.setting for unit in choice.units] == ["plate"]
-    assert detected.without_groups(choice.units).inputs == ["n"]  # the plates of the test rows are new
+    assert detected.without_groups(choice.units, choice.time).inputs == [
+        "n"
+    ]  # the plates of the test rows are new
+
+
+def test_a_column_of_dates_that_makes_the_folds_is_not_advised_to(tmp_path):
+    detected = detected_in(
+        tmp_path, n=NUMBER, day=[f"2024-{1 + k // 28:02d}-{1 + k % 28:02d}" for k in range(80)]
+    )
+    choice = choose_folds(detected, choose_problem(detected))
+    assert (choice.kind, choice.time) == ("time", "day")
+    columns = detected.without_groups(choice.units, choice.time).columns
+    assert {column.name: column.reason for column in columns}["day"] == "makes the folds (time)"
 
 
 def test_what_folds_cannot_hold_out_is_said(tmp_path):
