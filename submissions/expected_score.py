@@ -25,7 +25,7 @@ COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
 SPREAD = 0.2
 """Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from that of the
-test rows, where a classifier distinguishes all of them from training rows. It is measured (docs/benchmarks.md)."""
+test rows, where a classifier distinguishes all of them from training rows (docs/benchmarks.md)."""
 MIN_ROWS = 30
 """Number of test rows below which their predictions are not compared with those of training rows."""
 MAX_DISTANCE = 0.5
@@ -48,9 +48,10 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     if not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
     score = compared["score"]
-    if shift and shift.factor is not None:
+    tables = comparison.adversarial_validation if comparison else None
+    if tables and shift and shift.factor is not None:
         score = with_factor(np.array([score]), run.metric, shift.factor).item()
-        spread = SPREAD * shift.strength
+        spread = SPREAD * tables.strength
         scores = with_factor(scores, run.metric, shift.factor, spread, run.columns.seed)
     return Expected(
         score=score,

@@ -137,8 +137,6 @@ class ExpectedShift(StrictModel):
     sentence: str
     factor: Number
     """How many times larger the error of the test rows is expected to be; None if that was not measured."""
-    strength: float
-    """`Shift.strength`."""
 
 
 class Interval(StrictModel):

@@ -56,7 +56,7 @@ def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
     sentence = (
         f"Test rows differ from training rows (AUC {shift.auc:.2f}, most in {shift.first_features(2)})."
     )
-    return ExpectedShift(sentence=sentence, factor=factor, strength=shift.strength)
+    return ExpectedShift(sentence=sentence, factor=factor)
 
 
 def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:

@@ -207,8 +207,7 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
     expected = choice.expected
-    interval = f"{describe_interval(expected.interval)}, of the test table"
-    facts = {"expected_score": (format_number(expected.score), interval)}
+    facts = {"expected_score": (format_number(expected.score), describe_interval(expected.interval))}
     best_stage = choice.best_stage
     compared = choice.stages[best_stage]
     improvement = gain(run, 0.0, compared.difference)

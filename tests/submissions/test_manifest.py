@@ -13,11 +13,11 @@ from tests.submissions.fakes import run_of
 
 def test_numbers_that_are_not_finite_are_none_in_memory_as_in_the_file(done):
     run = run_of(done)
-    shift = ExpectedShift(sentence="They differ.", factor=math.inf, strength=0.5)
+    shift = ExpectedShift(sentence="They differ.", factor=math.inf)
     expected = Expected(
         score=np.float32(math.nan), interval=None, unknown="It is late.", shift=shift, warnings=[]
     )
-    assert (expected.score, shift.factor, shift.strength) == (None, None, 0.5)
+    assert (expected.score, shift.factor) == (None, None)
     choice = run.choice.model_copy(update={"expected": expected})
     manifest = run.manifest.model_copy(update={"choice": choice})
     write_manifest(run.folder, manifest)

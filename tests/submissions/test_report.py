@@ -124,7 +124,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
 def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     run, _ = made
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
-    shift = ExpectedShift(sentence="They differ.", factor=None, strength=0.9)
+    shift = ExpectedShift(sentence="They differ.", factor=None)
     unknown = {"shift": shift, "interval": None, "unknown": "No stage is fast enough."}
     expected = run.choice.expected.model_copy(update=unknown)
     choice = run.choice.model_copy(update={"expected": expected}, deep=True)
