@@ -1,9 +1,10 @@
 """Stage `gp`: exact Gaussian process regression on MinMax kernels of fingerprints and RBF kernels of numbers.
 
-Kernels are averaged; their weights and the noise are chosen by the marginal likelihood. Classes are learned
+Kernels are averaged; their weights and the noise maximize the marginal likelihood. Classes are learned
 as 0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,13 +77,13 @@ class Inputs:
 
         kernels = []
         if self.fingerprints:
+            minmax_kernel = load(FINGERPRINTS).minmax_kernel
             columns = zip(self.fingerprints, train.fingerprints, strict=True)
-            of_column = [
-                np.mean(list(map(load(FINGERPRINTS).minmax_kernel, *column)), axis=0) for column in columns
-            ]
-            kernels.append(np.prod(of_column, axis=0))
+            of_column = [sum(map(minmax_kernel, *column)) / len(column[0]) for column in columns]
+            kernels.append(math.prod(of_column))
         for name, numbers in self.numbers.items():
-            kernels.append(rbf_kernel(numbers, train.numbers[name], gamma=1 / train.lengths[name]))
+            both = numbers.astype(np.float64), train.numbers[name].astype(np.float64)
+            kernels.append(rbf_kernel(*both, gamma=1 / train.lengths[name]))
         return kernels
 
     def take(self, start: int, stop: int) -> "Inputs":
@@ -171,14 +172,15 @@ class Gp(Stage):
         inputs = self._inputs(train, folder, context)
         y, row_weights = self._labels(train, context.task)
         kernels = inputs.kernels(inputs)
-        fitted = fit_columns(kernels, y, row_weights, context.progress)
+        is_calibrated = context.task.has_probabilities
+        fitted = fit_columns(kernels, y, row_weights, context.progress, is_calibrated=is_calibrated)
         model: dict[str, Any] = {
             "fingerprints": inputs.fingerprints,
             "numbers": inputs.numbers,
             "row_weights": row_weights,
             **fitted,
         }
-        if context.task.has_probabilities:
+        if is_calibrated:
             model |= _calibrate(fitted["leave_one_out"], y, row_weights, context.task)
         skops.io.dump(model, folder / MODEL, compression=ZIP_DEFLATED)
 
@@ -248,7 +250,8 @@ class Gp(Stage):
             )
         scaled = scaled_blocks(self._blocks(rows, folder, context), folder)
         scaled["numbers"] = np.hstack([scaled["numbers"], scaled.pop("categories")])
-        numbers = {name: block.astype(np.float64) for name, block in scaled.items() if block.shape[1]}
+        # float32, so that the file of a job is half as large.
+        numbers = {name: block.astype(np.float32) for name, block in scaled.items() if block.shape[1]}
         return Inputs(fingerprints, numbers)
 
 

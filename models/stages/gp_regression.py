@@ -1,14 +1,12 @@
 """Exact Gaussian process regression with given kernel matrices.
 
-The kernel K is a weighted mean of matrices, with the weights that have the largest marginal likelihood. The
-labels are a mean, plus a function with covariance `variance * K`, plus noise with variance `variance * noise
-/ weight` in each row. `noise` is chosen from a grid by the marginal likelihood; mean and variance have closed
-forms. One decomposition of K serves all noise levels and all targets with labels in the same rows. Source:
-Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2, 5.4.
+The kernel K is a weighted mean of matrices. The labels are a mean, plus a function with covariance `variance *
+K`, plus noise with variance `variance * noise / weight` in each row. The weights and the noise maximize the
+marginal likelihood by its gradient; mean and variance have closed forms. Source: Rasmussen and Williams, Gaussian
+Processes for Machine Learning, 2006, chapters 2, 5.4.
 """
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,61 +15,57 @@ from scipy import linalg, optimize, special
 
 from core.types import Array
 
-NOISES = np.logspace(-4, 2, 37)
-"""Ratios of the variance of the noise to the variance of the function."""
-WEIGHT_STEPS = 4
-"""The weight of a kernel is a multiple of 1 / WEIGHT_STEPS."""
-WEIGHT_ROWS = 1000
+NOISES = 1e-4, 1e2
+"""Smallest and largest ratio of the variance of the noise to the variance of the function."""
+FIRST_NOISE = 0.1
+NOISE_FACTOR = 10.0
+"""How many times the noise of all rows may be that of the rows that choose the weights of the kernels."""
+LOGITS = -8.0, 8.0
+"""Range of the logits of the weights of the kernels."""
+WEIGHT_ROWS = 500
 """Maximum number of rows that choose the weights of the kernels."""
+WEIGHT_STEPS = 25
+"""Maximum number of steps of the optimizer that chooses them."""
+ROUNDING = 1e-13
+"""Rounding noise of equal labels, as a share of them."""
+JITTER = 1e-10
+"""Added to the diagonal of a kernel, so that equal rows with a large weight have a Cholesky factor."""
 MAX_SLOPE = 100.0
 """Largest slope of a calibration. Scores are about 0 to 1, so it matters for separable classes only."""
 
 
 @dataclass(frozen=True)
-class Decomposition:
-    """Eigenvalues and eigenvectors of a kernel matrix whose rows and columns are scaled by root weights.
-
-    Attributes:
-        values: (n,) eigenvalues.
-        vectors: (n, n) eigenvectors, in columns.
-        root_weights: (n,) square roots of the row weights.
-    """
-
-    values: Array
-    vectors: Array
-    root_weights: Array
-
-
-@dataclass(frozen=True)
 class TargetFit:
-    """A fitted target.
+    """A fitted target, for a given kernel and noise.
 
     Attributes:
         log_likelihood: logarithm of the marginal likelihood, up to a constant.
-        noise: variance of the noise relative to that of the function, for a row of weight 1.
         mean: constant mean of the labels.
         variance: variance of the function.
         coefficients: (n,) a prediction is `mean + kernel @ coefficients`.
-        leave_one_out: (n,) prediction of each training row without its label.
     """
 
     log_likelihood: float
-    noise: float
     mean: float
     variance: float
     coefficients: Array
-    leave_one_out: Array
 
 
 def fit_columns(
-    kernels: list[Array], y: Array, row_weights: Array, progress: Callable[[int, int], None]
+    kernels: list[Array],
+    y: Array,
+    row_weights: Array,
+    progress: Callable[[int, int], None],
+    *,
+    is_calibrated: bool,
 ) -> dict[str, Array]:
-    """Fit each label column; columns with equal row weights and kernel weights share a decomposition.
+    """Fit each label column.
 
     Args:
         kernels: (n_rows, n_rows) each.
         y: (n_rows, n_columns).
         row_weights: (n_rows, n_columns), 0 for rows that are not used.
+        is_calibrated: whether leave-one-out predictions are needed, which take a half of the time.
 
     Returns:
         Arrays with a column, or a number, for each label column. Coefficients and leave-one-out predictions
@@ -81,101 +75,135 @@ def fit_columns(
     fitted: dict[str, Array] = {name: np.zeros(n_columns) for name in ("mean", "variance", "noise")}
     fitted |= {name: np.zeros(y.shape) for name in ("coefficients", "leave_one_out")}
     fitted["kernel_weights"] = np.zeros((len(kernels), n_columns))
-    for columns in _equal_columns(row_weights):
-        fitted["kernel_weights"][:, columns] = _choose_kernel_weights(kernels, y, row_weights, columns)
-    groups = _equal_columns(np.vstack([row_weights, fitted["kernel_weights"]]))
-    for done, columns in enumerate(groups):
-        progress(done, len(groups))
-        is_used = row_weights[:, columns[0]] > 0
-        kernel = weighted_sum(kernels, fitted["kernel_weights"][:, columns[0]], is_used, is_used)
-        decomposition = decompose(kernel, row_weights[is_used, columns[0]])
-        for column in columns:
-            target = fit_target(decomposition, y[is_used, column])
-            fitted["mean"][column] = target.mean
-            fitted["variance"][column] = target.variance
-            fitted["noise"][column] = target.noise
-            fitted["coefficients"][is_used, column] = target.coefficients
-            fitted["leave_one_out"][is_used, column] = target.leave_one_out
+    for column in range(n_columns):
+        progress(column, n_columns)
+        rows = np.flatnonzero(row_weights[:, column])
+        weights = row_weights[rows, column]
+        labels = y[rows, column]
+        some = slice(None, None, -(-len(rows) // WEIGHT_ROWS))
+        parts = [kernel[np.ix_(rows[some], rows[some])] for kernel in kernels]
+        kernel_weights, noise = choose_kernel_weights(parts, labels[some], weights[some])
+        kernel = weighted_sum(kernels, kernel_weights, rows, rows)
+        noise = _choose_noise(kernel, labels, weights, noise)
+        lower = cholesky_factor(kernel, noise, weights)
+        target = fit_target(lower, labels)
+        fitted["kernel_weights"][:, column] = kernel_weights
+        fitted["noise"][column] = noise
+        fitted["mean"][column] = target.mean
+        fitted["variance"][column] = target.variance
+        fitted["coefficients"][rows, column] = target.coefficients
+        if is_calibrated:
+            fitted["leave_one_out"][rows, column] = leave_one_out(target, lower, labels)
     return fitted
 
 
-def _choose_kernel_weights(kernels: list[Array], y: Array, row_weights: Array, columns: list[int]) -> Array:
-    """Return the weights with the largest marginal likelihood, (n_kernels, n_chosen_columns).
+def choose_kernel_weights(kernels: Sequence[Array], y: Array, weights: Array) -> tuple[Array, float]:
+    """Return the weights of the kernels, (n_kernels,), and the noise with the largest marginal likelihood.
 
     Args:
-        columns: label columns with equal row weights.
+        kernels: (n, n) each.
+        y: (n,) labels.
+        weights: (n,) positive row weights.
     """
-    weights = row_weights[:, columns[0]]
-    rows = np.flatnonzero(weights)
-    rows = rows[:: -(-len(rows) // WEIGHT_ROWS)]
-    steps = itertools.product(range(WEIGHT_STEPS + 1), repeat=len(kernels))
-    simplex = [np.array(step) / WEIGHT_STEPS for step in steps if sum(step) == WEIGHT_STEPS]
-    if len(simplex) == 1:
-        return np.ones((1, len(columns)))
-    log_likelihoods = []
-    for kernel_weights in simplex:
-        decomposition = decompose(weighted_sum(kernels, kernel_weights, rows, rows), weights[rows])
-        log_likelihoods.append(
-            [fit_target(decomposition, y[rows, column]).log_likelihood for column in columns]
-        )
-    return np.array(simplex)[np.argmax(log_likelihoods, axis=0)].T
+    start = np.append(np.zeros(len(kernels)), np.log(FIRST_NOISE))
+    result = optimize.minimize(
+        minus_log_likelihood,
+        start,
+        args=(kernels, y, weights),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[LOGITS] * len(kernels) + [tuple(np.log(NOISES))],
+        options={"maxiter": WEIGHT_STEPS},
+    )
+    return special.softmax(result.x[:-1]), float(np.exp(result.x[-1]))
 
 
-def _equal_columns(table: Array) -> list[list[int]]:
-    """Return the indices of equal columns of a table, a list for each distinct one, the first column first."""
-    groups: dict[bytes, list[int]] = {}
-    for index, column in enumerate(table.T):
-        groups.setdefault(column.tobytes(), []).append(index)
-    return list(groups.values())
+def minus_log_likelihood(
+    parameters: Array, kernels: Sequence[Array], y: Array, weights: Array
+) -> tuple[float, Array]:
+    """Return minus the logarithm of the marginal likelihood, and its gradient (n_kernels + 1,).
+
+    Mean and variance are those of the largest likelihood, so their change has no part in the gradient.
+
+    Args:
+        parameters: (n_kernels + 1,) logits, whose softmax are the weights of the kernels, and the logarithm
+            of the noise.
+        kernels: (n, n) each.
+        y: (n,) labels.
+        weights: (n,) positive row weights.
+    """
+    shares = special.softmax(parameters[:-1])
+    noise = np.exp(parameters[-1])
+    kernel = np.sum([share * kernel for share, kernel in zip(shares, kernels, strict=True)], axis=0)
+    lower = cholesky_factor(kernel, noise, weights)
+    target = fit_target(lower, y)
+    outer = np.outer(target.coefficients, target.coefficients)
+    by_kernel = 0.5 * (_inverse(lower) - outer / target.variance)
+    by_share = np.array([np.vdot(by_kernel, kernel) for kernel in kernels])
+    by_logit = shares * (by_share - shares @ by_share)
+    by_log_noise = noise * (np.diag(by_kernel) / weights).sum()
+    return -target.log_likelihood, np.append(by_logit, by_log_noise)
+
+
+def _choose_noise(kernel: Array, y: Array, weights: Array, near: float) -> float:
+    """Return the noise with the largest marginal likelihood of all rows, near that of some of them."""
+
+    def loss(log_noise: float) -> float:
+        lower = cholesky_factor(kernel.copy(), np.exp(log_noise), weights)
+        return -fit_target(lower, y).log_likelihood
+
+    bounds = np.log(np.clip([near / NOISE_FACTOR, near * NOISE_FACTOR], *NOISES))
+    result = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.2})
+    return float(np.exp(result.x))
+
+
+def fit_target(lower: Array, y: Array) -> TargetFit:
+    """Fit labels (n,). The mean is that of generalised least squares.
+
+    Args:
+        lower: result of `cholesky_factor`.
+    """
+    both = np.column_stack([np.ones_like(y), y])
+    of_ones, of_labels = linalg.cho_solve((lower, True), both, check_finite=False).T
+    mean = of_labels.sum() / of_ones.sum()
+    coefficients = of_labels - mean * of_ones
+    # A constant label has no variance, which would be a likelihood without a bound.
+    smallest = max((ROUNDING * np.abs(y).max()) ** 2, np.finfo(np.float64).tiny)
+    variance = max((y - mean) @ coefficients / len(y), smallest)
+    log_likelihood = -np.log(np.diag(lower)).sum() - 0.5 * len(y) * np.log(variance)
+    return TargetFit(float(log_likelihood), float(mean), float(variance), coefficients)
+
+
+def leave_one_out(target: TargetFit, lower: Array, y: Array) -> Array:
+    """Return the prediction of each training row without its label, (n,).
+
+    The mean is estimated again without the row. Source: Dubrule, Cross validation of kriging in a unique
+    neighborhood, 1983.
+
+    Args:
+        target: result of `fit_target`.
+        lower: result of `cholesky_factor`, which is overwritten.
+        y: (n,) labels.
+    """
+    inverse = _inverse(lower)
+    sums = inverse.sum(axis=1)
+    precisions = np.diag(inverse) - sums**2 / sums.sum()
+    return y - np.divide(target.coefficients, precisions, out=np.zeros_like(y), where=precisions > 0)
+
+
+def _inverse(lower: Array) -> Array:
+    """Return the inverse of the matrix whose lower Cholesky factor is given, and overwritten, (n, n)."""
+    inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
+    return inverse + np.tril(inverse, -1).T
 
 
 def weighted_sum(kernels: list[Array], weights: Array, rows: Any, columns: Any) -> Array:
-    """Return the weighted sum of a part of each kernel."""
-    used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if weight > 0]
-    return np.sum([weight * kernel[np.ix_(rows, columns)] for kernel, weight in used], axis=0)
-
-
-def decompose(kernel: Array, weights: Array) -> Decomposition:
-    """Return the decomposition of a kernel matrix (n, n), which is overwritten.
-
-    Args:
-        weights: (n,) positive row weights.
-    """
-    root_weights = np.sqrt(weights)
-    kernel *= root_weights[:, None] * root_weights
-    values, vectors = linalg.eigh(kernel, overwrite_a=True, check_finite=False, driver="evd")
-    return Decomposition(np.maximum(values, 0.0), vectors, root_weights)
-
-
-def fit_target(decomposition: Decomposition, y: Array) -> TargetFit:
-    """Fit labels (n,) and choose the noise.
-
-    The mean is that of generalised least squares. Closed forms of the leave-one-out predictions, which
-    estimate it again without the row: Dubrule, Cross validation of kriging in a unique neighborhood, 1983.
-    """
-    values, vectors, root_weights = decomposition.values, decomposition.vectors, decomposition.root_weights
-    ones = vectors.T @ root_weights
-    labels = vectors.T @ (root_weights * y)
-    inverse = 1.0 / (values + NOISES[:, None])  # (n_noises, n)
-    means = (inverse @ (ones * labels)) / (inverse @ ones**2)
-    residuals = labels - means[:, None] * ones
-    variances = (inverse * residuals**2).mean(axis=1)
-    # A constant label has no variance, which would be a likelihood without a bound.
-    variances = np.maximum(variances, np.finfo(np.float64).tiny)
-    log_likelihoods = 0.5 * np.log(inverse).sum(axis=1) - 0.5 * len(y) * np.log(variances)
-    best = int(log_likelihoods.argmax())
-    coefficients = root_weights * (vectors @ (inverse[best] * residuals[best]))
-    precision_of_mean = root_weights * (vectors @ (inverse[best] * ones))
-    precisions = root_weights**2 * (vectors**2 @ inverse[best])
-    precisions -= precision_of_mean**2 / precision_of_mean.sum()
-    return TargetFit(
-        log_likelihood=float(log_likelihoods[best]),
-        noise=float(NOISES[best]),
-        mean=float(means[best]),
-        variance=float(variances[best]),
-        coefficients=coefficients,
-        leave_one_out=y - np.divide(coefficients, precisions, out=np.zeros_like(y), where=precisions > 0),
-    )
+    """Return the weighted sum of a part of each kernel, (n_rows, n_columns)."""
+    part = np.ix_(rows, columns)
+    total = weights[0] * kernels[0][part]
+    for kernel, weight in zip(kernels[1:], weights[1:], strict=True):
+        total += weight * kernel[part]
+    return total
 
 
 def cholesky_factor(kernel: Array, noise: float, weights: Array) -> Array:
@@ -186,7 +214,7 @@ def cholesky_factor(kernel: Array, noise: float, weights: Array) -> Array:
         noise: variance of the noise relative to the prior variance, for a row of weight 1.
         weights: (n,) positive row weights.
     """
-    kernel[np.diag_indices_from(kernel)] += noise / weights
+    kernel[np.diag_indices_from(kernel)] += noise / weights + JITTER
     return linalg.cholesky(kernel, lower=True, overwrite_a=True, check_finite=False)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from rdkit import Chem, DataStructs
+from scipy.optimize import approx_fprime
 from scipy.sparse import csr_array
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
@@ -11,7 +12,16 @@ from core.errors import ConfigError
 from models.inputs.fingerprints import GENERATORS, load_fingerprints, minmax_kernel, molecule_features
 from models.stages import gp, gp_regression
 from models.stages.gp import Gp
-from models.stages.gp_regression import calibrate, cholesky_factor, decompose, fit_target, latent_variance
+from models.stages.gp_regression import (
+    calibrate,
+    cholesky_factor,
+    fit_columns,
+    fit_target,
+    latent_variance,
+    leave_one_out,
+    minus_log_likelihood,
+    weighted_sum,
+)
 from tests.models.made import context, fitted, rows
 
 CHAINS = [f"{'C' * n}{end}" for n in range(1, 13) for end in ("", "O", "N", "Cl")]
@@ -50,35 +60,71 @@ def test_the_gaussian_process_is_that_of_scikit_learn():
     weights = RNG.uniform(0.5, 2, 40)
     kernel = gaussian_kernel(x, x)
     own = kernel[:40, :40]
-    fit = fit_target(decompose(own.copy(), weights), y)
+    fit = fit_target(cholesky_factor(own.copy(), 0.05, weights), y)
 
     def similarity(a, b, **_):
         return float(kernel[int(a[0]), int(b[0])])
 
     numbers = np.arange(55)[:, None]
     reference = GaussianProcessRegressor(
-        PairwiseKernel(metric=similarity), alpha=fit.noise / weights, optimizer=None
+        PairwiseKernel(metric=similarity), alpha=0.05 / weights, optimizer=None
     ).fit(numbers[:40], y - fit.mean)
     mean, std = reference.predict(numbers[40:], return_std=True)
     np.testing.assert_allclose(kernel[40:, :40] @ fit.coefficients, mean, atol=1e-8)
-    variance = latent_variance(cholesky_factor(own.copy(), fit.noise, weights), kernel[40:, :40])
+    variance = latent_variance(cholesky_factor(own.copy(), 0.05, weights), kernel[40:, :40])
     np.testing.assert_allclose(np.sqrt(variance), std, atol=1e-8)
 
 
-def test_leave_one_out_predictions_are_those_of_refits_without_the_row(
-    monkeypatch,
-):
+def test_leave_one_out_predictions_are_those_of_refits_without_the_row():
     x = RNG.normal(size=25)
     y, weights = np.sin(3 * x) + 0.2 * RNG.normal(size=25), RNG.uniform(0.5, 2, 25)
     kernel = gaussian_kernel(x, x)
-    fit = fit_target(decompose(kernel.copy(), weights), y)
-    monkeypatch.setattr(gp_regression, "NOISES", np.array([fit.noise]))
+    lower = cholesky_factor(kernel.copy(), 0.1, weights)
     refits = []
     for i in range(25):
         others = np.arange(25) != i
-        refit = fit_target(decompose(kernel[np.ix_(others, others)].copy(), weights[others]), y[others])
+        own = kernel[np.ix_(others, others)]
+        refit = fit_target(cholesky_factor(own, 0.1, weights[others]), y[others])
         refits.append(refit.mean + kernel[i, others] @ refit.coefficients)
-    np.testing.assert_allclose(fit.leave_one_out, refits, atol=1e-9)
+    np.testing.assert_allclose(leave_one_out(fit_target(lower, y), lower, y), refits, atol=1e-9)
+
+
+def test_the_gradient_of_the_marginal_likelihood_is_that_of_finite_differences():
+    x = RNG.normal(size=(40, 3))
+    kernels = [gaussian_kernel(column, column) for column in x.T]
+    y, weights = np.sin(x[:, 0]) + x[:, 1] + 7, RNG.uniform(0.5, 2, 40)
+    parameters = np.array([0.4, -0.7, 1.1, -1.5])
+    expected = approx_fprime(parameters, lambda at: minus_log_likelihood(at, kernels, y, weights)[0], 1e-6)
+    np.testing.assert_allclose(minus_log_likelihood(parameters, kernels, y, weights)[1], expected, rtol=1e-4)
+
+
+def test_weights_and_noise_are_those_of_the_labels_that_are_used(monkeypatch):
+    """The second of three kernels made the labels, with noise of .15 on average, and of .04 on the rows that choose
+    the weights. Labels of rows with weight 0 have no part."""
+    monkeypatch.setattr(gp_regression, "WEIGHT_ROWS", 150)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 3))
+    kernels = [gaussian_kernel(column, column) for column in x.T]
+    function = rng.multivariate_normal(np.zeros(300), kernels[1])
+    y = (function + np.tile([0.2, 0.5], 150) * rng.normal(size=300))[:, None]
+    row_weights = np.where(np.arange(300) < 250, 1.0, 0.0)[:, None]
+
+    def fit():
+        return fit_columns(kernels, y, row_weights, lambda done, total: None, is_calibrated=True)
+
+    fitted = fit()
+    assert fitted["kernel_weights"][1, 0] > 0.8
+    assert 0.1 < (fitted["noise"] * fitted["variance"]).item() < 0.2
+    rows = np.arange(250)
+    kernel = weighted_sum(kernels, fitted["kernel_weights"][:, 0], rows, rows)
+    likelihoods = []
+    for factor in (0.7, 1, 1.4):
+        lower = cholesky_factor(kernel.copy(), factor * fitted["noise"].item(), np.ones(250))
+        likelihoods.append(fit_target(lower, y[:250, 0]).log_likelihood)
+    assert np.argmax(likelihoods) == 1
+    y[250:] = 1e6
+    for name, values in fit().items():
+        np.testing.assert_array_equal(values, fitted[name], name)
 
 
 def test_a_calibration_without_information_is_the_share_of_the_class():
@@ -100,6 +146,14 @@ def test_two_labelled_rows_are_enough_and_no_prediction_is_beyond_the_labels(tmp
     stage = fit(tmp_path, rows([1.0, 3.0, *[np.nan] * 18], s=CHAINS[:20]), smiles=["s"])
     y_pred = stage.predict(rows(s=CHAINS), tmp_path)
     assert 1 - 1e-6 < y_pred.min() < y_pred.max() < 3 + 1e-6
+
+
+def test_equal_rows_with_large_weights_are_fitted(tmp_path):
+    train = rows([1.0, 2.0, 5.0] * 10, weights=np.full(30, 1e15), s=["C", "CC", "CCO"] * 10)
+    stage = fit(tmp_path, train, smiles=["s"])
+    test = rows(s=["C", "CC", "CCO"])
+    assert stage.predict(test, tmp_path)[:, 0] == pytest.approx([1, 2, 5], abs=0.05)
+    assert np.isfinite(stage.predict_std(test, tmp_path)).all()
 
 
 def test_numbers_and_categories_have_a_kernel_of_their_own(tmp_path):

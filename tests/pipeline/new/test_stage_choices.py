@@ -35,9 +35,9 @@ def stages(detected, preset="quick"):
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        ("molecules", {"gp": None, "gnn": None, "unimol": None}),
+        ("molecules", {"gp_minimol": None, "gnn": None, "unimol": None}),
         ("text", {"minilm": None, "lightgbm": None}),
-        ("both", {"gp": None, "minilm": None, "rxnfp": ["s", "ligand"]}),
+        ("both", {"gp_minimol": None, "minilm": None, "rxnfp": ["s", "ligand"]}),
         ("table", {"lightgbm": None, "lightgbm_small": None}),
         ("reactions", {"rxnfp_reaction": ["rxn"], "minilm": ["t"], "minilm_frozen": ["t"]}),
     ],
@@ -50,7 +50,8 @@ def test_the_quick_stages_of_each_kind_of_problem_read_the_columns_that_are_for_
         encoders = [feature for feature in block.settings.get("features", []) if isinstance(feature, dict)]
         columns[name] = (encoders or [block.settings])[0].get("columns")
     assert expected.items() <= columns.items()
-    assert ("gp" in columns, "minilm" in columns) == ("gp" in expected, "minilm" in expected)
+    for name in ("gp_minimol", "minilm"):
+        assert (name in columns) == (name in expected)
 
 
 @pytest.mark.parametrize("inputs", ["molecules", "text", "table"])
