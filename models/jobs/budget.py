@@ -241,8 +241,8 @@ class Budget:
                 epochs = self._fitting_epochs(state, state.pace)
                 if epochs is not None:
                     return self._accept(state, state.pace, epochs)
-            elif inputs := self._missing_inputs(state):
-                seconds = self._seconds_until_end([*self._tasks(), *inputs])
+            elif state.inputs:  # by now another stage may have computed them
+                seconds = self._seconds_until_end([*self._tasks(), *self._missing_inputs(state)])
                 if seconds <= MAX_INPUT_SHARE * self._seconds_left():
                     return self._probe(state)
         return False

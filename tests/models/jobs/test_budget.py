@@ -264,6 +264,19 @@ def test_a_stage_whose_inputs_took_long_is_tried_again_when_they_fit(
     assert trained(budget).startswith("slow: 0")
 
 
+def test_a_stage_is_tried_again_when_another_one_has_computed_its_inputs(
+    tmp_path, machine_of, monkeypatch, capsys
+):
+    """The first stage is left out for inputs that the second one, for which nothing waits, computes."""
+    monkeypatch.setattr(Cache.__init__, "__defaults__", (5, *Cache.__init__.__defaults__[1:]))
+    trees = {**TREES, "features": ["descriptors"]}
+    machine = machine_of(by_epoch(first=2, second=2), cores=2, part_seconds=[30, 2])
+    budget = spent(planned(tmp_path, stages={"first": trees, "second": trees}), machine, 100)
+    assert "stage first  left out: its inputs take about" in capsys.readouterr().out
+    assert trained(budget).startswith("first: 0")
+    assert "second: 0" in trained(budget)
+
+
 def test_a_stage_that_nearly_fits_is_trained_all_the_same_if_nothing_else_does(tmp_path, machine_of, capsys):
     """After the first fold of 90 s two are to take 198 s with their margin, and 188 s are left."""
     budget = spent(plan_of(tmp_path, "trees"), machine_of(by_epoch(trees=90)), 300)
