@@ -25,6 +25,8 @@ MAX_ROWS = 2_000
 """Number of rows of this sample, and of test rows that are used."""
 MIN_INPUTS = 20
 """Number of distinct inputs that each table must have."""
+MIN_GROUPS = 2
+"""Number of groups that each table must have."""
 N_FOLDS = 5
 N_LISTED = 10
 """Number of features that are reported."""
@@ -48,11 +50,12 @@ def adversarial_validation(
 ) -> Shift | None:
     """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
-    Rows with equal inputs share a fold, so that no row is recognized by a duplicate.
+    Rows of one group share a fold, so that no row is recognized by its group: where folds hold out what the test table
+    does not share with the training rows, only further differences count.
 
     Args:
         train: prepared training rows with their groups.
-        test: prepared test rows.
+        test: prepared test rows with their groups.
     """
     from lightgbm import LGBMClassifier
     from sklearn.model_selection import StratifiedGroupKFold
@@ -65,14 +68,15 @@ def adversarial_validation(
     sample = test.sample(min(MAX_ROWS, len(test)), random_state=seed)
     rows = pd.concat([train, sample], ignore_index=True)
     is_test = np.repeat([0, 1], [len(train), len(sample)])
+    n_groups = sample[GROUP].nunique(), train[GROUP].nunique()
     features = readable_features(rows, competition, describe)
-    if features.empty:
+    if features.empty or min(n_groups) < MIN_GROUPS:
         return None
     x = features.to_numpy(dtype=np.float32)
     likeness = np.empty(len(rows))
     gains = np.zeros(x.shape[1])
-    folds = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
-    for others, held_out in folds.split(x, is_test, rows[INPUT_KEY]):
+    folds = StratifiedGroupKFold(min(N_FOLDS, *n_groups), shuffle=True, random_state=seed)
+    for others, held_out in folds.split(x, is_test, rows[GROUP]):
         model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(x[others], is_test[others])
         likeness[held_out] = model.predict_proba(x[held_out])[:, 1]
         gains += model.feature_importances_
@@ -80,7 +84,7 @@ def adversarial_validation(
     table.insert(0, "gain", gains / max(gains.sum(), 1e-300))
     table = table.sort_values("gain", ascending=False, kind="stable")[:N_LISTED]
     auc = roc_auc(is_test.astype(float), likeness)
-    standard_error = _error_of_auc(auc, len(sample), len(train))
+    standard_error = _error_of_auc(auc, *n_groups)  # rows of a group look alike
     listed: list[Any] = table.reset_index(names="feature").to_dict("records")
     shift = Shift(auc=auc, standard_error=standard_error, features=listed)
     if not (has_all_rows and shift.is_clear):

@@ -55,7 +55,7 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         scores = with_factor(scores, run.metric, shift.factor, spread, run.columns.seed)
     return Expected(
         score=score,
-        interval=None if unknown else interval_of(scores),
+        interval=None if unknown else interval_of(scores, run.columns.n_groups),
         unknown=unknown,
         shift=shift,
         warnings=compare_predictions(run, chosen),
@@ -116,9 +116,20 @@ def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.
     return 1 - larger if metric.greater_is_better else larger
 
 
-def interval_of(scores: Array) -> Interval:
-    """Return the interval between two quantiles of scores, (n,)."""
-    lower, upper = np.quantile(scores, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+def interval_of(scores: Array, n_groups: int) -> Interval:
+    """Return the interval between two quantiles of scores of resamples, (n,).
+
+    They are further out for few groups, whose resamples vary too little. Source: Hesterberg, "What Teachers Should Know
+    About the Bootstrap", The American Statistician 2015 (expanded percentile interval).
+
+    Args:
+        n_groups: number of groups that were resampled, at least 2.
+    """
+    from scipy import stats
+
+    quantile_of_t = stats.t.ppf((1 + COVERAGE) / 2, n_groups - 1)
+    share_below = stats.norm.cdf(np.sqrt(n_groups / (n_groups - 1)) * quantile_of_t)
+    lower, upper = np.quantile(scores, [1 - share_below, share_below])
     return Interval(lower=lower, upper=upper, coverage=COVERAGE)
 
 

@@ -65,6 +65,11 @@ class Scorer:
         """Mask of the rows that are scored, (n_rows,)."""
         return self.folds >= 0
 
+    @property
+    def n_groups(self) -> int:
+        """Number of groups of the rows with a fold."""
+        return len(np.unique(self.groups[self.has_fold]))
+
     def score(self, scored: Array) -> float:
         """Return the metric of labels or predictions (n_rows, n_scored) on the rows with a fold."""
         return self.score_of_rows(np.flatnonzero(self.has_fold), scored)

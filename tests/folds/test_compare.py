@@ -60,6 +60,20 @@ def test_a_shift_is_detected_with_the_feature_that_moved():
     assert f"differ (AUC {moved.auc:.2f}), most in x" in describe_evidence(moved)
 
 
+def test_that_the_tables_share_no_group_is_no_shift_beyond_the_groups():
+    """Each group has a number of its own, by which all of its rows would be recognized."""
+    train, test = tables(200)
+    groups = np.arange(200) // 10
+    train, test = train.assign(**{GROUP: groups}), test.assign(**{GROUP: groups + 20})
+    numbers = np.random.default_rng(1).normal(size=40)
+    train, test = (table.assign(z=numbers[table[GROUP]]) for table in (train, test))
+    of_groups = validated(train, test)
+    of_rows = validated(*(table.assign(**{GROUP: range(200)}) for table in (train, test)))
+    assert of_rows.is_clear and not of_groups.is_clear
+    assert of_groups.standard_error > 3 * of_rows.standard_error  # 20 groups, not 200 rows
+    assert validated(train, test.assign(**{GROUP: 20})) is None
+
+
 def test_of_a_large_table_a_sample_is_compared_and_no_rows_are_chosen(monkeypatch):
     monkeypatch.setattr(adversarial, "MAX_TRAIN_ROWS", 199)
     monkeypatch.setattr(adversarial, "MAX_ROWS", 100)

@@ -22,15 +22,17 @@ def scorer_of(y, metric="rmse", groups=None):
     )
 
 
-def share_that_hold(draw_errors, n_runs=150):
+def share_that_hold(draw_errors, n_test_rows=60, n_groups=None):
     """How often the interval of a training table with some errors holds the RMSE of a test table."""
     n_held = 0
-    for seed in range(n_runs):
+    for seed in range(150):
         rng = np.random.default_rng(seed)
-        (train, groups), (test, _) = draw_errors(rng, 300), draw_errors(rng, 60)
-        interval = interval_of(drawn_scores(scorer_of(train, groups=groups), np.zeros((300, 1)), 60))
+        (train, groups), (test, _) = draw_errors(rng, 300), draw_errors(rng, n_test_rows)
+        scorer = scorer_of(train, groups=groups)
+        scores = drawn_scores(scorer, np.zeros((300, 1)), n_test_rows)
+        interval = interval_of(scores, n_groups or scorer.n_groups)
         n_held += interval.lower <= np.sqrt(np.mean(test**2)) <= interval.upper
-    return n_held / n_runs
+    return n_held / 150
 
 
 def test_eight_of_ten_intervals_hold_the_score_of_test_rows_like_the_training_rows():
@@ -46,12 +48,22 @@ def test_rows_of_a_group_are_resampled_together_so_that_the_interval_is_wider():
     assert share_that_hold(lambda rng, n: (draw(rng, n)[0], np.arange(n))) < 0.6
 
 
+def test_of_few_groups_the_quantiles_are_further_out():
+    """Five groups in the training table and three in the test table. Without it too few intervals hold."""
+
+    def draw(rng, n):
+        groups = np.arange(n) // 60
+        return rng.normal(size=n // 60)[groups] + 0.3 * rng.normal(size=n), groups
+
+    assert share_that_hold(draw, 180) > 0.7 > share_that_hold(draw, 180, n_groups=10_000)
+
+
 def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_score():
     y = np.random.default_rng(0).normal(size=400)
     scorer = scorer_of(y)
     widths = []
     for n_test_rows in (25, 400, 40_000):
-        interval = interval_of(drawn_scores(scorer, np.zeros((400, 1)), n_test_rows))
+        interval = interval_of(drawn_scores(scorer, np.zeros((400, 1)), n_test_rows), 400)
         widths.append(interval.upper - interval.lower)
     error = 1 / np.sqrt(2 * 400)  # of the standard deviation of 400 normal numbers
     expected = [2 * 1.2816 * error * np.sqrt(1 + 400 / n) for n in (25, 400, 40_000)]
@@ -63,7 +75,7 @@ def test_a_factor_multiplies_the_error_and_its_spread_widens_the_interval():
     of_error = with_factor(scores, METRICS["rmse"], 1.5)
     assert of_error == pytest.approx(np.full(40_000, 1.35))
     of_area = with_factor(scores, METRICS["roc_auc"], 1.5, 0.2, seed=0)
-    interval = interval_of(of_area)
+    interval = interval_of(of_area, 40_000)
     ends = [1 - 0.15 * np.exp(sign * 1.2816 * 0.2) for sign in (1, -1)]
     assert [interval.lower, interval.upper] == pytest.approx(ends, rel=0.01)
     assert with_factor(np.array([1.2]), METRICS["roc_auc"], 1.0) == [1.0]  # the best there is
