@@ -25,8 +25,6 @@ MAX_ROWS = 2_000
 """Number of rows of this sample, and of test rows that are used."""
 MIN_INPUTS = 20
 """Number of distinct inputs that each table must have."""
-MIN_GROUPS = 2
-"""Number of groups that each table must have."""
 N_FOLDS = 5
 N_LISTED = 10
 """Number of features that are reported."""
@@ -51,7 +49,8 @@ def adversarial_validation(
     """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
     Rows of one group share a fold, so that no row is recognized by its group: where folds hold out what the test table
-    does not share with the training rows, only further differences count.
+    does not share with the training rows, only further differences count. If a table is one group, its rows with equal
+    inputs share a fold instead.
 
     Args:
         train: prepared training rows with their groups.
@@ -68,15 +67,16 @@ def adversarial_validation(
     sample = test.sample(min(MAX_ROWS, len(test)), random_state=seed)
     rows = pd.concat([train, sample], ignore_index=True)
     is_test = np.repeat([0, 1], [len(train), len(sample)])
-    n_groups = sample[GROUP].nunique(), train[GROUP].nunique()
+    keys = INPUT_KEY if 1 in (sample[GROUP].nunique(), train[GROUP].nunique()) else GROUP
+    n_groups = sample[keys].nunique(), train[keys].nunique()
     features = readable_features(rows, competition, describe)
-    if features.empty or min(n_groups) < MIN_GROUPS:
+    if features.empty:
         return None
     x = features.to_numpy(dtype=np.float32)
     likeness = np.empty(len(rows))
     gains = np.zeros(x.shape[1])
     folds = StratifiedGroupKFold(min(N_FOLDS, *n_groups), shuffle=True, random_state=seed)
-    for others, held_out in folds.split(x, is_test, rows[GROUP]):
+    for others, held_out in folds.split(x, is_test, rows[keys]):
         model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(x[others], is_test[others])
         likeness[held_out] = model.predict_proba(x[held_out])[:, 1]
         gains += model.feature_importances_

@@ -43,7 +43,7 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     comparison = read_comparison(run.paths)
     shift = expected_under_shift(comparison) if comparison else None
     unit_warnings = read_json(run.paths.prepare_report)["folds"]["unit_warnings"]
-    unknown = why_unknown(comparison, unit_warnings)
+    unknown = why_unknown(comparison, unit_warnings, len(run.columns.ids))
     scores = drawn_scores(run.columns, chosen.scored, len(run.columns.test_ids))
     if not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
@@ -62,12 +62,15 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     )
 
 
-def why_unknown(comparison: Comparison | None, unit_warnings: list[str]) -> str:
+def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows: int) -> str:
     """Return why the error of the test rows is not known, a sentence; "" if it is.
+
+    If all groups are too large to hold some of them out, the interval of few groups stands for it.
 
     Args:
         comparison: of training and test rows; None if they were not compared.
         unit_warnings: `folds.recommended.fold_warnings`.
+        n_rows: number of training rows.
     """
     if unit_warnings:
         return f"{unit_warnings[0].removeprefix('WARNING: ')}."
@@ -76,11 +79,10 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str]) -> str:
     shift, measured = comparison.adversarial_validation, comparison.error_ratio
     if shift is None or not shift.is_clear or (measured and measured.factor is not None):
         return ""
+    if n_rows > MAX_TRAIN_ROWS:
+        return f"Above {MAX_TRAIN_ROWS:,} training rows, the error of rows like test rows is not measured."
     if not shift.like_test:
-        return (
-            "The error of rows like test rows was not measured, since there are few large groups, or more than "
-            f"{MAX_TRAIN_ROWS:,} training rows."
-        )
+        return ""
     if measured is None:
         return "The error of rows like test rows was not measured."
     if measured.stage:

@@ -89,22 +89,25 @@ CLEAR = Shift(auc=0.9, standard_error=0.01, features=[{"feature": "x"}], like_te
     [
         ({"adversarial_validation": None}, ""),
         ({"adversarial_validation": CLEAR.model_copy(update={"auc": 0.55})}, ""),
+        ({"adversarial_validation": CLEAR.model_copy(update={"like_test": []})}, ""),  # all groups are large
         ({"error_ratio": ErrorRatio(stage="line", ratio=1.2, standard_error=0.1)}, ""),
         ({"error_ratio": None}, "was not measured"),
-        (
-            {"adversarial_validation": CLEAR.model_copy(update={"like_test": []})},
-            "more than 20,000 training rows",
-        ),
         ({"error_ratio": ErrorRatio(standard_error=None, seconds=9.0)}, "takes at most 9 s a fold"),
         ({"error_ratio": ErrorRatio(stage="line", standard_error=None)}, "The error of line"),
     ],
 )
 def test_without_a_measured_error_of_rows_like_test_rows_the_reason_is_said(values, words):
-    reason = why_unknown(comparison_of(None, **{"adversarial_validation": CLEAR, **values}), [])
+    comparison = comparison_of(None, **{"adversarial_validation": CLEAR, **values})
+    reason = why_unknown(comparison, [], 1000)
     assert reason.endswith(".") == bool(words) and words in reason
 
 
+def test_in_a_large_training_table_the_error_of_rows_like_test_rows_is_not_known():
+    comparison = comparison_of(None, adversarial_validation=CLEAR.model_copy(update={"like_test": []}))
+    assert why_unknown(comparison, [], 20_001).startswith("Above 20,000 training rows")
+
+
 def test_folds_that_do_not_hold_out_what_the_test_table_does_are_the_first_reason():
-    reason = why_unknown(None, ["WARNING: folds split plates", "WARNING: other"])
+    reason = why_unknown(None, ["WARNING: folds split plates", "WARNING: other"], 1000)
     assert reason == "folds split plates."
-    assert why_unknown(None, []) == ""
+    assert why_unknown(None, [], 1000) == ""
