@@ -17,7 +17,12 @@ TRACKER_VARIABLE = "LOSS_TRACKER"
 class StrictModel(BaseModel):
     """Base class of all settings: they are read-only, and an unknown key is an error."""
 
-    model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
+    model_config = {
+        "extra": "forbid",
+        "frozen": True,
+        "allow_inf_nan": False,
+        "use_attribute_docstrings": True,
+    }
 
     @model_validator(mode="before")
     @classmethod

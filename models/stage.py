@@ -155,6 +155,7 @@ class Stage(StrictModel):
     mean of the two. A refit has no held-out rows: the score of the stage is then the score of its
     folds, and every table marks it."""
     pseudo_labels: PseudoLabels | None = None
+    """Train also on test rows, labelled by other stages."""
     class_weights: Literal["none", "balanced"] = "none"
     """For classification. balanced: every class has the same total weight in training. This distorts the
     probabilities. For a metric of labels, tuned thresholds have the same effect without it."""

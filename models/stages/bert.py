@@ -89,8 +89,11 @@ class Bert(TextStage, NeuralStage):
     """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
     canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
     layers: PositiveInt = 4
+    """Number of layers of an encoder from scratch."""
     width: Width = 128
+    """Width of a token vector of an encoder from scratch."""
     heads: PositiveInt = 4
+    """Attention heads per layer of an encoder from scratch."""
     epochs: PositiveInt
     """Number of passes over the training rows. Unset: 4 with weights, 20 from scratch."""
     learning_rate: PositiveFloat

@@ -77,6 +77,7 @@ class Trees(FeatureStage):
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """The same parameters -> lowest and highest value, on a logarithmic scale."""
     learning_rate: PositiveFloat = 0.03
+    """Factor of each tree; with a smaller one, early stopping takes more trees."""
     max_trees: PositiveInt = 2000
     """Maximum number of trees."""
     search_trials: int = Field(default=0, ge=0)

@@ -40,8 +40,11 @@ class Unimol(ConformerStage):
     remove_hydrogens: bool = False
     """Whether the model reads heavy atoms only. Required with the no_h, OLED and small weights."""
     layers: PositiveInt = 6
+    """Number of layers of the architecture compact."""
     width: Width = 128
+    """Width of an atom vector of the architecture compact."""
     heads: PositiveInt = 8
+    """Attention heads per layer of the architecture compact."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

@@ -101,6 +101,7 @@ class TrainingSettings(Stage):
     multilabel competitions they must be columns of 0 and 1. Multiclass competitions cannot have
     them."""
     head: Annotated[LinearHead | MultiSampleHead, Field(discriminator="kind")] = LinearHead()
+    """The last layer, from the pooled features to the outputs."""
     pooler_dropout: Dropout = 0.0
     """Dropout rate on the pooled features, before the head."""
     backbone_dropout: Dropout = 0.0
