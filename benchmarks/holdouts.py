@@ -78,7 +78,7 @@ def held_out_rows(table: pd.DataFrame, inputs: list[str], split: str, draw: int)
         repeated = repeated_columns(table[inputs])
         groups = pd.factorize(table[repeated[draw % len(repeated)]])[0]
         draw //= len(repeated)
-    n_parts = N_PARTS.get(split, 5)
+    n_parts = min(N_PARTS.get(split, 5), len(np.unique(groups)))
     return balanced_group_folds(groups, table[[]], n_parts, seed=draw // n_parts) == draw % n_parts
 
 
