@@ -70,6 +70,27 @@ def test_damaged_cells_of_either_table_are_shown(cells, test, role, words):
     assert detected.role == role and words in detected.reason
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("[0.{}]", "lists of numbers such as '[0.1]'; make a column of each number"),
+        ("[{}.5 -1e-3\n 7.]", "lists of numbers"),  # as NumPy writes them
+        ("({}, nan)", "lists of numbers"),
+        ("[C][Branch{}][13CH1][=O]", "SELFIES"),
+    ],
+)
+def test_numbers_in_brackets_are_lists_and_no_selfies(cell, words):
+    cells = pd.Series([cell.format(i) for i in range(1, 21)])
+    detected = classify("c", cells, cells[:3])
+    assert detected.role == "left out" and words in detected.reason
+    assert detected.reason.startswith("WARNING: lists") == (not detected.notation)
+
+
+def test_lists_of_words_are_neither_numbers_nor_selfies():
+    cells = pd.Series([f"['cat {i}', 'a dog of {i} years']" for i in range(20)])
+    assert classify("c", cells, cells[:3]).role == "text"
+
+
 CODES = {
     "plates": "plate_1,plate_2,plate_10,plate_11",
     "letters": "Batch A,Batch B,Batch C,Batch D",
