@@ -11,6 +11,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,13 +210,9 @@ def read_text_table(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path} has duplicate columns: {', '.join(map(repr, duplicates))}. Rename or remove them."
         )
-    rows = list(cells.rows.values())
-    composed = [[unicodedata.normalize("NFC", cell) for cell in row] for row in rows]
-    pairs = zip([cells.header, *rows], [header, *composed], strict=True)
-    n_composed = sum(
-        a != b for before, after in pairs if before != after for a, b in zip(before, after, strict=True)
-    )
-    table = pd.DataFrame(composed, index=list(cells.rows), columns=header, dtype=str)
+    raw = pd.DataFrame(list(cells.rows.values()), index=list(cells.rows), columns=header, dtype=str)
+    table = raw.map(partial(unicodedata.normalize, "NFC")).astype(str)
+    n_composed = (table != raw).sum().sum() + len({*header} - {*cells.header})
     warnings = [f"WARNING: {cells.warning}"] if cells.warning else []
     if n_composed:
         warnings.append(

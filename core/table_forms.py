@@ -113,29 +113,14 @@ def _read_parquet(path: Path, content: bytes) -> Cells:
 def _read_json(path: Path, text: str) -> Cells:
     """Return the cells of JSON lines or of a list of records; pandas would make floats of integers beside null."""
     is_list = text.lstrip().startswith("[")
-    number = 1
-    records = {}
+    lines = [line for line in text.split("\n") if line.strip()]
     try:
-        if is_list:
-            records = dict(enumerate(json.loads(text), start=1))
-        else:
-            for number, line in enumerate(text.split("\n"), start=1):
-                if line.strip():
-                    records[number] = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: row {number} cannot be read as JSON: {error}. Write a record per line."
-        ) from None
-    are_records = all(isinstance(record, dict) for record in records.values())
-    values = [value for record in records.values() if are_records for value in record.values()]
-    is_of_columns = len(records) == 1 and all(isinstance(value, dict | list) for value in values)
-    if not are_records or is_of_columns:
-        raise DataError(
-            f"{path} is JSON, but no list of records. Write one per line: orient='records', lines=True."
-        )
-    header = list(dict.fromkeys(name for record in records.values() for name in record))
-    rows = {number: [_as_text(record.get(name)) for name in header] for number, record in records.items()}
-    return Cells(header, rows, "JSON" if is_list else "JSON lines")
+        records = json.loads(text if is_list else "[" + ",\n".join(lines) + "]")
+        header = list(dict.fromkeys(name for record in records for name in record))
+        rows = [[_as_text(record.get(name)) for name in header] for record in records]
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:  # the last two: no record
+        raise DataError(f"{path} cannot be read as JSON records: {error}. Write one per line.") from None
+    return Cells(header, dict(enumerate(rows, start=1)), "JSON" if is_list else "JSON lines")
 
 
 def _as_text(value: Any) -> str:
@@ -152,47 +137,35 @@ def _read_separated(path: Path, text: str) -> Cells:
     first_line = text.partition("\n")[0]
     usual = "\t" if path.suffix == ".tsv" else ","
     signs = [sign for sign in SEPARATORS if sign in first_line] or [usual]
-    readings: dict[str, Cells] = {}
-    errors: dict[str, DataError] = {}
-    for sign in signs:
-        try:
-            readings[sign] = _read_with(path, text, sign)
-        except DataError as error:
-            errors[sign] = error
-    if not readings:
-        raise errors[max(errors, key=first_line.count)]
-    if usual in readings:
-        return readings[usual]
-    if len(readings) > 1:
-        names = " or ".join(SEPARATORS[sign] for sign in readings)
+    readings = {sign: _read_with(path, text, sign) for sign in signs}
+    tables = {sign: cells for sign, cells in readings.items() if isinstance(cells, Cells)}
+    if usual in tables:
+        return tables[usual]
+    if len(tables) > 1:
+        names = " or ".join(SEPARATORS[sign] for sign in tables)
         raise DataError(f"{path} has {names} between its cells. Save it with commas.")
-    return next(iter(readings.values()))
+    cells = readings[next(iter(tables), max(signs, key=first_line.count))]
+    if isinstance(cells, DataError):
+        raise cells
+    return cells
 
 
-def _read_with(path: Path, text: str, sign: str) -> Cells:
+def _read_with(path: Path, text: str, sign: str) -> Cells | DataError:
     """Return the cells between separators, with quotes around some, or else with quotes as characters of cells.
 
     A quote at the start of a cell without an end fails, or swallows all up to the next quote, line breaks included.
     With commas, that is only a warning, or an error.
     """
     form = "" if sign == "," else f"separated by {SEPARATORS[sign]}"
-    unquoted: Cells | None = None
-    if '"' in text and '"' not in text.partition("\n")[0]:
-        try:
-            unquoted = _split(path, text, sign, csv.QUOTE_NONE)
-        except DataError:
-            unquoted = None
-    try:
-        cells = _split(path, text, sign, csv.QUOTE_MINIMAL)._replace(form=form)
-    except DataError as error:
-        if unquoted is None or sign == ",":
-            raise
-        return unquoted._replace(form=f"{form}, quotes are part of the cells ({_reason(error)})")
-    if unquoted is None or len(unquoted.rows) == len(cells.rows):
+    cells = _split(path, text, sign, csv.QUOTE_MINIMAL, form)
+    unquoted = _split(path, text, sign, csv.QUOTE_NONE, f"{form}, quotes are part of the cells")
+    if isinstance(unquoted, DataError) or '"' in text.partition("\n")[0]:
         return cells
-    difference = f"with quotes around cells it would have {len(cells.rows)} rows"
     if sign != ",":
-        return unquoted._replace(form=f"{form}, quotes are part of the cells ({difference})")
+        is_equal = isinstance(cells, Cells) and len(cells.rows) == len(unquoted.rows)
+        return cells if is_equal else unquoted
+    if isinstance(cells, DataError) or len(cells.rows) == len(unquoted.rows):
+        return cells
     warning = (
         f"quotes enclose line breaks, so that {path.name} has {len(cells.rows)} rows; without them every one of "
         f"{len(unquoted.rows)} lines is a row. If rows are missing, double the quotes inside cells"
@@ -200,31 +173,22 @@ def _read_with(path: Path, text: str, sign: str) -> Cells:
     return cells._replace(warning=warning)
 
 
-def _reason(error: DataError) -> str:
-    """Return what is wrong in an error of `_split`, without the file."""
-    return f"else {str(error).partition(': ')[2].partition('. ')[0]}"
-
-
-def _split(path: Path, text: str, sign: str, quoting: Literal[0, 3]) -> Cells:
+def _split(path: Path, text: str, sign: str, quoting: Literal[0, 3], form: str) -> Cells | DataError:
     """Return the cells between separators; empty rows count but are left out.
 
-    Raises:
-        DataError: if a row has another number of cells than the header, or quotes do not match.
+    The error is that a row has another number of cells than the header, or that quotes do not match.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, quoting=quoting, strict=True)
     try:
-        rows = {
-            number: row for number, row in enumerate(reader, start=1) if len(row) > 1 or "".join(row).strip()
-        }
+        numbered = enumerate(reader, start=1)
+        rows = {number: row for number, row in numbered if len(row) > 1 or "".join(row).strip()}
     except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from None
-    if len(rows) < 2:
-        raise DataError(f"{path} has no row below a header; it needs both.")
-    header = rows.pop(next(iter(rows)))
+        return DataError(f"{path} cannot be read as a CSV file: {error}.")
+    header = rows.pop(next(iter(rows), 0), [])
     for number, row in rows.items():
         if len(row) != len(header):
-            raise DataError(
+            return DataError(
                 f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is its first line the "
                 "header, is the file complete, and are texts with commas in quotes? Download or export it again."
             )
-    return Cells(header, rows, "")
+    return Cells(header, rows, form)

@@ -1,7 +1,5 @@
 """The column of the ids: in all three tables, with another value in each row of a table."""
 
-from itertools import combinations
-
 import pandas as pd
 
 from competition.cells import check_ids
@@ -30,8 +28,7 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
             return name, "the sample's first column" if is_first else "GUESS: the first with distinct values"
     for name in candidates[:1]:
         _require_one_column(tables, shared, name)
-    for file, table in tables.items():
-        for name in candidates[:1]:
+        for file, table in tables.items():
             check_ids(table[name], f"{file}, column {name!r} (used as the id; --id changes it)")
     first = sample.columns[0]
     if id_column is None and not first.strip():
@@ -68,13 +65,11 @@ def _require_one_column(tables: dict[str, pd.DataFrame], shared: list[str], name
     if any((table[name].str.strip() == "").any() for table in tables.values()):
         return
     parts = [column for column in shared if not _is_id(column, tables)]
-    pairs = [pair for pair in combinations(parts, 2) if name in pair]
-    for columns in map(list, [*pairs, parts]):
-        if not any(table.duplicated(columns).any() for table in tables.values()):
-            raise DataError(
-                f"rows are told apart by {join_first(columns)} together, and by no column alone. Join their cells in a "
-                "new column of all three tables, such as row_id, and name it with --id row_id."
-            )
+    if not any(table.duplicated(parts).any() for table in tables.values()):
+        raise DataError(
+            f"rows are told apart by {join_first(parts)} together, and by no column alone. Join their cells in a new "
+            "column of all three tables, such as row_id, and name it with --id row_id."
+        )
     (train_file, train), *others = tables.items()
     repeated = train[name].duplicated(keep=False)
     if repeated.any() and all(table[name].is_unique for _, table in others):

@@ -68,12 +68,16 @@ def test_missing_keys_and_lists_of_records_are_cells(tmp_path):
     lines = b'{"id": 1, "y": 2}\n\n{"id": 2.5, "more": [1, "b"], "y": NaN}\n'
     table = read(tmp_path, "a.jsonl", lines)
     assert table.to_numpy().tolist() == [["1", "2", ""], ["2.5", "", '[1, "b"]']]
-    assert table.index.tolist() == [1, 3]
+    assert table.index.tolist() == [1, 2]
 
 
 UNQUOTED = {
-    "fails": ('id\ttext\ty\n1\t"so" he said\t1\n2\tb\t2\n', '"so" he said', "else .*expected after"),
-    "swallows": ('id\ttext\ty\n1\t"so\t1\n2\tb\t2\n3\tend"\t3\n4\td\t4\n', '"so', "it would have 2 rows"),
+    "fails": ('id\ttext\ty\n1\t"so" he said\t1\n2\tb\t2\n', '"so" he said', "quotes are part"),
+    "swallows": (
+        'id\ttext\ty\n1\t"so\t1\n2\tb\t2\n3\tend"\t3\n4\td\t4\n',
+        '"so',
+        "separated by tabs, quotes are part",
+    ),
     "never ends": ('id\ttext\ty\n1\t"so\t1\n2\tb\t2\n', '"so', "quotes are part of the cells"),
 }
 
@@ -105,9 +109,8 @@ def test_a_quote_that_may_swallow_rows_of_a_csv_is_a_warning(tmp_path):
         ("a.xlsx", zipped(**{"xl/workbook.xml": "", "b": ""}), "is an Excel workbook. Save its sheet as CSV"),
         ("a.gz", gzip.compress(b"id,y\n1,2\n")[:-9], "cannot be unpacked"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
-        ("a.jsonl", b'{"id": 1}\n{"id": \n', "row 2 cannot be read as JSON"),
-        ("a.json", b'{"id": {"0": 1}, "y": {"0": 2}}', "is JSON, but no list of records"),
-        ("a.json", b'[{"id": 1}, 2]', "is JSON, but no list of records"),
+        ("a.jsonl", b'{"id": 1}\n{"id": \n', "cannot be read as JSON records: .*line 2"),
+        ("a.json", b'[{"id": 1}, 2]', "cannot be read as JSON records"),
         ("a.tsv", b"id\ty\n1\t2\n3\n", "row 3 has 1 cells and the header 2"),
         ("a.csv", "id,y\né,2\n".encode("utf-16")[:-1], "is not in UTF-16"),
     ],
