@@ -65,7 +65,7 @@ def check_ids(ids: pd.Series, where: object) -> None:
         raise DataError(f"{where}: row {empty[0]} has no id. Give every row a unique id.")
     duplicates = ids[ids.duplicated()].unique()
     if len(duplicates):
-        raise DataError(f"{where}: duplicate ids: {join_first(duplicates)}. Remove the extra rows.")
+        raise DataError(f"{where}: duplicate ids: {join_first(duplicates)}. Give every row its own id.")
 
 
 def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:

@@ -20,6 +20,8 @@ MAX_TO_MEDIAN = 100.0
 """Ratios of the largest label to the smallest and to the median above which the largest ones decide an error."""
 PLACEHOLDERS = (-99, -999, -9999, 999, 9999)
 """Numbers that stand for a missing one."""
+CODES = (-1, -9, -99, -999, -9999)
+"""Labels that stand for a missing one if no other label is negative."""
 
 
 def describe_placeholder(numbers: pd.Series) -> str:
@@ -31,11 +33,26 @@ def describe_placeholder(numbers: pd.Series) -> str:
     return ""
 
 
+def describe_code(name: str, labels: pd.Series) -> str:
+    """Return how many labels (numbers) are one that stands for a missing one, and what to write; "" if none.
+
+    The only negative number, in several rows beside two others, is such a code: -1 beside 0 and 1, but not beside 1.
+    """
+    placeholder = describe_placeholder(labels)
+    negative = labels[labels < 0]
+    others = labels[labels >= 0].nunique()
+    if not placeholder and len(negative) > 1 and negative.nunique() == 1 and others > 1:
+        code = negative.iloc[0]
+        if code in CODES:
+            placeholder = f"{len(negative)} cells are {code:g}; empty them if they are missing"
+    return f"labels of {name}: {placeholder}" if placeholder else ""
+
+
 def describe_range(name: str, labels: pd.Series) -> str:
     """Return a sentence about labels such as -999 or over more than four powers of ten; "" for others."""
-    placeholder = describe_placeholder(labels)
-    if placeholder:
-        return f"labels of {name}: {placeholder}"
+    code = describe_code(name, labels)
+    if code:
+        return code
     smallest, largest = labels.min(), labels.max()
     if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""

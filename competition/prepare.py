@@ -65,6 +65,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
     train, dropped_train = _clean_train(raw, labels.table, config)
     summary = [
         *describe_clean_tables(train, test, config),
+        _describe_files([(raw, config.train), (raw_test, config.test), (sample, config.sample_submission)]),
+        *sample.attrs.get("warnings", []),
         *describe_censored(labels, config, config.train.name),
         *describe_raw_inputs(raw, config, config.train.name),
         *describe_raw_inputs(raw_test, config, config.test.name),
@@ -152,8 +154,18 @@ def _describe_without_group(raw: pd.DataFrame, config: CompetitionConfig) -> Ite
             )
 
 
+def _describe_files(tables: list[tuple[pd.DataFrame, Path]]) -> str:
+    """Return the number of rows of raw tables, and the form of those that are no plain CSV."""
+    files = []
+    for table, file in tables:
+        form = table.attrs.get("form", "")
+        files.append(f"{file.name} ({len(table)} rows{form and ', '}{form})")
+    return f"read: {', '.join(files)}"
+
+
 def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
     """Yield lines about the cells of a raw table that are changed or not read."""
+    yield from table.attrs.get("warnings", [])
     yield from describe_changes(table, config, where)
     yield from describe_invalid_numbers(table, config, where)
 

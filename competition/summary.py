@@ -11,6 +11,7 @@ from competition.cells import count_new
 from competition.clean import is_empty_text, keys_of_near_inputs
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
+from competition.labels import describe_code
 from competition.molecules import (
     MAX_ATOMS,
     canonical_smiles,
@@ -177,9 +178,13 @@ def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str
             f"WARNING: exactly one of {join_first(config.targets)} is 1 in every row. If a row has one class, make one "
             "column of classes (problem_type: multiclass), and name the sample's columns in submission_columns."
         )
+    numbers = pd.to_numeric(pd.Series(config.classes), errors="coerce")
     for name in config.targets:
         counts = [f"{label} {(train[name] == index).sum()}" for index, label in enumerate(config.classes)]
         yield f"{name}: {join_first(counts, str)}"
+        codes = describe_code(name, train[name].map(dict(enumerate(numbers))))
+        if codes:
+            yield f"WARNING: {codes}, and run new again, since they are a class now"
     if config.problem_type in ("binary", "multilabel"):
         yield f"problem_type {config.problem_type}, where {config.classes[1]!r} is the positive class"
     else:

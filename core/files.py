@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from core.errors import DataError
+from core.table_forms import read_cells
 
-csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 DIGEST = b"sha256"
 """Key of the metadata of a Parquet table with what `table_digest` returns."""
-
-FORMS = {
-    rb"PK\x03\x04": "a zip archive or an Excel workbook. Unpack it, or save its sheet as CSV",
-    rb"\x1f\x8b": "compressed (.gz). Unpack it",
-    rb"PAR1[\x00-\x1f]": "a Parquet file. Save it as CSV",
-    rb"\xff\xfe|\xfe\xff": "in UTF-16. Save it in UTF-8",
-    rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
-    rb'\s*(\{"|\[\s*\{)': "JSON. Save it as CSV",
-    rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file: git lfs pull",
-}
-"""First bytes of files that are no CSV -> what they are, and what to do."""
-SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "the sign |"}
-"""Separators other than a comma, by their names in a message."""
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -193,47 +181,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """Read a CSV of the user with every cell as text; an empty cell is ''.
+    """Read a table of the user with every cell as text in Unicode's composed form (NFC); an empty cell is ''.
 
     The index is the number of a row in a spreadsheet: the header is row 1, and empty rows count but are left
     out. Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into
     a missing value and the id '007' into 7, and would accept a truncated row.
-    """
-    text = _read_text(path)
-    first_line = text.partition("\n")[0]
-    for sign, name in SEPARATORS.items():
-        if sign in first_line and "," not in first_line:
-            raise DataError(f"{path} has {name} between its cells. Save it with commas and decimal points.")
-    try:
-        numbered = enumerate(csv.reader(io.StringIO(text, newline=""), strict=True), start=1)
-        rows = {number: row for number, row in numbered if len(row) > 1 or "".join(row).strip()}
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from None
-    if len(rows) < 2:
-        raise DataError(f"{path} has no row below a header; it needs both.")
-    header = rows.pop(next(iter(rows)))
-    unnamed = [str(number) for number, name in enumerate(header, start=1) if not name.strip()]
-    if len(unnamed) > 1:
-        raise DataError(f"{path}: the columns {', '.join(unnamed)} have no name. Name or remove them.")
-    duplicates = sorted({name for name in header if header.count(name) > 1})
-    if duplicates:
-        raise DataError(
-            f"{path} has duplicate columns: {', '.join(map(repr, duplicates))}. Rename or remove them."
-        )
-    for number, row in rows.items():
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is its first line the "
-                "header, is the file complete, and are texts with commas in quotes? Download or export it again."
-            )
-    return pd.DataFrame(list(rows.values()), index=list(rows), columns=header, dtype=str)
 
-
-def _read_text(path: Path) -> str:
-    """Return the content of a text file in UTF-8.
-
-    Raises:
-        DataError: the first bytes are those of another form, or a row is not UTF-8.
+    The attributes (`DataFrame.attrs`) `form` and `warnings` say how a file that is no plain CSV was read.
     """
     try:
         content = path.read_bytes()
@@ -244,14 +198,32 @@ def _read_text(path: Path) -> str:
             else f"{path}: {error.strerror}"
         )
         raise DataError(f"{what}; correct the path.") from None
-    for start, form in FORMS.items():
-        if re.match(start, content):
-            raise DataError(f"{path} is {form}.")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: row {row} is not in UTF-8. Save the file in UTF-8.") from None
+    cells = read_cells(path, content)
+    header = [unicodedata.normalize("NFC", name) for name in cells.header]
+    if not cells.rows:
+        raise DataError(f"{path} has no row below a header; it needs both.")
+    unnamed = [str(number) for number, name in enumerate(header, start=1) if not name.strip()]
+    if len(unnamed) > 1:
+        raise DataError(f"{path}: the columns {', '.join(unnamed)} have no name. Name or remove them.")
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
+        raise DataError(
+            f"{path} has duplicate columns: {', '.join(map(repr, duplicates))}. Rename or remove them."
+        )
+    raw = pd.DataFrame(list(cells.rows.values()), index=list(cells.rows), columns=header, dtype=str)
+    table = raw.map(partial(unicodedata.normalize, "NFC")).astype(str)
+    n_composed = (table != raw).sum().sum() + len({*header} - {*cells.header})
+    warnings = [f"WARNING: {cells.warning}"] if cells.warning else []
+    if n_composed:
+        warnings.append(
+            f"WARNING: {n_composed} cells and names of {path.name} have decomposed letters, as in files of a Mac; "
+            "they are read, and ids and labels submitted, in the composed form (Unicode NFC)"
+        )
+    if cells.form:
+        table.attrs["form"] = cells.form
+    if warnings:
+        table.attrs["warnings"] = warnings
+    return table
 
 
 def sha256_of(path: Path) -> str:

@@ -5,10 +5,13 @@ fold. Where test rows differ from training rows, the interval has the error of r
 docs/benchmarks.md has how often it holds.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from competition.metrics import Metric
+from competition.metrics import REGRESSION, Metric
+from competition.task import Task
 from core.errors import join_first
 from core.files import derive_seed, read_json
 from core.text import format_duration, format_number
@@ -42,12 +45,16 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     """
     comparison = read_comparison(run.paths)
     shift = expected_under_shift(comparison) if comparison else None
-    unit_warnings = read_json(run.paths.prepare_report)["folds"]["unit_warnings"]
-    unknown = why_unknown(comparison, unit_warnings, len(run.columns.ids))
-    scores = drawn_scores(run.columns, chosen.scored, len(run.columns.test_ids))
+    report = read_json(run.paths.prepare_report)
+    unknown = why_unknown(comparison, report["folds"]["unit_warnings"], len(run.columns.ids))
+    score, scored = compared["score"], chosen.scored
+    n_predicted, n_dropped = len(run.columns.test_ids), len(report["dropped_test_ids"])
+    if n_dropped:
+        scored = with_means(scored, n_dropped / (n_predicted + n_dropped), run.task, run.columns.label_means)
+        score = run.columns.score(scored)
+    scores = drawn_scores(run.columns, scored, n_predicted + n_dropped)
     if not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
-    score = compared["score"]
     tables = comparison.adversarial_validation if comparison else None
     if tables and shift and shift.factor is not None:
         score = with_factor(np.array([score]), run.metric, shift.factor).item()
@@ -60,6 +67,17 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         shift=shift,
         warnings=compare_predictions(run, chosen),
     )
+
+
+def with_means(scored: Array, share: float, task: Task, label_means: Sequence[float]) -> Array:
+    """Return what the metric scores, (n_rows, n_scored), with the mean, or most frequent, label in a share of the rows.
+
+    Test rows that cannot be read get it in the submission.
+    """
+    means = np.array([label_means])
+    is_mean = np.random.default_rng(derive_seed(0, "means")).permutation(len(scored)) < share * len(scored)
+    default = task.default_labels(means) if task.scores_labels else means
+    return np.where(is_mean[:, None], default, scored)
 
 
 def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows: int) -> str:
@@ -115,6 +133,8 @@ def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.
         return scores
     normal = np.random.default_rng(derive_seed(seed, "interval")).normal(size=len(scores))
     larger = np.maximum(errors, 0.0) * factor * np.exp(spread * normal)
+    if metric.types != REGRESSION and metric.greater_is_better:  # shares, areas and agreements are not below 0
+        larger = np.minimum(larger, np.maximum(errors, 1.0))
     return 1 - larger if metric.greater_is_better else larger
 
 

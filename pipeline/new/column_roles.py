@@ -29,12 +29,15 @@ ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$"
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
 NOTATIONS = {
-    "SELFIES": re.compile(r"(\[[^\[\]]+\])+"),
+    "SELFIES": re.compile(r"(\[[^\[\]\s,'\"]*[A-Za-z][^\[\]\s,'\"]*\])+"),
     "InChIKey": re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]"),
     "HELM": re.compile(r"(PEPTIDE|RNA|CHEM|BLOB)\d+\{.*\}.*"),
     "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
 }
 """Notations of molecules that are not read; some of their cells could be SMILES by chance."""
+NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?|nan|none"
+NUMBER_LIST = re.compile(rf"[\[({{]\s*(({NUMBER})([\s,;]+({NUMBER}))*[\s,;]*)?[\])}}]", re.IGNORECASE)
+"""Numbers in brackets, as Python and NumPy write lists, such as [0.3, 0.7] and [1.0]."""
 DECORATED = (
     r"(?!\d+\.\d+\.)[<>=~≤≥$€£]{0,2}\s?[+-]?[\d.,]*\d(\s?[%$€£°]\w?|\s?[a-zµμ][^\s\d]{0,5}|\s[^\s\d]{1,6})?"
 )
@@ -158,6 +161,9 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     n_distinct = len(distinct)
     n_empty = len(cells) - n_cells
     sample = distinct[:: max(1, n_distinct // MAX_SAMPLED)][:MAX_SAMPLED]
+    if np.mean([bool(NUMBER_LIST.fullmatch(value)) for value in sample]) >= MIN_PARSED:
+        advice = "make a column of each number to use them"
+        return column("left out", f"WARNING: lists of numbers such as {sample[0][:30]!r}; {advice}")
     for notation, pattern in NOTATIONS.items():
         if np.mean([bool(pattern.fullmatch(value)) for value in sample]) >= MIN_PARSED:
             return column("left out", f"{notation}, which is not read", notation=notation)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.cells import check_ids, count_new, describe_rows, molecule_cells
+from competition.cells import count_new, describe_rows, molecule_cells
 from competition.clean import is_empty_text
 from competition.dataset import TableColumns
 from competition.molecules import canonical_smiles
@@ -21,7 +21,6 @@ from core.errors import DataError, join_first
 from core.files import read_text_table
 from folds.recommended import MAX_PART, tied_rows
 from pipeline.new.column_roles import (
-    SMILES_NAME,
     Column,
     Role,
     classify,
@@ -32,6 +31,7 @@ from pipeline.new.column_roles import (
     without_censored,
     without_names,
 )
+from pipeline.new.row_ids import find_id
 from pipeline.new.yaml_writer import to_yaml
 
 SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
@@ -302,47 +302,6 @@ def _detect_column(
     if name == group:
         return Column(name, "left out", "makes the folds (--group)")
     return column
-
-
-def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str, str]:
-    """Return the id column of all three tables and the reason.
-
-    Args:
-        tables: file -> table, the sample last.
-        id_column: the column, if the user gives it.
-    """
-    train, test, sample = tables.values()
-    shared = [
-        name for name in sample.columns if name.strip() and all(name in table for table in tables.values())
-    ]
-    shared.sort(key=lambda name: bool(SMILES_NAME.search(name)))  # a sample may have molecules before the id
-    candidates = [name for name in shared if id_column in (None, name)]
-    for name in candidates:
-        if all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values()):
-            if id_column is not None:
-                return name, "set with --id"
-            is_first = name == sample.columns[0]
-            return name, "the sample's first column" if is_first else "GUESS: the first with distinct values"
-    for file, table in tables.items():
-        for name in candidates[:1]:
-            check_ids(table[name], f"{file}, column {name!r} (used as the id; --id changes it)")
-    first = sample.columns[0]
-    if id_column is None and not first.strip():
-        raise DataError(
-            "the first column has no name, as pandas writes the numbers of rows. Call it id in all three tables."
-        )
-    if id_column is None and first in train and first not in test:
-        raise DataError(
-            f"no id: {first!r}, the sample's first column, is not in the test table. Number the rows of all three "
-            "tables in a column id, the sample's as those of the test table, or name the ids with --id."
-        )
-    expected = id_column or next(filter(str.strip, sample.columns), "")
-    others = {file: table for file, table in tables.items() if expected not in table}
-    missing = [f"{file} (it has {', '.join(table.columns)})" for file, table in others.items()]
-    raise DataError(
-        f"the id column {expected!r} is missing in {' and in '.join(missing)}. All three tables need it: add "
-        "the column, or choose another one with --id."
-    )
 
 
 def find_targets(

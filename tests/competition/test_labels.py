@@ -123,3 +123,30 @@ def test_a_label_far_from_all_others_that_stands_for_a_missing_one_is_named_with
         "labels of T: 2 cells are -999; empty them if they are missing"
     )
     assert describe_range("T", pd.Series([-500.0, -999, 400])) == ""
+
+
+@pytest.mark.parametrize(
+    ("labels", "code"),
+    [
+        ([-1, 0, 1, -1, 1], "2 cells are -1; empty them"),
+        ([0.0, -9, 2.5, 7, -9, -9], "3 cells are -9; empty them"),
+        ([-999, 4000, -999, 20], "2 cells are -999; empty them"),  # though others are larger
+        ([-1, 1, -1, 1], ""),
+        ([-1, 0, -2, 1, -1], ""),
+        ([-1, 0.5, 2], ""),
+        ([-4, -4, 0, 1], ""),
+    ],
+)
+def test_the_only_negative_label_of_several_rows_is_a_code_for_a_missing_one(labels, code):
+    sentence = describe_range("y", pd.Series([*labels, NAN]))
+    assert sentence.startswith(f"labels of y: {code}") if code else sentence == ""
+
+
+def test_a_class_that_stands_for_a_missing_label_is_named_with_its_count(tmp_path):
+    train = ["id,SMILES,y", "a,CCO,0", "b,CCC,-1", "c,CCN,1", "d,CCF,-1"]
+    settings = {"problem_type": "multiclass", "classes": None, "metric": "accuracy"}
+    tables, _ = prepared(tmp_path, train, **settings)
+    assert (
+        "WARNING: labels of y: 2 cells are -1; empty them if they are missing, and run new again"
+        in describe(tables.report)
+    )

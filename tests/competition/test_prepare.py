@@ -161,7 +161,12 @@ def test_what_is_written_reads_back_as_rows(tmp_path):
     config = load_competition(str(write_small(tmp_path, "id,SMILES,y 007,OCC,0.1 x,CC,", sample=sample)))
     tables = prepare(config)
     write_prepared(tables, config)
-    lines = ["2 training rows, 2 test rows", "missing labels: y 1", "columns with only one value: y"]
+    lines = [
+        "2 training rows, 2 test rows",
+        "missing labels: y 1",
+        "columns with only one value: y",
+        "read: train.csv (2 rows), test.csv (2 rows), sample.csv (2 rows)",
+    ]
     assert describe(tables.report).splitlines() == lines
     rows = read_rows(config.paths.train, config.columns, labelled=True)
     assert (rows.ids, rows.inputs["SMILES"].tolist()) == (["007", "x"], ["CCO", "CC"])

@@ -108,7 +108,7 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path):
         (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),  # as a spreadsheet counts
         (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
         (b"a,b\n\xe9,2\n", "in UTF-8"),
-        (b"id;y\n1;2,5\n", "semicolons between its cells. Save it with commas"),
+        (b"id;y|z\n1;2|5\n", r"semicolons or the sign \| between its cells. Save it with commas"),
     ],
 )
 def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path, content, words):

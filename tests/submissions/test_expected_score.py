@@ -7,7 +7,7 @@ from competition.metrics import METRICS
 from competition.task import Task
 from folds.comparison import ErrorRatio, Shift
 from submissions.blend.scoring import Scorer
-from submissions.expected_score import drawn_scores, interval_of, why_unknown, with_factor
+from submissions.expected_score import drawn_scores, interval_of, why_unknown, with_factor, with_means
 from tests.submissions.test_shift import comparison_of
 
 
@@ -79,6 +79,19 @@ def test_a_factor_multiplies_the_error_and_its_spread_widens_the_interval():
     ends = [1 - 0.15 * np.exp(sign * 1.2816 * 0.2) for sign in (1, -1)]
     assert [interval.lower, interval.upper] == pytest.approx(ends, rel=0.01)
     assert with_factor(np.array([1.2]), METRICS["roc_auc"], 1.0) == [1.0]  # the best there is
+    assert with_factor(np.array([0.2]), METRICS["accuracy"], 1.5) == [0.0]  # the worst
+    assert with_factor(np.array([-0.1]), METRICS["mcc"], 1.5) == pytest.approx([-0.1])
+    assert with_factor(np.array([0.2]), METRICS["r2"], 1.5) == pytest.approx([-0.2])
+
+
+def test_a_share_of_the_rows_gets_the_mean_that_test_rows_get_which_cannot_be_read():
+    y = np.random.default_rng(0).normal(5, 1, 1000)
+    scorer = scorer_of(y)
+    scored = with_means(y[:, None], 0.25, scorer.task, [5.0])
+    assert (scored == 5.0).sum() == 250 and (scored[:, 0] == y).sum() == 750
+    assert scorer.score(scored) == pytest.approx(np.sqrt(0.25), rel=0.1)  # a quarter has the error 1
+    labels = Task(["y"], problem_type="multiclass", classes=["a", "b", "c"], scores_labels=True)
+    assert with_means(np.zeros((4, 1)), 0.5, labels, [0.2, 0.3, 0.5])[:, 0].tolist().count(2) == 2
 
 
 CLEAR = Shift(auc=0.9, standard_error=0.01, features=[{"feature": "x"}], like_test=["a"])

@@ -70,6 +70,27 @@ def test_damaged_cells_of_either_table_are_shown(cells, test, role, words):
     assert detected.role == role and words in detected.reason
 
 
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("[0.{}]", "lists of numbers such as '[0.1]'; make a column of each number"),
+        ("[{}.5 -1e-3\n 7.]", "lists of numbers"),  # as NumPy writes them
+        ("({}, nan)", "lists of numbers"),
+        ("[C][Branch{}][13CH1][=O]", "SELFIES"),
+    ],
+)
+def test_numbers_in_brackets_are_lists_and_no_selfies(cell, words):
+    cells = pd.Series([cell.format(i) for i in range(1, 21)])
+    detected = classify("c", cells, cells[:3])
+    assert detected.role == "left out" and words in detected.reason
+    assert detected.reason.startswith("WARNING: lists") == (not detected.notation)
+
+
+def test_lists_of_words_are_neither_numbers_nor_selfies():
+    cells = pd.Series([f"['cat {i}', 'a dog of {i} years']" for i in range(20)])
+    assert classify("c", cells, cells[:3]).role == "text"
+
+
 CODES = {
     "plates": "plate_1,plate_2,plate_10,plate_11",
     "letters": "Batch A,Batch B,Batch C,Batch D",
@@ -268,7 +289,13 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(tmp_path, tra
         (TRAIN, TEST, "id e f", {}, "needs a column per target .* has none"),
         (TRAIN, TEST, "y 0 0", {}, "no id: 'y', the sample's first column"),
         (TEST, TRAIN, SAMPLE, {}, "are --train and --test swapped"),
-        (TRAIN.replace("b,", "a,"), TEST, SAMPLE, {}, r"train\.csv, column 'id' .*: duplicate ids: 'a'"),
+        (TRAIN.replace("b,", "a,"), TEST, SAMPLE, {},
+         r"train\.csv: 2 of 4 rows share their id with another row \('a'\), .* keep them: .* --group id_group"),
+        (TRAIN, "id,x e,.5 e,.6", SAMPLE, {}, r"test\.csv, column 'id' .*: duplicate ids: 'e'. Give every row"),
+        ("u,i,y a,p,1 a,q,2 b,p,3", "u,i a,r b,r", "u,i,y a,r,0 b,r,0", {},
+         "by 'u', 'i' together, .* --id row_id"),
+        ("u,i,t,y a,p,0,1 a,p,1,2 a,q,0,3 b,p,0,3", "u,i,t a,q,1 b,q,1 b,q,0", "u,i,t,y a,q,1,0 b,q,1,0 b,q,0,0", {},
+         "by 'u', 'i', 't' together"),
         ("key,x,y 1,1,1 2,2,2", TEST, SAMPLE, {}, r"'id' is missing in .*train\.csv \(it "),
         (TRAIN, TEST, SAMPLE, {"id_column": "x"}, "the id column 'x' is missing in "),
         (TRAIN, TEST, SAMPLE, {"group": "absent"}, "--group takes a column of .*'absent'"),

@@ -1,0 +1,194 @@
+"""The forms in which tables are published: separators, quotes, encodings, JSON, Parquet, compressed files."""
+
+import csv
+import gzip
+import io
+import json
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from core.errors import DataError
+
+csv.field_size_limit(2**31 - 1)  # the default rejects long texts
+
+FORMS = {
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook. Save its sheet as CSV",
+    rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
+    rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file: git lfs pull",
+}
+"""First bytes of files that are no table -> what they are, and what to do."""
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "the sign |"}
+"""What may stand between two cells, by its name in a message."""
+JSON = re.compile(r'\s*(\{\s*"|\[\s*\{)')
+"""Start of a record, or of a list of records."""
+
+Rows = dict[int, list[str]]
+"""Number of a row -> its cells."""
+
+
+class Cells(NamedTuple):
+    """A table as text.
+
+    Attributes:
+        rows: by their number in a spreadsheet, where the header is row 1; records are counted from 1.
+        form: what the file is, if it is no plain CSV; "" for one.
+        warning: why cells may have been read wrongly; "" if they may not.
+    """
+
+    header: list[str]
+    rows: Rows
+    form: str
+    warning: str = ""
+
+
+def read_cells(path: Path, content: bytes) -> Cells:
+    """Return the cells of a table in any form that is read.
+
+    Raises:
+        DataError: if the content has another form, is damaged, or can be read in two ways.
+    """
+    content, packed = _unpacked(path, content)
+    for start, form in FORMS.items():
+        if re.match(start, content):
+            raise DataError(f"{path} is {form}.")
+    if content.startswith(b"PAR1"):
+        cells = _read_parquet(path, content)
+    else:
+        text, encoding = _decoded(path, content)
+        cells = _read_json(path, text) if JSON.match(text) else _read_separated(path, text)
+        packed = [*packed, *encoding]
+    return cells._replace(form=", ".join(filter(None, [*packed, cells.form])))
+
+
+def _unpacked(path: Path, content: bytes) -> tuple[bytes, list[str]]:
+    """Return the content of a compressed file, and its form."""
+    try:
+        if content.startswith(b"\x1f\x8b"):
+            return gzip.decompress(content), ["gzip"]
+        if not content.startswith(b"PK\x03\x04"):
+            return content, []
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            files = [name for name in archive.namelist() if not name.endswith("/")]
+            files = [name for name in files if not name.startswith("__MACOSX/")]
+            if "xl/workbook.xml" in files:
+                raise DataError(f"{path} is an Excel workbook. Save its sheet as CSV.")
+            if len(files) != 1:
+                raise DataError(
+                    f"{path} is a zip archive of {len(files)} files. Unpack it, and name one of them."
+                )
+            return archive.read(files[0]), ["zip"]
+    # A password and an unknown method raise the last two.
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"{path} cannot be unpacked: {error}. Download it again, or unpack it.") from None
+
+
+def _decoded(path: Path, content: bytes) -> tuple[str, list[str]]:
+    """Return the text of a file in UTF-8, or in UTF-16 with its mark, and its form."""
+    is_utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig"), ["UTF-16"] if is_utf_16 else []
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: row {row} is not in {error.encoding.upper()}. Save the file in UTF-8."
+        ) from None
+
+
+def _read_parquet(path: Path, content: bytes) -> Cells:
+    try:
+        table = parquet.read_table(io.BytesIO(content))
+        columns = [map(_as_text, column.to_pylist()) for column in table.columns]
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} cannot be read as a Parquet file: {error}. Download it again.") from None
+    rows = map(list, zip(*columns, strict=True))
+    return Cells(table.column_names, dict(enumerate(rows, start=1)), "Parquet")
+
+
+def _read_json(path: Path, text: str) -> Cells:
+    """Return the cells of JSON lines or of a list of records; pandas would make floats of integers beside null."""
+    is_list = text.lstrip().startswith("[")
+    lines = [line for line in text.split("\n") if line.strip()]
+    try:
+        records = json.loads(text if is_list else "[" + ",\n".join(lines) + "]")
+        header = list(dict.fromkeys(name for record in records for name in record))
+        rows = [[_as_text(record.get(name)) for name in header] for record in records]
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:  # the last two: no record
+        raise DataError(f"{path} cannot be read as JSON records: {error}. Write one per line.") from None
+    return Cells(header, dict(enumerate(rows, start=1)), "JSON" if is_list else "JSON lines")
+
+
+def _as_text(value: Any) -> str:
+    """Return the cell of a value of JSON or Parquet; one that is missing is empty."""
+    if value is None or value != value:  # NaN
+        return ""
+    return (
+        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else str(value)
+    )
+
+
+def _read_separated(path: Path, text: str) -> Cells:
+    """Return the cells of a CSV, or of a table with tabs, semicolons or | between its cells."""
+    first_line = text.partition("\n")[0]
+    usual = "\t" if path.suffix == ".tsv" else ","
+    signs = [sign for sign in SEPARATORS if sign in first_line] or [usual]
+    readings = {sign: _read_with(path, text, sign) for sign in signs}
+    tables = {sign: cells for sign, cells in readings.items() if isinstance(cells, Cells)}
+    if usual in tables:
+        return tables[usual]
+    if len(tables) > 1:
+        names = " or ".join(SEPARATORS[sign] for sign in tables)
+        raise DataError(f"{path} has {names} between its cells. Save it with commas.")
+    cells = readings[next(iter(tables), max(signs, key=first_line.count))]
+    if isinstance(cells, DataError):
+        raise cells
+    return cells
+
+
+def _read_with(path: Path, text: str, sign: str) -> Cells | DataError:
+    """Return the cells between separators, with quotes around some, or else with quotes as characters of cells.
+
+    A quote at the start of a cell without an end fails, or swallows all up to the next quote, line breaks included.
+    With commas, that is only a warning, or an error.
+    """
+    form = "" if sign == "," else f"separated by {SEPARATORS[sign]}"
+    cells = _split(path, text, sign, csv.QUOTE_MINIMAL, form)
+    unquoted = _split(path, text, sign, csv.QUOTE_NONE, f"{form}, quotes are part of the cells")
+    if isinstance(unquoted, DataError) or '"' in text.partition("\n")[0]:
+        return cells
+    if sign != ",":
+        is_equal = isinstance(cells, Cells) and len(cells.rows) == len(unquoted.rows)
+        return cells if is_equal else unquoted
+    if isinstance(cells, DataError) or len(cells.rows) == len(unquoted.rows):
+        return cells
+    warning = (
+        f"quotes enclose line breaks, so that {path.name} has {len(cells.rows)} rows; without them every one of "
+        f"{len(unquoted.rows)} lines is a row. If rows are missing, double the quotes inside cells"
+    )
+    return cells._replace(warning=warning)
+
+
+def _split(path: Path, text: str, sign: str, quoting: Literal[0, 3], form: str) -> Cells | DataError:
+    """Return the cells between separators; empty rows count but are left out.
+
+    The error is that a row has another number of cells than the header, or that quotes do not match.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, quoting=quoting, strict=True)
+    try:
+        numbered = enumerate(reader, start=1)
+        rows = {number: row for number, row in numbered if len(row) > 1 or "".join(row).strip()}
+    except csv.Error as error:
+        return DataError(f"{path} cannot be read as a CSV file: {error}.")
+    header = rows.pop(next(iter(rows), 0), [])
+    for number, row in rows.items():
+        if len(row) != len(header):
+            return DataError(
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is its first line the "
+                "header, is the file complete, and are texts with commas in quotes? Download or export it again."
+            )
+    return Cells(header, rows, form)

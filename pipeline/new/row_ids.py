@@ -1,0 +1,81 @@
+"""The column of the ids: in all three tables, with another value in each row of a table."""
+
+import pandas as pd
+
+from competition.cells import check_ids
+from core.errors import DataError, join_first
+from pipeline.new.column_roles import SMILES_NAME
+
+
+def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str, str]:
+    """Return the id column of all three tables and the reason.
+
+    Args:
+        tables: file -> table, the sample last.
+        id_column: the column, if the user gives it.
+    """
+    train, test, sample = tables.values()
+    shared = [
+        name for name in sample.columns if name.strip() and all(name in table for table in tables.values())
+    ]
+    shared.sort(key=lambda name: bool(SMILES_NAME.search(name)))  # a sample may have molecules before the id
+    candidates = [name for name in shared if id_column in (None, name)]
+    for name in candidates:
+        if _is_id(name, tables):
+            if id_column is not None:
+                return name, "set with --id"
+            is_first = name == sample.columns[0]
+            return name, "the sample's first column" if is_first else "GUESS: the first with distinct values"
+    for name in candidates[:1]:
+        _require_one_column(tables, shared, name)
+        for file, table in tables.items():
+            check_ids(table[name], f"{file}, column {name!r} (used as the id; --id changes it)")
+    first = sample.columns[0]
+    if id_column is None and not first.strip():
+        raise DataError(
+            "the first column has no name, as pandas writes the numbers of rows. Call it id in all three tables."
+        )
+    if id_column is None and first in train and first not in test:
+        raise DataError(
+            f"no id: {first!r}, the sample's first column, is not in the test table. Number the rows of all three "
+            "tables in a column id, the sample's as those of the test table, or name the ids with --id."
+        )
+    expected = id_column or next(filter(str.strip, sample.columns), "")
+    others = {file: table for file, table in tables.items() if expected not in table}
+    missing = [f"{file} (it has {', '.join(table.columns)})" for file, table in others.items()]
+    raise DataError(
+        f"the id column {expected!r} is missing in {' and in '.join(missing)}. All three tables need it: add "
+        "the column, or choose another one with --id."
+    )
+
+
+def _is_id(name: str, tables: dict[str, pd.DataFrame]) -> bool:
+    """Return whether no cell of a column is empty or twice in a table."""
+    return all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values())
+
+
+def _require_one_column(tables: dict[str, pd.DataFrame], shared: list[str], name: str) -> None:
+    """Raise a DataError if only several columns together are an id, or if ids repeat in the training table only.
+
+    Args:
+        tables: file -> table; the training table is the first.
+        shared: columns of all three tables.
+        name: the column that was taken for the id.
+    """
+    if any((table[name].str.strip() == "").any() for table in tables.values()):
+        return
+    parts = [column for column in shared if not _is_id(column, tables)]
+    if not any(table.duplicated(parts).any() for table in tables.values()):
+        raise DataError(
+            f"rows are told apart by {join_first(parts)} together, and by no column alone. Join their cells in a new "
+            "column of all three tables, such as row_id, and name it with --id row_id."
+        )
+    (train_file, train), *others = tables.items()
+    repeated = train[name].duplicated(keep=False)
+    if repeated.any() and all(table[name].is_unique for _, table in others):
+        raise DataError(
+            f"{train_file}: {repeated.sum()} of {len(train)} rows share their id with another row "
+            f"({join_first(train[name][repeated].unique())}), and no rows of the other tables do. If these are several "
+            f"measurements, keep them: call the column {name}_group in {train_file}, number its rows in a new column "
+            f"{name}, and add --group {name}_group."
+        )

@@ -1,0 +1,136 @@
+"""The same table in many forms is read alike, and what cannot be read for sure is said."""
+
+import gzip
+import io
+import json
+import unicodedata
+import zipfile
+
+import pandas as pd
+import pytest
+
+from core.errors import DataError
+from core.files import read_text_table
+from tests.competition.small import prepared
+
+RECORDS = [{"id": "007", "text": "née, 'x'", "y": 1}, {"id": "8", "text": None, "y": 12345678901234567}]
+CELLS = [["007", "née, 'x'", "1"], ["8", "", "12345678901234567"]]
+COMMAS = "id,text,y\n007,\"née, 'x'\",1\n8,,12345678901234567\n"
+TABS = "id\ttext\ty\n007\tnée, 'x'\t1\n8\t\t12345678901234567\n"
+
+
+def zipped(**files):
+    """A zip archive of texts."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def parquet_of(records):
+    buffer = io.BytesIO()
+    pd.DataFrame(records).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+FORMS = {
+    "commas.csv": (COMMAS.encode(), ""),
+    "bom.csv": (COMMAS.encode("utf-8-sig"), ""),
+    "tabs.tsv": (TABS.encode(), "separated by tabs"),
+    "tabs.csv": (TABS.encode("utf-16"), "UTF-16, separated by tabs"),
+    "quoted.tsv": (TABS.replace("née, 'x'", "\"née, 'x'\"").encode(), "separated by tabs"),
+    "semicolons.csv": (TABS.replace("\t", ";").encode(), "separated by semicolons"),
+    "list.json": (json.dumps(RECORDS, indent=2).encode(), "JSON"),
+    "lines.jsonl": ("\n".join(map(json.dumps, RECORDS)).encode(), "JSON lines"),
+    "table.parquet": (parquet_of(RECORDS), "Parquet"),
+    "table.csv.gz": (gzip.compress(COMMAS.encode()), "gzip"),
+    "table.zip": (zipped(**{"a.tsv": TABS, "__MACOSX/a.tsv": ""}), "zip, separated by tabs"),
+}
+
+
+def read(folder, name, content):
+    path = folder / name
+    path.write_bytes(content)
+    return read_text_table(path)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_table_has_the_same_cells_in_every_form_which_is_named(tmp_path, name):
+    content, form = FORMS[name]
+    table = read(tmp_path, name, content)
+    assert table.columns.tolist() == ["id", "text", "y"]
+    assert table.to_numpy().tolist() == CELLS
+    assert table.attrs == ({"form": form} if form else {})
+
+
+def test_missing_keys_and_lists_of_records_are_cells(tmp_path):
+    lines = b'{"id": 1, "y": 2}\n\n{"id": 2.5, "more": [1, "b"], "y": NaN}\n'
+    table = read(tmp_path, "a.jsonl", lines)
+    assert table.to_numpy().tolist() == [["1", "2", ""], ["2.5", "", '[1, "b"]']]
+    assert table.index.tolist() == [1, 2]
+
+
+UNQUOTED = {
+    "fails": ('id\ttext\ty\n1\t"so" he said\t1\n2\tb\t2\n', '"so" he said', "quotes are part"),
+    "swallows": (
+        'id\ttext\ty\n1\t"so\t1\n2\tb\t2\n3\tend"\t3\n4\td\t4\n',
+        '"so',
+        "separated by tabs, quotes are part",
+    ),
+    "never ends": ('id\ttext\ty\n1\t"so\t1\n2\tb\t2\n', '"so', "quotes are part of the cells"),
+}
+
+
+@pytest.mark.parametrize("name", UNQUOTED)
+def test_a_quote_in_a_cell_of_a_table_with_tabs_loses_no_row_and_is_named(tmp_path, name):
+    content, cell, words = UNQUOTED[name]
+    table = read(tmp_path, "a.tsv", content.encode())
+    assert len(table) == content.count("\n") - 1 and table["text"].iloc[0] == cell
+    assert pd.Series([table.attrs["form"]]).str.contains(words).all()
+
+
+def test_quotes_around_line_breaks_stay_quotes(tmp_path):
+    table = read(tmp_path, "a.tsv", b'id\ttext\ty\n1\t"two\nlines"\t1\n2\t"say ""x"""\t2\n')
+    assert table["text"].tolist() == ["two\nlines", 'say "x"']
+    assert table.attrs == {"form": "separated by tabs"}
+
+
+def test_a_quote_that_may_swallow_rows_of_a_csv_is_a_warning(tmp_path):
+    table = read(tmp_path, "a.csv", b'id,text,y\n1,"so,1\n2,b,2\n3,end",3\n')
+    assert len(table) == 1
+    assert "a.csv has 1 rows; without them every one of 3 lines is a row" in table.attrs["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.zip", zipped(a="id,y\n1,2\n", b="id\n1\n"), "is a zip archive of 2 files. Unpack it"),
+        ("a.xlsx", zipped(**{"xl/workbook.xml": "", "b": ""}), "is an Excel workbook. Save its sheet as CSV"),
+        ("a.gz", gzip.compress(b"id,y\n1,2\n")[:-9], "cannot be unpacked"),
+        ("a.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
+        ("a.jsonl", b'{"id": 1}\n{"id": \n', "cannot be read as JSON records: .*line 2"),
+        ("a.json", b'[{"id": 1}, 2]', "cannot be read as JSON records"),
+        ("a.tsv", b"id\ty\n1\t2\n3\n", "row 3 has 1 cells and the header 2"),
+        ("a.csv", "id,y\né,2\n".encode("utf-16")[:-1], "is not in UTF-16"),
+    ],
+)
+def test_a_file_that_cannot_be_read_for_sure_is_refused_with_its_name(tmp_path, name, content, words):
+    with pytest.raises(DataError, match=rf"{name}.*{words}"):
+        read(tmp_path, name, content)
+
+
+@pytest.mark.parametrize("word", ["친구", "Straße für Café", "Việt"])
+def test_decomposed_letters_are_composed_in_names_and_cells_with_a_warning(tmp_path, word):
+    train, test = (
+        [f"id,{word},y", f"{word}1,{word} a,1", "b,x y,2"],
+        [f"id,{word}", f"{word}2,{word} a", "c,x z"],
+    )
+    test = [unicodedata.normalize("NFD", line) for line in test]
+    settings = {"smiles": None, "text": [word]}
+    sample = ["id,y", f"{word}2,0", "c,0"]
+    tables = prepared(tmp_path, train, test, sample, **settings)
+    assert tables.test["id"][0] == f"{word}2" and tables.test[word][0] == tables.train[word][0]
+    (warning,) = [line for line in tables.report["said"] if "decomposed" in line]
+    assert warning.startswith("WARNING: 3 cells and names of test.csv have decomposed letters")
+    assert "read: train.csv (2 rows), test.csv (2 rows), sample.csv (2 rows)" in tables.report["said"]
