@@ -17,7 +17,7 @@ from core.files import read_json, write_json
 from core.modules import load
 from core.types import Array
 from models.context import CheckTables, Context, molecule_columns
-from models.inputs.base_models import require_pooling
+from models.inputs.base_models import require_hidden_layers, require_pooling
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
 from models.inputs.weights import MINIMOL_PACKAGES, digest_of_weights, is_minimol, reads_molecules
@@ -57,7 +57,7 @@ def encoder_cache(encoder: EncoderFeature, root: Path) -> Cache:
         settings["chemprop"] = metadata.version("chemprop")
     else:
         name = "embedding"
-        settings |= encoder.model_dump(mode="json", include={"pooling", "max_length", "truncation"})
+        settings |= encoder.model_dump(mode="json", include={"pooling", "layers", "max_length", "truncation"})
         settings |= {
             "atoms": load(TEXTS).reads_atoms(encoder),
             "transformers": metadata.version("transformers"),
@@ -93,6 +93,8 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
             molecule_columns(encoder.columns, tables.context.smiles, stage.kind)
+        elif encoder.layers:
+            require_hidden_layers(encoder.weights, encoder.layers)
     for settings in stage.text_settings:
         texts = load(TEXTS)
         texts.read_templates(settings, tables.context)

@@ -3,11 +3,11 @@
 from collections.abc import Set
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from core.errors import ConfigError
 from core.modules import load
-from core.settings import StrictModel
+from core.settings import StrictModel, UniqueList
 from models.inputs.cache import Array
 from models.inputs.weights import is_minimol, reads_molecules
 
@@ -64,6 +64,9 @@ class EncoderFeature(TextStage, validate_by_name=True):
 
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
+    layers: Annotated[list[NonNegativeInt], Field(min_length=1), UniqueList] | None = None
+    """Layers of a text encoder whose token vectors are pooled and concatenated, such as [2, 3, 4, 5]; 0: the
+    embeddings of the tokens. null: the last layer, which has most of the topic of a text and least of its tone."""
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
@@ -72,7 +75,9 @@ class EncoderFeature(TextStage, validate_by_name=True):
     v of the two texts, cosine: their cosine. vectors: abs(u - v), u * v and the cosine. null: u and v."""
 
     @model_validator(mode="after")
-    def _check_pairs(self) -> Self:
+    def _check_settings(self) -> Self:
+        if self.layers and reads_molecules(self.weights):
+            raise ValueError(f"layers requires an encoder of text, but {self.weights} reads molecules")
         if self.pairs and (self.columns or self.template):
             raise ValueError(
                 "pairs reads the columns of competition.pairs: remove columns and template, or pairs"

@@ -89,6 +89,10 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
             "kind: bert, weights: DECODER, columns: [note], pooling: cls", "",
             r"pooling: cls reads the first token, .*a decoder\)\. Set pooling: last",
         ),
+        (
+            "kind: lightgbm, features: [{encoder: DECODER, columns: [note], layers: [2, 3]}]", "",
+            r".* has the layers 1 to 2, but layers is \[2, 3\]",
+        ),
     ],
 )  # fmt: skip
 def test_what_a_stage_can_never_do_is_reported_before_any_training(
