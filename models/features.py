@@ -17,10 +17,10 @@ from core.files import read_json, write_json
 from core.modules import load
 from core.types import Array
 from models.context import CheckTables, Context, molecule_columns
-from models.inputs.base_models import require_pooling
+from models.inputs.base_models import require_hidden_layers, require_pooling
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.encoder_settings import EncoderFeature
-from models.inputs.weights import MINIMOL_PACKAGES, digest_of_weights, is_minimol, reads_molecules
+from models.inputs.weights import digest_of_weights, reads_molecules
 from models.job_folder import write_notes
 from models.stage import FINGERPRINTS, Stage
 
@@ -49,21 +49,12 @@ def stage_features(stage: Stage, context: Context) -> list[Cache]:
 def encoder_cache(encoder: EncoderFeature, root: Path) -> Cache:
     """Return the cache of the features of an encoder, one array per text, or (1, width) per molecule."""
     settings: dict[str, Any] = {"weights": digest_of_weights(encoder.weights)}
-    if is_minimol(encoder.weights):
-        name = "minimol"
-        settings |= {package: metadata.version(package) for package in MINIMOL_PACKAGES}
-    elif reads_molecules(encoder.weights):
-        name = "message_passing"
-        settings["chemprop"] = metadata.version("chemprop")
-    else:
-        name = "embedding"
-        settings |= encoder.model_dump(mode="json", include={"pooling", "max_length", "truncation"})
-        settings |= {
-            "atoms": load(TEXTS).reads_atoms(encoder),
-            "transformers": metadata.version("transformers"),
-        }
-    uses_gpu = not is_minimol(encoder.weights)
-    return Cache(root, name, settings, encoder.embed, SHARD_SIZE, uses_gpu, (encoder.module,))
+    settings |= {package: metadata.version(package) for package in encoder.packages}
+    name = encoder.module.rpartition(".")[2]
+    if not reads_molecules(encoder.weights):
+        settings |= encoder.model_dump(mode="json", include={"pooling", "layers", "max_length", "truncation"})
+        settings["atoms"] = load(TEXTS).reads_atoms(encoder)
+    return Cache(root, name, settings, encoder.embed, SHARD_SIZE, encoder.uses_gpu, (encoder.module,))
 
 
 def feature_caches(
@@ -93,6 +84,8 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
     for encoder in stage.encoders:
         if reads_molecules(encoder.weights):
             molecule_columns(encoder.columns, tables.context.smiles, stage.kind)
+        elif encoder.layers:
+            require_hidden_layers(encoder.weights, encoder.layers)
     for settings in stage.text_settings:
         texts = load(TEXTS)
         texts.read_templates(settings, tables.context)

@@ -36,13 +36,7 @@ from core.user_code import load_user_code
 from models.context import CheckTables, Context
 from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature, TextStage
-from models.inputs.weights import (
-    MINIMOL_PACKAGES,
-    MOLECULE_KINDS,
-    is_minimol,
-    reads_molecules,
-    require_weights_of_kind,
-)
+from models.inputs.weights import FROZEN_KINDS, reads_molecules, require_weights_of_kind
 
 FEATURES, FINGERPRINTS = "models.features", "models.inputs.fingerprints"
 WHY_OPTIMISTIC = (
@@ -317,10 +311,7 @@ class Stage(StrictModel):
         if self.molecule_feature_names or self.encoders:
             names |= {"numpy", "rdkit"}
         for encoder in self.encoders:
-            if is_minimol(encoder.weights):
-                names |= {*MINIMOL_PACKAGES}
-            else:
-                names |= {"torch", "chemprop" if reads_molecules(encoder.weights) else "transformers"}
+            names |= {*encoder.packages}
         return names
 
     def weight_names(self) -> list[str]:
@@ -383,7 +374,7 @@ class Stage(StrictModel):
         if self.initial_weights:
             require_weights_of_kind(self.initial_weights, [self.kind])
         for encoder in self.encoders:
-            require_weights_of_kind(encoder.weights, ["bert", *MOLECULE_KINDS])
+            require_weights_of_kind(encoder.weights, [*FROZEN_KINDS])
         yield from ()
 
     def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:

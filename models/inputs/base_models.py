@@ -18,6 +18,8 @@ from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights, hub_revision
 
 BASE_MODEL = "base_model.json"
+N_LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
+"""Keys of the number of layers in the config.json of encoders."""
 DECODER_SUFFIXES = ("ForCausalLM", "LMHeadModel")
 """Ends of the names of architectures in which a token reads only the tokens before it."""
 
@@ -62,6 +64,15 @@ def require_pooling(settings: TextStage) -> None:
             f"pooling: cls reads the first token, which has seen nothing of the text in {settings.weights} "
             f"({decoders[0]}, a decoder). Set pooling: last, or mean."
         )
+
+
+def require_hidden_layers(weights: str, layers: list[int]) -> None:
+    """Raise a ConfigError if an encoder of text does not have some layers; 0 is the embeddings of its tokens."""
+    files = find_weights(weights)
+    config = read_json(files["config.json"]) if "config.json" in files else {}
+    n_layers = next((config[name] for name in N_LAYERS if name in config), max(layers))
+    if max(layers) > n_layers:
+        raise ConfigError(f"{weights} has the layers 1 to {n_layers}, but layers is {layers}.")
 
 
 def require_quantization(quantization: str | None) -> None:

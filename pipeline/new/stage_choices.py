@@ -35,10 +35,12 @@ ADME = re.compile(
 )
 """Parts of the names of targets of absorption, distribution, metabolism and excretion."""
 LETTER = re.compile(r"[^\W\d_]")
-LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
+LATIN = r"A-Za-z\u00c0-\u024f"
+SCRIPTS_OF_USE = LATIN + r"\u0400-\u04ff\u0600-\u06ff\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+"""Latin, Cyrillic, Arabic, Thai, Japanese, Chinese and Korean letters, which use_multilingual knows."""
 Need = Literal[
     "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin",
-    "other_script", "latin_pairs", "other_pairs", "table",
+    "other_script", "multilingual", "latin_pairs", "multilingual_pairs", "other_pairs", "table",
 ]  # fmt: skip
 
 
@@ -50,8 +52,8 @@ class PresetStage(StrictModel):
     """The presets that it is in; empty: all."""
     needs: list[Need]
     """Any of: molecules (also with or without a target that is called like one of ADME), several columns of them,
-    reactions, texts (in Latin letters or in others, also with pairs that are compared), or only numbers and
-    categories.
+    reactions, texts (in Latin letters, in others, or in those of use_multilingual, also with pairs that are compared),
+    or only numbers and categories.
     """
     targets: Literal["numbers", "classes"] | None = None
     """Targets that it is for, ordinal levels being numbers; null: both."""
@@ -177,7 +179,8 @@ def choose_stages(
     text = tables.with_roles("text")
     numbers = tables.with_roles("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
-    latin = notes if notes and _are_latin(tables.train[notes]) else []
+    latin = notes if notes and _are_in(LATIN, tables.train[notes]) else []
+    multilingual = notes if notes and _are_in(SCRIPTS_OF_USE, tables.train[notes]) else []
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
@@ -188,6 +191,8 @@ def choose_stages(
         "latin": latin,
         "long_latin" if are_long else "short_latin": latin,
         "other_script": [] if latin else notes,
+        "multilingual": multilingual,
+        "multilingual_pairs": multilingual if has_pairs else [],
         "latin_pairs" if latin else "other_pairs": notes if has_pairs else [],
         "table": [] if smiles or text else numbers,
     }
@@ -230,10 +235,10 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
     return {**settings, "features": features} if features else settings
 
 
-def _are_latin(texts: pd.DataFrame) -> bool:
-    """Return whether most letters of about 200 rows are Latin, which encoders of English know."""
-    letters = LETTER.findall("".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel()))
-    return sum(map(bool, map(LATIN.match, letters))) >= 0.5 * len(letters)
+def _are_in(scripts: str, texts: pd.DataFrame) -> bool:
+    """Return whether most letters of about 200 rows are in ranges of characters of a regular expression."""
+    letters = "".join(LETTER.findall("".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel())))
+    return len(re.findall(f"[{scripts}]", letters)) >= 0.5 * len(letters)
 
 
 def _mean_words(texts: pd.DataFrame) -> float:

@@ -23,7 +23,7 @@ from core.files import PROJECT, digest, replaced, sha256_of, work_root, write_at
 from core.paths import Paths
 from core.user_code import Opened, files_to_copy, merge_opened, opened_files, user_code_files
 from core.yaml_files import dump_yaml
-from models.inputs.weights import WEIGHT_SETS, find_weights, is_minimol
+from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.job_folder import REPORT, TEST_FOLDER
 from models.jobs.job_files import verify_job
 from models.stage import Stage
@@ -71,7 +71,7 @@ def build(paths: Paths, config: Config | None, owner: str) -> Kernel:
         add_wheels(bundle, packages)
         encoders = [encoder for stage in stages for encoder in stage.encoders]
         uses_gpu = any(stage.predicts_on_gpu and stage.gpu > 0 for stage in stages)
-        uses_gpu |= not all(is_minimol(encoder.weights) for encoder in encoders)  # MiniMol runs on the cores
+        uses_gpu |= any(encoder.uses_gpu for encoder in encoders)
         manifest["accelerator"] = GPU if uses_gpu else CPU
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
         manifest["content"] = digest([sha256_of(file) for file in files])

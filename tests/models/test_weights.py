@@ -83,7 +83,7 @@ def test_weights_of_this_project_have_their_digest_and_a_model_card(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("minilmm", "minilm, rxnfp"), ("nobody/nothing", "set WEIGHTS_DIR")]
+    ("name", "message"), [("minilmm", "minilm, use_multilingual"), ("nobody/nothing", "set WEIGHTS_DIR")]
 )
 def test_missing_weights_are_an_error(name, message, monkeypatch):
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)

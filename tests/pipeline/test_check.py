@@ -63,7 +63,7 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
         ),
         (
             "kind: lightgbm, features: [{encoder: unimol_small}]", "",
-            ".* bert or gnn or minimol is required here. Choose from minilm, rxnfp, chemeleon, admet, minimol",
+            ".* bert or use or gnn or minimol is required here. Choose from minilm, use_multilingual, .*, minimol",
         ),
         (
             "kind: lightgbm, features: []", "numeric: [], text: [], categorical: []",
@@ -88,6 +88,10 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
         (
             "kind: bert, weights: DECODER, columns: [note], pooling: cls", "",
             r"pooling: cls reads the first token, .*a decoder\)\. Set pooling: last",
+        ),
+        (
+            "kind: lightgbm, features: [{encoder: DECODER, columns: [note], layers: [2, 3]}]", "",
+            r".* has the layers 1 to 2, but layers is \[2, 3\]",
         ),
     ],
 )  # fmt: skip

@@ -222,18 +222,28 @@ def test_folds_that_cannot_be_are_refused(tmp_path, group, kind, words):
         choose_folds(detected, choose_problem(detected), group, kind)
 
 
-@pytest.mark.parametrize("word", ["caf\u00e9", "\u0447\u0430\u0439"])
-def test_pairs_of_texts_come_before_slow_stages_and_have_an_english_encoder_for_latin_letters_only(
-    tmp_path, word
+@pytest.mark.parametrize(
+    ("word", "encoders"),
+    [
+        ("caf\u00e9", {"minilm", "use_multilingual"}),
+        ("\u0447\u0430\u0439", {"use_multilingual"}),
+        ("\u304a\u8336", {"use_multilingual"}),
+        ("\u03c4\u03c3\u03ac\u03b9", set()),
+    ],
+)
+def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_their_letters(
+    tmp_path, word, encoders
 ):
     detected = detected_in(tmp_path, t=[f"{word} {k} {word * 3} :)" for k in range(80)])
     problem = choose_problem(detected)
     without = choose_stages("quick", detected, problem)
     with_pairs = choose_stages("quick", detected, problem, has_pairs=True)
-    is_latin = word == "caf\u00e9"
-    first = ["lightgbm_pairs", *(["svr_pairs", "minilm_svr"] if is_latin else [])]
+    first = ["lightgbm_pairs"]
+    first += ["svr_pairs"] if "minilm" in encoders else []
+    first += ["use_pairs", "use_svm"] if "use_multilingual" in encoders else []
+    first += ["minilm_svr"] if "minilm" in encoders else []
     assert [block.name for block in with_pairs[1 : 1 + len(first)]] == first
-    assert all(("minilm" in str(block)) == is_latin for block in with_pairs[1 : 1 + len(first)])
+    assert {name for name in ("minilm", "use_multilingual") if name in str(with_pairs)} == encoders
     assert [block for block in with_pairs if block.name not in first] == [
         block for block in without if block.name not in first
     ]
