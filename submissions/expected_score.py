@@ -133,7 +133,9 @@ def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.
         return scores
     normal = np.random.default_rng(derive_seed(seed, "interval")).normal(size=len(scores))
     larger = np.maximum(errors, 0.0) * factor * np.exp(spread * normal)
-    if metric.types != REGRESSION and metric.greater_is_better:  # shares, areas and agreements are not below 0
+    if (
+        metric.types != REGRESSION and metric.greater_is_better
+    ):  # shares, areas and agreements are not below 0
         larger = np.minimum(larger, np.maximum(errors, 1.0))
     return 1 - larger if metric.greater_is_better else larger
 
