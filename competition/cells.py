@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from competition.molecules import normalised_text
 from competition.task import MISSING
 from core.errors import DataError, Mistake, join_first
 from core.files import read_text_table
 
+MAX_EXACT = 2**53
+"""Largest whole number up to which a float has all digits."""
 MAX_NUMBER = 1e100
 """Largest absolute number that is accepted; the squares of larger ones overflow."""
 
@@ -132,6 +135,23 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
     what = "folds that are neither a whole number from 0 up nor -1"
     raise_if_any(table, is_invalid, name, id_column, where, what)
     return text.astype(int)
+
+
+def canonical_cells(cells: pd.Series) -> pd.Series:
+    """Return cells as numbers, if all are and floats have their digits, or as normalised text; "" if empty."""
+    distinct = pd.Series(cells.fillna("").astype(str).str.strip().unique())
+    numbers, is_invalid = to_numbers(distinct)
+    if is_invalid.any() or (numbers.abs() > MAX_EXACT).any():
+        forms = distinct.map(lambda cell: normalised_text(cell) if cell else "")
+    else:
+        forms = numbers.map(repr).where(numbers.notna(), "")
+    return cells.fillna("").astype(str).str.strip().map(dict(zip(distinct, forms, strict=True)))
+
+
+def count_new_in_any_spelling(train: pd.Series, test: pd.Series) -> tuple[int, int]:
+    """Return the numbers of `count_new` where case, blanks and the form of a number make no other value."""
+    cells = canonical_cells(pd.concat([train, test], ignore_index=True))
+    return count_new(cells[: len(train)], cells[len(train) :])
 
 
 def count_new(train: pd.Series, test: pd.Series) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
 from competition.pairs import Pair, pair_errors
 from competition.task import Task, class_name, class_names, match_columns
-from competition.units import GroupPart, Unit, units_of
+from competition.units import GroupPart, Unit, unit_errors, units_of
 from core.errors import ConfigError, Mistake
 from core.files import read_text_table
 from core.overrides import NO_OVERRIDES, Overrides, describe_errors
@@ -305,8 +305,7 @@ class CompetitionConfig(StrictModel):
         is_reserved = any(name.startswith(("__", "feature ")) for name in columns)
         if is_reserved or {"id", "fold"} & {*self.targets}:
             yield "no column may begin with '__' or 'feature ', and no target may be called id or fold"
-        if {*labels} & {*self.group_columns} or Unit("value", (self.id,)) in self.units:
-            yield f"group is {self.group!r}, and must be neither the id nor a target"
+        yield from unit_errors(self.units, self.id, labels, self.smiles)
 
     def _class_errors(self) -> Iterator[str]:
         kind = f"problem_type {self.problem_type}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new
+from competition.cells import count_new, count_new_in_any_spelling
 from competition.clean import is_empty_text, keys_of_near_inputs
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
@@ -72,6 +72,12 @@ def describe_clean_tables(
             )
     for name in config.categorical:
         n_new, _ = count_new(train[name], test[name])
+        n_respelled = n_new - count_new_in_any_spelling(train[name], test[name])[0]
+        if n_respelled:
+            yield (
+                f"WARNING: category {name}: {n_respelled} test cells differ from those of training rows only in case, "
+                "blanks or the form of a number, and count as other values. Write them alike in both tables."
+            )
         if n_new > MAX_NEW * len(test):
             yield (
                 f"WARNING: category {name}: {n_new} of {len(test)} test rows have a value that no training row has, "

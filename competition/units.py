@@ -1,5 +1,6 @@
 """Units: what rows are taken together by. `competition.group` names them, and folds/units.py finds them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,3 +49,12 @@ def units_of(group: GroupPart | list[GroupPart] | None) -> list[Unit]:
         for kind, columns in kinds.items():
             units.append(Unit(kind, (columns,) if isinstance(columns, str) else tuple(columns)))
     return units
+
+
+def unit_errors(units: list[Unit], id_column: str, labels: list[str], smiles: list[str]) -> Iterator[str]:
+    """Yield an error for each unit of an id, of a column of labels, or of the scaffolds of what is no molecule."""
+    for unit in units:
+        if {*labels} & {*unit.columns} or unit == Unit("value", (id_column,)):
+            yield f"group: {unit} must be neither the id nor a target"
+        elif unit.kind.endswith("scaffold") and not {*unit.columns} <= {*smiles}:
+            yield f"group: {unit} needs a column of molecules; correct its name, or add it to smiles"

@@ -7,10 +7,10 @@ from functools import reduce
 
 import pandas as pd
 
-from competition.cells import to_numbers
+from competition.cells import canonical_cells
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
-from competition.molecules import canonical_smiles, normalised_text, parent, plain_text
+from competition.molecules import canonical_smiles, parent, plain_text
 from competition.units import Unit
 from core.files import read_text_table
 from core.types import Integers
@@ -52,20 +52,14 @@ def canonical_table(table: pd.DataFrame, names: Iterable[str], smiles: Collectio
     Args:
         smiles: columns with molecules.
     """
-    return pd.DataFrame({name: canonical_cells(table[name], name in smiles) for name in names}, table.index)
+    return pd.DataFrame({name: _canonical(table[name], name in smiles) for name in names}, table.index)
 
 
-def canonical_cells(cells: pd.Series, are_molecules: bool) -> pd.Series:
+def _canonical(cells: pd.Series, are_molecules: bool) -> pd.Series:
     """Return cells in one form: molecules, numbers, or normalised text; "" if empty."""
-    cells = cells.fillna("").astype(str).str.strip()
-    if are_molecules:
-        return _mapped(cells, lambda cell: canonical_smiles(cell) or "")
-    distinct = pd.Series(cells.unique())
-    numbers, is_invalid = to_numbers(distinct)
-    if is_invalid.any():
-        return _mapped(cells, normalised_text)
-    forms = numbers.map(repr).where(numbers.notna(), "")
-    return cells.map(dict(zip(distinct, forms, strict=True)))
+    if not are_molecules:
+        return canonical_cells(cells)
+    return _mapped(cells.fillna("").astype(str).str.strip(), lambda cell: canonical_smiles(cell) or "")
 
 
 def _mapped(cells: pd.Series, change: Callable[[str], str]) -> pd.Series:

@@ -29,6 +29,8 @@ COVERAGE = 0.8
 SPREAD = 0.2
 """Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from that of the
 test rows, where a classifier distinguishes all of them from training rows (docs/benchmarks.md)."""
+MIN_GROUPS = 3
+"""Number of groups of training rows below which their errors tell nothing about another group."""
 MIN_ROWS = 30
 """Number of test rows below which their predictions are not compared with those of training rows."""
 MAX_DISTANCE = 0.5
@@ -53,6 +55,8 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         scored = with_means(scored, n_dropped / (n_predicted + n_dropped), run.task, run.columns.label_means)
         score = run.columns.score(scored)
     scores = drawn_scores(run.columns, scored, n_predicted + n_dropped)
+    if run.columns.n_groups < MIN_GROUPS:
+        unknown = unknown or f"The training rows form only {run.columns.n_groups} groups."
     if not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
     tables = comparison.adversarial_validation if comparison else None

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from competition.cells import canonical_cells
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_prepared, read_rows
 from competition.prepare import describe, prepare, prepare_test, write_prepared
@@ -198,6 +199,32 @@ def test_a_group_is_no_target_and_no_id_but_may_be_the_prefix_of_one(tmp_path):
     for group in ("id", "y", ["SMILES", {"cell": ["SMILES", "y"]}]):
         with pytest.raises(UserError, match="must be neither the id nor a target"):
             load_competition(str(write_small(tmp_path, group=group)))
+    with pytest.raises(UserError, match="scaffold of 'x' needs a column of molecules"):
+        load_competition(str(write_small(tmp_path, group={"scaffold": "x"})))
+
+
+def test_long_codes_are_not_the_same_for_their_first_digits():
+    """A float has 53 bits, so that these would be one number."""
+    codes = pd.Series(["90071992547409931", "90071992547409932", "1"])
+    assert canonical_cells(codes).nunique() == 3
+    assert canonical_cells(pd.Series(["1", "1.0", " 01 ", ""])).tolist() == ["1.0", "1.0", "1.0", ""]
+
+
+def test_categories_that_differ_only_in_spelling_are_counted(tmp_path):
+    """DMSO and dmso, two blanks, and 1 and 1.0, which an empty cell of a table makes; a new value is not among them."""
+    train = [
+        "id,x,site,plate,y",
+        *(f"r{k},{k}.5,{('DMSO', 'site A')[k % 2]},{k % 3}.0,{k}" for k in range(12)),
+    ]
+    test = ["id,x,site,plate", "t0,1,dmso,1", "t1,2,site  A,2", "t2,3,DMSO,0.0", "t3,4,other,0.0"]
+    sample = ["id,y", *(f"t{k},0" for k in range(4))]
+    roles = {"smiles": None, "numeric": ["x"], "categorical": ["site", "plate"]}
+    lines = prepared(tmp_path, train, test, sample, **roles).report["said"]
+    spelled = [line for line in lines if "differ from those of training rows only in case" in line]
+    assert [line[:45] for line in spelled] == [
+        "WARNING: category site: 2 test cells differ f",
+        "WARNING: category plate: 2 test cells differ ",
+    ]
 
 
 @pytest.mark.parametrize(

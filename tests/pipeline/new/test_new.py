@@ -121,6 +121,18 @@ def test_codes_whose_test_values_are_new_are_no_input_and_make_the_folds(tmp_pat
     assert "0 test rows share 'plate' with a training row" in out and "no training row has" not in out
 
 
+def test_a_category_in_other_letters_in_the_test_table_is_kept_and_said(tmp_path, capsys):
+    """DMSO in the training table is dmso in the test table: its values are not new, but written in another way."""
+    table = pd.DataFrame({"id": [f"r{k}" for k in range(144)], "x": np.arange(144) * 0.37 % 1})
+    table["solvent"] = [("DMSO", "THF", "DMF", "MeCN")[k % 4] for k in range(144)]
+    train = table[:120].assign(y=np.arange(120) * 0.73 % 1)
+    test = table[120:].assign(solvent=table["solvent"][120:].str.lower())
+    config = make(tmp_path, write_tables(tmp_path, train, test, test[["id"]].assign(y=0.0)))
+    assert config.competition.categorical == ["solvent"]
+    warning = "WARNING: category solvent: 24 test cells differ from those of training rows only in case"
+    assert warning in capsys.readouterr().out
+
+
 def test_codes_without_which_equal_inputs_would_connect_most_rows_stay_an_input(tmp_path, capsys):
     """Every plate has the same six doses, so that without the plate all rows of a dose have equal inputs."""
     table = pd.DataFrame(
