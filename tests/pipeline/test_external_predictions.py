@@ -146,9 +146,11 @@ def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(
         ("stage_7th", "file"),
         ("lightgbm_2", "file"),
         ("baseline", "baseline"),
+        ("use_svm", "sklearn"),
+        ("minilm_svr", "sklearn"),
         ("lightgbm", "lightgbm"),
     ]
-    assert kinds[:4] == expected
+    assert kinds[:6] == expected
     ids_alone(tmp_path)
     with pytest.raises(DataError, match="is an input to learn from"):
         commands.main([*command, "--preset", "quick"])
