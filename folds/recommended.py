@@ -87,7 +87,8 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
         chosen, groups = [], tied_rows([], train, columns)
     if not chosen:
         kind = "stratified" if stratify else "kfold"
-        return Recommendation(kind, _describe_random(units), warnings, groups, [])
+        reason = "the folds cannot hold out what divides the tables" if warnings else _describe_random(units)
+        return Recommendation(kind, reason, warnings, groups, [])
     is_scaffold = len(chosen) == 1 and chosen[0].kind in ("scaffold", "stereo_scaffold")
     if is_scaffold and chosen[0].columns[0] == columns.smiles[0]:
         return Recommendation("scaffold", reason, warnings, groups, [])

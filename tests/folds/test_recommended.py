@@ -115,6 +115,9 @@ def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
     competition = written(tmp_path, [k % 3 == 0 for k in range(N)], {"site": [k % 3 for k in range(N)]})
     (warning,) = warnings(competition, "kfold")
     assert "has only 2 values, so the error of the test rows is not known" in warning
+    units, raw_train = units_of_competition(competition)
+    recommended = recommend_folds(competition, units, raw_train, "kfold")
+    assert "the folds cannot hold out what divides the tables" in recommended["reason"]
 
 
 def test_a_unit_that_connects_most_rows_is_said_to_be_unknown_and_nothing_else_is_recommended(tmp_path):
