@@ -3,6 +3,7 @@
 Folds are kept as long as the settings, the rows and this code stay the same.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -247,10 +248,12 @@ def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
     n_others = len(groups) - sizes.max()
     if n_others < min(MIN_SHARE_OF_OTHERS, 1 / n_folds) * len(groups):
         id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
+        enough = math.ceil(len(groups) / n_others) if n_others else math.inf  # of which each needs fewer rows
+        advice = f"Set folds.n_folds to {enough}, split" if enough <= len(sizes) else "Split"
         raise DataError(
             f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
             f"be divided into {n_folds} folds; the largest, with id {id_in_largest!r}, has {sizes.max()} of "
-            f"{len(groups)} rows, and all others {n_others}. Lower folds.n_folds, split that group, or choose "
+            f"{len(groups)} rows, and all others {n_others}. {advice} that group, or choose "
             "another folds.kind."
         )
 

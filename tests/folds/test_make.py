@@ -229,3 +229,14 @@ def test_fewer_groups_than_folds_are_said(tmp_path):
     output, _, folds = divided(path, kind="group", n_folds=5)
     assert set(folds) == {0, 1, 2}
     assert "WARNING: 3 folds instead of the 5 of folds.n_folds, since the rows form only 3 groups" in output
+
+
+def test_a_group_that_is_too_large_for_few_folds_is_refused_with_a_number_that_suffices():
+    """Of 340 rows 60 are in other groups: a sixth, but no fifth."""
+    groups = np.repeat(range(7), [280, 10, 10, 10, 10, 10, 10])
+    ids = pd.Series([f"r{k}" for k in range(340)])
+    make._require_divisible(groups, 6, ids)
+    with pytest.raises(DataError, match=r"all others 60\. Set folds\.n_folds to 6, split that group"):
+        make._require_divisible(groups, 5, ids)
+    with pytest.raises(DataError, match=r"all others 20\. Split that group"):
+        make._require_divisible(np.repeat(range(3), [280, 10, 10]), 2, ids)
