@@ -146,8 +146,8 @@ def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(
         ("stage_7th", "file"),
         ("lightgbm_2", "file"),
         ("baseline", "baseline"),
-        ("use_svm", "sklearn"),
         ("minilm_svr", "sklearn"),
+        ("use_svm", "sklearn"),
         ("lightgbm", "lightgbm"),
     ]
     assert kinds[:6] == expected
