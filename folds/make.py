@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from competition.cells import parse_folds, read_table_with_ids
 from competition.clean import N_INPUT_KEYS, keys_of_inputs, keys_of_near_inputs
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, TIME, read_prepared, without_extra_rows
+from competition.dataset import FOLD, GROUP, INPUT_KEY, TIME, read_prepared, without_extra_rows
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
 from core.errors import DataError, join_first
@@ -34,6 +34,7 @@ from folds.groups import connected
 from folds.kinds import FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition
 from folds.splitters import SplitData
+from folds.unit_values import group_keys
 
 MIN_SHARE_OF_OTHERS = 0.2
 """Share of the rows that all folds without the largest group need together, if there are few folds."""
@@ -72,7 +73,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
         return _with_folds(tables, *earlier)
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
-    report["warnings"] = _fewer_folds(config, folds)
+    report["warnings"] = [*_fewer_folds(config, folds), *_without_units(config, train_rows, competition)]
     # Only user-defined folds split groups, and their groups are rows with equal inputs.
     report["inputs_in_several_folds"] = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     extra = tables.train[len(train_rows) :]
@@ -112,6 +113,21 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
     return [
         f"WARNING: {n_folds} folds instead of the {config.n_folds} of folds.n_folds, since the rows form only "
         f"{n_folds} groups"
+    ]
+
+
+def _without_units(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> list[str]:
+    """Return a warning if rows have none of the units that are computed from their cells, such as a prefix."""
+    units = [unit for unit in competition.units if unit.kind != "value"]  # empty cells were counted before
+    if not units or config.kind not in ("group", "stratified_group"):
+        return []
+    keys = group_keys(rows, competition, config.similarity, len(rows))
+    n_without = np.all([key == rows[INPUT_KEY] for key in keys], axis=0).sum()
+    if not n_without:
+        return []
+    return [
+        f"WARNING: {n_without} of {len(rows)} training rows have no {join_first(units, str)}, which defines groups; "
+        "only equal inputs share a fold with them"
     ]
 
 

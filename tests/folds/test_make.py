@@ -240,3 +240,13 @@ def test_a_group_that_is_too_large_for_few_folds_is_refused_with_a_number_that_s
         make._require_divisible(groups, 5, ids)
     with pytest.raises(DataError, match=r"all others 20\. Split that group"):
         make._require_divisible(np.repeat(range(3), [280, 10, 10]), 2, ids)
+
+
+@pytest.mark.parametrize(("ids", "n_without"), [("r1 r2 r3 r4 r5 r6", 6), ("a_1 a_2 b_1 b_2 c1 c_2", 1)])
+def test_rows_without_the_computed_unit_are_counted(tmp_path, ids, n_without):
+    """Without a sign such as _ or -, an id has no prefix."""
+    lines = ["id,SMILES,y", *(f"{i},{s},1" for i, s in zip(ids.split(), MOLECULES, strict=True))]
+    path = write_small(tmp_path, lines, folds={"kind": "group", "n_folds": 2}, group={"prefix": "id"})
+    output, _, _ = divided(path)
+    said = f"WARNING: {n_without} of 6 training rows have no prefix of 'id', which defines groups"
+    assert said in output
