@@ -62,6 +62,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     """
     paths = competition.paths
     settings = config.model_dump(mode="json")
+    settings |= competition.model_dump(mode="json", include={"group", "time", "fold_column"})
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     digests = {"train": content_digest(tables.train), "test": content_digest(tables.test)}

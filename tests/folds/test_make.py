@@ -250,3 +250,15 @@ def test_rows_without_the_computed_unit_are_counted(tmp_path, ids, n_without):
     output, _, _ = divided(path)
     said = f"WARNING: {n_without} of 6 training rows have no prefix of 'id', which defines groups"
     assert said in output
+
+
+def test_another_group_of_the_same_tables_makes_other_folds(tmp_path):
+    """Both columns are inputs, so that the prepared tables stay the same."""
+    rows = [f"r{k},{k},{k % 3},{k // 4},{k % 5}" for k in range(12)]
+    test = ["id,x,a,b", "t1,1,1,1"]
+    settings = {"smiles": None, "numeric": ["x", "a", "b"], "folds": {"kind": "group", "n_folds": 3}}
+    for name in ("a", "b"):
+        path = write_small(tmp_path, ["id,x,a,b,y", *rows], test, ["id,y", "t1,0"], group=name, **settings)
+        _, paths, folds = divided(path)
+        column = read_table(tmp_path / "train.csv")[name]
+        assert len(set(zip(column, folds, strict=True))) == 3
