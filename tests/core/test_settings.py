@@ -37,7 +37,7 @@ def test_the_embedded_competitions_load(path):
         ("stages: {a: {kind: gnn, epoch: 1}}", r"stages\.a\.epoch: unknown key; try epochs"),
         ("numeric: [y]", "the column 'y' has several roles"),
         ("submission_columns: [p, q]", "must have 1 columns, one per target; got 2$"),
-        ("{group: y, numeric: [id]}", "'id' has several roles.* group is 'y', and must be neither"),
+        ("{group: y, numeric: [id]}", "'id' has several roles.* group: 'y' must be neither"),
         ("metric: rsme", r"must be one of r2, .* or file\.py:function \(got 'rsme'\)"),
         ("metric: mine.py:score", "greater_is_better must be set"),
         ("greater_is_better: true", "contradicts the metric rmse"),
