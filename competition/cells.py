@@ -139,13 +139,14 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
 
 def canonical_cells(cells: pd.Series) -> pd.Series:
     """Return cells as numbers, if all are and floats have their digits, or as normalised text; "" if empty."""
-    distinct = pd.Series(cells.fillna("").astype(str).str.strip().unique())
+    cells = cells.fillna("").astype(str).str.strip()
+    distinct = pd.Series(cells.unique())
     numbers, is_invalid = to_numbers(distinct)
     if is_invalid.any() or (numbers.abs() > MAX_EXACT).any():
         forms = distinct.map(lambda cell: normalised_text(cell) if cell else "")
     else:
         forms = numbers.map(repr).where(numbers.notna(), "")
-    return cells.fillna("").astype(str).str.strip().map(dict(zip(distinct, forms, strict=True)))
+    return cells.map(dict(zip(distinct, forms, strict=True)))
 
 
 def count_new_in_any_spelling(train: pd.Series, test: pd.Series) -> tuple[int, int]:

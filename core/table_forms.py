@@ -158,6 +158,8 @@ def _read_with(path: Path, text: str, sign: str) -> Cells | DataError:
     """
     form = "" if sign == "," else f"separated by {SEPARATORS[sign]}"
     cells = _split(path, text, sign, csv.QUOTE_MINIMAL, form)
+    if '"' not in text:
+        return cells
     unquoted = _split(path, text, sign, csv.QUOTE_NONE, f"{form}, quotes are part of the cells")
     if isinstance(unquoted, DataError) or '"' in text.partition("\n")[0]:
         return cells

@@ -31,7 +31,7 @@ from core.modules import code_digest_of
 from core.paths import Paths
 from core.types import Integers
 from folds.groups import connected
-from folds.kinds import FoldsConfig
+from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition
 from folds.splitters import SplitData
 from folds.unit_values import group_keys
@@ -120,7 +120,7 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
 def _without_units(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> list[str]:
     """Return a warning if rows have none of the units that are computed from their cells, such as a prefix."""
     units = [unit for unit in competition.units if unit.kind != "value"]  # empty cells were counted before
-    if not units or config.kind not in ("group", "stratified_group"):
+    if not units or FOLD_KINDS[config.kind].needs != "group":
         return []
     keys = group_keys(rows, competition, config.similarity, len(rows))
     n_without = np.all([key == rows[INPUT_KEY] for key in keys], axis=0).sum()
@@ -265,7 +265,8 @@ def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
     n_others = len(groups) - sizes.max()
     if n_others < min(MIN_SHARE_OF_OTHERS, 1 / n_folds) * len(groups):
         id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
-        enough = math.ceil(len(groups) / n_others) if n_others else math.inf  # of which each needs fewer rows
+        # With so many folds, one of them needs no more rows than there are outside the largest group.
+        enough = math.ceil(len(groups) / n_others) if n_others else math.inf
         advice = f"Set folds.n_folds to {enough}, split" if enough <= len(sizes) else "Split"
         raise DataError(
             f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
