@@ -1,5 +1,6 @@
 """Cells of raw tables: ids, numbers, times and folds. Errors name the row and its id."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from competition.task import MISSING
 from core.errors import DataError, Mistake, join_first
 from core.files import read_text_table
 
+DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
+"""Numbers and names of months in three parts, as dates have."""
 MAX_EXACT = 2**53
 """Largest whole number up to which a float has all digits."""
 MAX_NUMBER = 1e100
@@ -115,14 +118,44 @@ def parse_numbers(
     return numbers
 
 
+def iso_dates(cells: pd.Series) -> pd.Series:
+    """Return ISO 8601 dates as timestamps; other cells are NaT."""
+    return pd.to_datetime(cells, format="ISO8601", utc=True, errors="coerce")
+
+
+def dates_in_any_form(cells: pd.Series) -> pd.Series | None:
+    """Return dates in ISO or another form as timestamps; None if there are none, or a cell is no date.
+
+    Where all cells could be read with the day or the month first, it is the day.
+    """
+    if not len(cells):
+        return None
+    dates = iso_dates(cells)
+    if dates.notna().all():
+        return dates
+    if not cells.str.fullmatch(DATE).all():
+        return None
+    text = cells.str.replace("[年月]", "-", regex=True).str.replace("日", "")
+    for day_first in (True, False):
+        dates = pd.to_datetime(text, format="mixed", dayfirst=day_first, utc=True, errors="coerce")
+        if dates.notna().all():
+            return dates
+    return None
+
+
+def seconds_of(dates: pd.Series) -> pd.Series:
+    """Return timestamps as seconds."""
+    epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
+    return (dates - epoch).dt.total_seconds()
+
+
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
     """Return a column of numbers or ISO 8601 dates as numbers that increase with time."""
     text = table[name].str.strip()
     numbers = pd.to_numeric(text, errors="coerce")
-    dates = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
+    dates = iso_dates(text)
     if numbers.notna().sum() < dates.notna().sum():
-        epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
-        numbers = (dates - epoch).dt.total_seconds()
+        numbers = seconds_of(dates)
     what = "times that are neither numbers nor dates such as 2025-05-31 (one kind per column)"
     raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
     return numbers.astype(float)

@@ -64,24 +64,26 @@ def describe_clean_tables(
         n_huge = (pd.concat([train, test])[name].abs() > MAX_FLOAT32).sum()
         if n_huge:
             yield f"WARNING: {n_huge} numbers of {name} are beyond {MAX_FLOAT32:.0e}, and are clipped to it"
-        n_filled = train[name].notna().sum()
-        if n_filled and test[name].isna().all():
-            yield (
-                f"WARNING: {name} is a number in {n_filled} training rows, and empty in all test rows: "
-                "scores count on it, and the submission cannot. Take it out of competition.numeric."
-            )
+    for role in ("numeric", "text", "categorical"):
+        for name in getattr(config, role):
+            n_filled = train[name].notna().sum() - (train[name] == "").sum()
+            if n_filled and (test[name].isna() | (test[name] == "")).all():
+                yield (
+                    f"WARNING: {name} is filled in {n_filled} training rows, and empty in all test rows: "
+                    f"scores count on it, and the submission cannot. Take it out of competition.{role}."
+                )
     for name in config.categorical:
-        n_new, _ = count_new(train[name], test[name])
-        n_respelled = n_new - count_new_in_any_spelling(train[name], test[name])[0]
+        n_unknown, _ = count_new_in_any_spelling(train[name], test[name])
+        n_respelled = count_new(train[name], test[name])[0] - n_unknown
         if n_respelled:
             yield (
                 f"WARNING: category {name}: {n_respelled} test cells differ from those of training rows only in case, "
                 "blanks or the form of a number, and count as other values. Write them alike in both tables."
             )
-        if n_new > MAX_NEW * len(test):
+        if n_unknown > MAX_NEW * len(test):
             yield (
-                f"WARNING: category {name}: {n_new} of {len(test)} test rows have a value that no training row has, "
-                "so that it tells nothing about them"
+                f"WARNING: category {name}: {n_unknown} of {len(test)} test rows have a value that no training row "
+                "has, so that it tells nothing about them"
             )
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]

@@ -75,9 +75,13 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     ]
     if chosen and chosen[0].kind == "time":
         time = chosen[0].columns[0]
-        if _n_blocks(train, time, columns.id, 3) == 3:
+        n_blocks = _n_blocks(train, time, columns.id, 3)
+        if n_blocks == 3:
             return Recommendation("time", reason, [], single_parts(train), [], time)
-        warnings = [f"{reason}; the times of the training table do not make three blocks, so {NOT_KNOWN}"]
+        obstacle = "the times of the training table do not make three blocks"
+        if n_blocks == 0:
+            obstacle = "folds in time need times in every row, as numbers or as dates such as 2025-05-31"
+        warnings = [f"{reason}; {obstacle}, so {NOT_KNOWN}"]
         chosen = []
     groups = tied_rows(chosen, train, columns, units.cells)
     n_largest = np.bincount(groups).max()

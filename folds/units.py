@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.cells import to_numbers
+from competition.cells import dates_in_any_form, seconds_of, to_numbers
 from competition.dataset import TableColumns
 from competition.units import Unit
 from core.types import Integers
@@ -239,10 +239,10 @@ def _time_share(tables: _Tables, name: str, time: str | None) -> Iterator[UnitSh
     distinct = pd.Series(cells.unique())
     numbers, is_invalid = to_numbers(distinct)
     if is_invalid.any():
-        dates = pd.to_datetime(distinct.where(distinct != ""), format="ISO8601", utc=True, errors="coerce")
-        if dates[distinct != ""].isna().any():
+        dates = dates_in_any_form(distinct[distinct != ""])
+        if dates is None:
             return
-        numbers = (dates - pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)).dt.total_seconds()
+        numbers = seconds_of(dates).reindex(distinct.index)
     elif not may_be_numbers:
         return
     times = cells.map(dict(zip(distinct, numbers, strict=True)))

@@ -33,7 +33,7 @@ from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, has_report, submit_until, submitted_run
 from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
-from submissions.manifest import LeftOut
+from submissions.manifest import NOT_EXAMINED, LeftOut
 from submissions.report.report import PAGE
 from submissions.report.scores import load_answers
 from submissions.run import (
@@ -160,6 +160,7 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         gain = {key: compared[key] for key in ("gain", "standard_error", "changes", "remarks")}
         gain["over"] = previous
     holdout = load_answers(run) if run.config.competition.holdout_of else None
+    not_examined = [NOT_EXAMINED] if run.manifest.shift is None else []
     return {
         "run": run.name,
         "metric": run.metric.name,
@@ -174,7 +175,7 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         "gain": gain,
         "chosen": run.chosen,
         "stages": {stage: record.score for stage, record in choice.stages.items()},
-        "warnings": [*run.manifest.remarks, *expected.warnings],
+        "warnings": [*not_examined, *run.manifest.remarks, *expected.warnings],
         "submission": run.submission,
         "report": run.paths.report / PAGE if has_report(run) else None,
     }

@@ -37,6 +37,7 @@ SO_FAR = "so_far"
 FORMAT = 4
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
+NOT_EXAMINED = "It was not examined whether test rows differ from training rows."
 MAX_ERROR = 110
 """Characters of an error in tables."""
 

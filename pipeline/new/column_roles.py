@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new_in_any_spelling, to_numbers
+from competition.cells import count_new_in_any_spelling, dates_in_any_form, iso_dates, to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
@@ -46,8 +46,6 @@ MIN_SEQUENCE = 8
 """Mean number of letters above which a column of single words, without digits and signs, has sequences."""
 MIN_LENGTH = 20
 """Mean number of characters of single words above which they say more than an id."""
-DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
-"""Numbers and names of months in three parts, as dates have."""
 MIN_NEW = 0.5
 """Share of the test rows with a value that no training row has, above which words are no category."""
 MIN_DISTINCT_WORDS = 10
@@ -143,10 +141,10 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     if damage and not is_code:
         return column("left out", f"WARNING: {damage}; rewrite them like 1234.5, or empty them, to use it")
     filled = cells[cells != ""]
-    if len(filled) and pd.to_datetime(filled, format="ISO8601", utc=True, errors="coerce").notna().all():
+    if len(filled) and iso_dates(filled).notna().all():
         advice = f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
         return column("left out", advice)
-    if are_dates(filled):
+    if dates_in_any_form(filled) is not None:
         return column("left out", "dates, but not in ISO form; rewrite them as 2025-05-31 to set time")
     return _classify_text(name, train.str.strip(), test.str.strip())
 
@@ -240,17 +238,6 @@ def _has_shape_of_word(run: str) -> bool:
     if run.upper() == run.lower():
         return True
     return len(run) >= 3 and (run[1:].islower() or (run.isupper() and len(run) >= MIN_CAPITALS))
-
-
-def are_dates(cells: pd.Series) -> bool:
-    """Return whether all cells, which are not empty, are dates that pandas reads in one of two orders."""
-    if not len(cells) or not cells.str.fullmatch(DATE).all():
-        return False
-    text = cells.str.replace("[年月]", "-", regex=True).str.replace("日", "")
-    return any(
-        pd.to_datetime(text, format="mixed", dayfirst=first, utc=True, errors="coerce").notna().all()
-        for first in (True, False)
-    )
 
 
 def looks_like_smiles(name: str, values: list[str], share_parsed: float) -> bool:

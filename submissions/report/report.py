@@ -20,7 +20,7 @@ from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
-from submissions.manifest import LEFT_OUT_HEADER, SUBMISSION_FILE, describe_interval
+from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SUBMISSION_FILE, describe_interval
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.predictions import (
     error_correlation,
@@ -156,7 +156,7 @@ def _summary(run: Run) -> str:
             like_them = f": rows like them have {expected.shift.factor:.2f} times the error"
         sentences.append(f"Expect {run.metric.name} {expected.text}{like_them}.")
         if run.manifest.shift is None:
-            sentences.append("It was not examined whether test rows differ from training rows.")
+            sentences.append(NOT_EXAMINED)
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]
     n_censored = prepared["n_censored"]

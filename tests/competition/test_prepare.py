@@ -73,11 +73,12 @@ def test_an_empty_text_beside_other_inputs_is_a_text(tmp_path, others, is_kept):
     assert (line in describe(tables.report)) == is_kept
 
 
+@pytest.mark.parametrize("role", ["numeric", "categorical", "text"])
 @pytest.mark.parametrize(("in_test", "is_said"), [("", True), ("2", False)])
-def test_a_number_that_no_test_row_has_is_warned_of(tmp_path, in_test, is_said):
+def test_a_column_that_is_empty_in_all_test_rows_is_warned_of(tmp_path, role, in_test, is_said):
     train = ["id,SMILES,n,y", *(f"m{i},{'C' * (i + 1)},{i},{i}" for i in range(4)), "m4,CO,,1"]
-    tables = prepared(tmp_path, train, f"id,SMILES,n t1,CN,{in_test} t2,CCN,", numeric=["n"])
-    line = "WARNING: n is a number in 4 training rows, and empty in all test rows"
+    tables = prepared(tmp_path, train, f"id,SMILES,n t1,CN,{in_test} t2,CCN,", **{role: ["n"]})
+    line = "WARNING: n is filled in 4 training rows, and empty in all test rows"
     assert (line in describe(tables.report)) == is_said
 
 

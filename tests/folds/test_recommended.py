@@ -111,6 +111,13 @@ def test_folds_without_an_order_are_a_warning_if_test_rows_are_later(tmp_path):
     assert warnings(competition, "time") == []
 
 
+def test_later_test_rows_whose_dates_are_not_in_iso_form_are_a_warning(tmp_path):
+    days = [f"{1 + k % 28:02d}.{1 + k // 28:02d}.2024" for k in range(N)]
+    competition = written(tmp_path, LATER, {"day": days})
+    (warning,) = warnings(competition, "kfold")
+    assert "0 test rows are not later ('day')" in warning and "as dates such as 2025-05-31" in warning
+
+
 def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
     competition = written(tmp_path, [k % 3 == 0 for k in range(N)], {"site": [k % 3 for k in range(N)]})
     (warning,) = warnings(competition, "kfold")

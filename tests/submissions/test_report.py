@@ -13,6 +13,7 @@ from core.files import read_json, read_text_table, write_table
 from models.job_folder import LOSSES
 from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
+from pipeline.full import describe_run
 from submissions.manifest import SUBMISSION_FILE, ExpectedShift, LeftOut
 from submissions.report import figures
 from submissions.report import report as report_module
@@ -99,6 +100,8 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
         f"{expected.interval.upper:#.4g}). It was not examined whether test rows differ from training rows. Submitted: "
         f"{run.chosen} of good, fair, poor; a test prediction uses {n_models} models (folds and seeds)."
     )
+    caveat = "It was not examined whether test rows differ from training rows."
+    assert describe_run(run, run.config, previous=run.name)["warnings"] == [caveat]
     titles = {each.title for each in report.sections}
     assert {"Tables", "Scores", "Predictions", "Learning curves", "Largest errors"} <= titles
     assert section(report, "Tables").count(f"In fold_1 {UNUSED}.") == 1  # once for all stages
