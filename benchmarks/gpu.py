@@ -80,7 +80,7 @@ TINY: dict[str, dict[str, Any]] = {
 """Changes by kind that make a network small."""
 HEAD = {"kind": "multi_sample", "samples": 3, "dropout": 0.2}
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
-    "gnn": ("regression", {"kind": "gnn", "weight_averaging": "ema", "aggregation": ["mean", "sum", "norm"]}),
+    "gnn": ("regression", {"kind": "gnn", "aggregation": ["mean", "sum", "norm"]}),
     "gnn, classes": ("multiclass", {"kind": "gnn", "head": HEAD}),
     "gnn, fp16": ("regression", {"kind": "gnn", "precision": "fp16", "backbone_dropout": 0.1}),
     "unimol": ("regression", {"kind": "unimol", "conformers": 2, "layer_decay": 0.9}),

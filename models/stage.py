@@ -108,6 +108,9 @@ class Stage(StrictModel):
     A class without training rows gets probability 0. `tests/models/test_contract.py` tests every kind.
     """
 
+    removed = {
+        "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does"
+    }
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that train the stage; see `libraries`."""
     encoder_setting: ClassVar[str] = ""

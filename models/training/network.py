@@ -7,9 +7,8 @@ CommonLit's and FB3's winners set it to 0. Why that is verified before a fold tr
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,16 +98,6 @@ class Network(nn.Module):
         has_join = n_features != width
         self.join = nn.Sequential(nn.Linear(n_features, width), nn.GELU()) if has_join else nn.Identity()
         self.head: Any = head
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return a copy that shares the frozen parameters, so that an average of adapters has no second base model."""
-        for parameter in self.parameters():
-            if not parameter.requires_grad:
-                memo[id(parameter)] = parameter
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        copied.__dict__.update(deepcopy(self.__dict__, memo))
-        return copied
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the outputs of a batch, (n_rows, n_outputs)."""

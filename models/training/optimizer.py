@@ -1,4 +1,4 @@
-"""The optimizer with rates per layer of the backbone, learning-rate schedules, and the moving average of the weights.
+"""The optimizer with rates per layer of the backbone and learning-rate schedules.
 
 A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), in any
 library.
@@ -11,14 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
 from models.training.network import Network
 from models.training.settings import TrainingSettings
 
-EMA_DECAY = 0.999
-"""Share of the previous average of the weights that each step keeps."""
 INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
 """Parts of the names of parameters before all layers."""
 
@@ -78,38 +75,6 @@ def make_schedule(
     """Return the schedule of the settings, whose `step` is called after each step of the optimizer."""
     multiplier = with_warmup(settings.schedule, settings.warmup, total_steps, settings.cycles, settings.decay)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, multiplier)
-
-
-def make_average(network: Network, settings: TrainingSettings) -> AveragedModel | None:
-    """Return the moving average of the weights, which starts with them; None without `weight_averaging`."""
-    return None if settings.weight_averaging == "none" else MovingAverage(network, EMA_DECAY)
-
-
-class MovingAverage(AveragedModel):
-    """A moving average of the weights of a network (Polyak and Juditsky, 1992), which starts with them.
-
-    The decay is smaller in the first steps, or the average would keep the random start. Frozen weights, which
-    the average shares with the network, stay. That of torch waits for the device in each step, for its number.
-    """
-
-    def __init__(self, network: Network, decay: float) -> None:
-        super().__init__(network)
-        self.decay = decay
-        saved = network.state_dict()
-        self.saved_buffers = [name for name, _ in network.named_buffers() if name in saved]
-
-    def update_parameters(self, model: nn.Module) -> None:
-        """Move the averages towards the new weights, in place."""
-        n = int(self.n_averaged)  # a buffer on the CPU
-        decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
-        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
-        trained = [(one.detach(), other.detach()) for one, other in pairs if one is not other]
-        if trained:
-            averages, weights = zip(*trained, strict=True)
-            torch._foreach_lerp_(averages, weights, 1 - decay)
-        for name in self.saved_buffers:
-            self.module.get_buffer(name).copy_(model.get_buffer(name))
-        self.n_averaged += 1
 
 
 def constant(step: int, total_steps: int) -> float:

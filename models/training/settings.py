@@ -84,9 +84,6 @@ class TrainingSettings(Stage):
     """cosine_with_restarts: number of cycles."""
     decay: Share = 0.2
     """warmup_stable_decay: share of the steps in which the learning rate falls."""
-    weight_averaging: Literal["none", "ema"] = "none"
-    """Weights that are saved. none: the weights of the last step. ema: their exponential moving
-    average over steps."""
     label_smoothing: Dropout = 0.0
     """For classification: share of a label that is distributed evenly over all classes.
     Source: Szegedy et al., 2016."""

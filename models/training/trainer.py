@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.files import is_of_system, remove_damaged, sync, write_json
 from models.context import Context
@@ -36,7 +36,7 @@ from models.training.network import (
     rates,
     set_rates,
 )
-from models.training.optimizer import make_average, make_optimizer, make_schedule, recompute_layers
+from models.training.optimizer import make_optimizer, make_schedule, recompute_layers
 from models.training.settings import TrainingSettings
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -91,17 +91,17 @@ class Trainer:
                 pretrain_labels = self.make_labels(pretrain_set)
                 self.train_epochs(pretrain_set.encoded, pretrain_labels, "pretrain")
                 self.report["pretrain_history"] = self.log.history("pretrain")
-            trained = self.train_epochs(train.encoded, labels, "train")
+            self.train_epochs(train.encoded, labels, "train")
             self.report["history"] = self.log.history("train")
         finally:
             self.accelerator.end_training()
         # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each other.
         as_saved = partial(torch.clone, memory_format=torch.contiguous_format)
-        weights = {name: as_saved(tensor.cpu()) for name, tensor in trained.state_dict().items()}
+        weights = {name: as_saved(tensor.cpu()) for name, tensor in self.network.state_dict().items()}
         save_file(weights, self.folder / WEIGHTS)
         self.report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         write_json(self.folder / TRAINING, self.report)
-        return self.loss.is_classification or self.beats_mean_predictor(trained, train, labels)
+        return self.loss.is_classification or self.beats_mean_predictor(train, labels)
 
     def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
         """Set up scaling, dropout rates, gradient checkpointing and the report; return the scaled labels of the rows.
@@ -145,12 +145,8 @@ class Trainer:
         arrays = (scaled, weights, dataset.sides)
         return LabelBatch(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
 
-    def train_epochs(self, encoded: Encoded, labels: LabelBatch, name: str) -> nn.Module:
-        """Train all epochs under one schedule, from the checkpoint of this `name` if there is one.
-
-        Returns:
-            The network with the weights to keep: the last ones, or their moving average.
-        """
+    def train_epochs(self, encoded: Encoded, labels: LabelBatch, name: str) -> None:
+        """Train all epochs under one schedule, from the checkpoint of this `name` if there is one."""
         settings = self.settings
         seed = self.context.seed
         device = self.accelerator.device
@@ -163,9 +159,7 @@ class Trainer:
             write_notes(self.folder, [note])
         self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
-        average = make_average(self.network, settings)
-        kept = self.network if average is None else average.module
-        parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule, "average": average}
+        parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         parts |= {"scaler": self.accelerator.scaler, "losses": self.log}
         checkpoint = Checkpoint(self.folder / f"checkpoint_{name}_{seed}.pt", parts)
         previous_steps = self.log.last_step
@@ -179,8 +173,6 @@ class Trainer:
             for n_done, micro_batches in enumerate(steps, start=first_step + 1):
                 loss_sum = loss_sum + self.take_step(micro_batches, optimizer)
                 schedule.step()
-                if average is not None:
-                    average.update_parameters(self.network)
                 total_done = epoch * n_steps + n_done
                 self.context.progress(total_done, n_total)
                 is_last = n_done == n_steps
@@ -191,7 +183,7 @@ class Trainer:
                         step=previous_steps + total_done,
                         loss=float(loss_sum) / n_done,
                         learning_rate=float(schedule.get_last_lr()[0]),
-                        held_out_score=self._held_out_score(kept) if is_last else None,
+                        held_out_score=self._held_out_score() if is_last else None,
                     )
                 if checkpoint.due():
                     checkpoint.save(epoch, n_done, loss_sum)
@@ -199,7 +191,6 @@ class Trainer:
             loss_sum = no_loss
         if name == "pretrain":  # a job that is killed in the next phase does not repeat the end of this one
             checkpoint.save(settings.epochs, first_step, loss_sum)
-        return kept
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""
@@ -231,13 +222,13 @@ class Trainer:
         mean_loss = (error(one) + error(other)) / 2
         return mean_loss + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
 
-    def beats_mean_predictor(self, trained: nn.Module, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Return whether the loss of a trained network on some training rows is below that of the mean label.
+    def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
+        """Return whether the loss of the network on some training rows is below that of the mean label.
 
         Auxiliary targets do not count.
         """
         batches, some_labels = self.evenly_spaced_rows(train, labels, 256)
-        outputs = forward(trained, batches, self.settings.batch_size, self.accelerator)
+        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
         error = self.loss.mean_error(outputs, some_labels)
         error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
         return bool(error < error_of_mean)
@@ -253,7 +244,7 @@ class Trainer:
         some_labels.weights[:, n_targets:] = 0
         return dataset.encoded(0).take(rows), some_labels
 
-    def _held_out_score(self, network: nn.Module) -> float | None:
+    def _held_out_score(self) -> float | None:
         """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
 
         No error ends the job: the rows are predicted once more after training, and scored when the job has
@@ -263,7 +254,7 @@ class Trainer:
             return None
         with torch.random.fork_rng():  # a user's metric may draw; no other generator trains a network
             try:
-                outputs = forward(network, self.held_out(0), self.settings.batch_size, self.accelerator)
+                outputs = forward(self.network, self.held_out(0), self.settings.batch_size, self.accelerator)
                 y_pred = as_predictions([outputs], self.report, self.context.task)
                 score = float(self.context.held_out.score(y_pred))
             except Exception:

@@ -28,8 +28,6 @@ MIN_PENALTY, MAX_PENALTY = 1e-4, 10.0
 """Bounds of the penalty of the shrunk ridge, in units of the labels' variance."""
 LOGIT_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Factors of the squared distance between the weights of logits and the convex weights."""
-CLIMBING_STEPS = np.delete(np.arange(-50, 51), 50) / 100
-"""Weights of the column that a step of hill climbing mixes in: -0.5 to 0.5 without 0."""
 
 
 def ridge_corrected(system: System, start: Array, penalty: float) -> Array:
@@ -67,30 +65,6 @@ def mean(data: BlendData, folds: FoldSet) -> Blend:
 def convex(data: BlendData, folds: FoldSet) -> Blend:
     """Find the weights >= 0 with sum 1 and the least squared error."""
     return data.blend([data.convex(target, folds) for target in data.targets], folds)
-
-
-def hill_climb(data: BlendData, folds: FoldSet) -> Blend:
-    """Climb from the best column: mix in the column that helps most, as long as one helps.
-
-    A column is mixed in at most once, by -0.5 to 0.5; weights sum to 1. Source: the package hillclimbers.
-    """
-    one_hot = np.eye(data.n_models)
-    starts = best_single(data, folds).weights.T
-    all_weights = []
-    for target, weights in zip(data.targets, starts, strict=True):
-        unused = np.flatnonzero(weights == 0).tolist()
-        best_loss = data.loss_of_weights(target, folds, weights)
-        while unused:
-            steps = [(j, (1 - step) * weights + step * one_hot[j]) for j in unused for step in CLIMBING_STEPS]
-            losses = [data.loss_of_weights(target, folds, blend) for _, blend in steps]
-            best = int(np.argmin(losses))
-            if not losses[best] < best_loss:
-                break
-            best_loss = losses[best]
-            added, weights = steps[best]
-            unused.remove(added)
-        all_weights.append(weights)
-    return data.blend(all_weights, folds)
 
 
 def shrunk_ridge(data: BlendData, folds: FoldSet) -> Blend:
@@ -179,8 +153,7 @@ def _logit_weights(data: BlendData, target: int, folds: FoldSet) -> Array:
 
 Candidate = Callable[[BlendData, FoldSet], Predictor]
 CANDIDATES: dict[str, Candidate] = {
-    function.__name__: function
-    for function in (best_single, mean, convex, shrunk_ridge, shrunk_logits, hill_climb)
+    function.__name__: function for function in (best_single, mean, convex, shrunk_ridge, shrunk_logits)
 }
 """Candidates from simple to complex."""
 ALWAYS = ("best_single", "mean", "convex")

@@ -11,7 +11,7 @@ from submissions.blend.candidates import CANDIDATES
 
 Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]
 ONLY_CLASSES = {"shrunk_logits"}
-ONLY_NUMBERS = {"shrunk_ridge", "hill_climb"}
+ONLY_NUMBERS = {"shrunk_ridge"}
 
 
 class SubmissionsConfig(StrictModel):

@@ -35,6 +35,7 @@ def test_the_embedded_competitions_load(path):
     [
         ("surprise: 1", r"competition\.surprise: unknown key; try answers, auxiliary_targets, .*$"),
         ("stages: {a: {kind: gnn, epoch: 1}}", r"stages\.a\.epoch: unknown key; try epochs"),
+        ("stages: {a: {kind: gnn, weight_averaging: ema}}", r"stages\.a: weight_averaging was removed; it did not"),
         ("numeric: [y]", "the column 'y' has several roles"),
         ("submission_columns: [p, q]", "must have 1 columns, one per target; got 2$"),
         ("{group: y, numeric: [id]}", "'id' has several roles.* group: 'y' must be neither"),

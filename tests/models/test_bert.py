@@ -154,7 +154,7 @@ def test_weights_become_what_they_become_when_the_embeddings_of_all_tokens_are_t
 ):
     train, ctx = table(), context(texts=["note"])
     train.inputs["note"] = FEW_WORDS
-    config = stage(weights=str(published), weight_decay=0, weight_averaging="ema", epochs=2)
+    config = stage(weights=str(published), weight_decay=0, epochs=2)
     fit(tmp_path / "own", config, ctx, train)
     monkeypatch.setattr(encoders, "train_only", lambda *_: None)
     fit(tmp_path / "all", config, ctx, train)

@@ -100,8 +100,8 @@ def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_ba
     base, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(trainer.Checkpoint, "due", lambda self: True)
-    averaged = {"weight_averaging": "ema", "layer_decay": 0.5, "gradient_checkpointing": True}
-    config, whole, killed = stage(base, epochs=2, **averaged), tmp_path / "whole", tmp_path / "killed"
+    settings = {"layer_decay": 0.5, "gradient_checkpointing": True}
+    config, whole, killed = stage(base, epochs=2, **settings), tmp_path / "whole", tmp_path / "killed"
     fit(whole, config, context())
     with pytest.raises(KeyboardInterrupt):
         fit(killed, config, context(progress=stop_at_5))
@@ -109,17 +109,9 @@ def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_ba
     stored = load_file(whole / job_folder.WEIGHTS)
     assert sorted(parts["network"]) == sorted(stored)
     assert len(parts["optimizer"]["state"]) == len(stored)
-    assert sorted(parts["average"]) == sorted(["n_averaged", *(f"module.{name}" for name in stored)])
     fit(killed, config, context())
     for name in (job_folder.WEIGHTS, job_folder.TRAINING):
         assert sha256_of(killed / name) == sha256_of(whole / name), name
-
-
-def test_an_average_of_adapters_shares_the_base_model(decoder, tmp_path):
-    network, _ = prepare(stage(decoder), tmp_path)
-    of_network = dict(network.named_parameters())
-    for name, parameter in torch.optim.swa_utils.AveragedModel(network).module.named_parameters():
-        assert (parameter is of_network[name]) == (not parameter.requires_grad), name
 
 
 def test_nothing_of_the_base_model_is_in_the_optimizer_and_its_layers_are_found(decoder, tmp_path):

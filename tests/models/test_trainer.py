@@ -202,8 +202,8 @@ def test_the_rate_in_the_history_follows_the_schedule(tmp_path):
     assert [epoch["learning_rate"] for epoch in history] == pytest.approx(expected)
 
 
-def test_the_last_score_is_that_of_the_saved_average(tmp_path):
-    net = fit(tmp_path, held_out=HELD_OUT, epochs=3, weight_averaging="ema")
+def test_the_last_score_is_that_of_the_saved_weights(tmp_path):
+    net = fit(tmp_path, held_out=HELD_OUT, epochs=3)
     assert read_losses(tmp_path)[-1].held_out_score == mean_error(predict(net, tmp_path)[:12])
 
 
@@ -276,9 +276,9 @@ def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_o
     with torch.no_grad():  # now the first target is worse than its mean, and the second has hardly an error
         trained.network.head.linear.weight[0] = 0
         trained.network.head.linear.bias[0] = 0.5
-    assert trained.beats_mean_predictor(trained.network, sample(), labels)
+    assert trained.beats_mean_predictor(sample(), labels)
     trained.context = replace(trained.context, task=Task(["y"]))
-    assert not trained.beats_mean_predictor(trained.network, sample(), labels)
+    assert not trained.beats_mean_predictor(sample(), labels)
 
 
 def fit_stage(monkeypatch, folder, outcomes):
@@ -300,7 +300,7 @@ def fit_stage(monkeypatch, folder, outcomes):
         return outcome
 
     monkeypatch.setattr(trainer.Trainer, "fit", with_outcome)
-    stage = Gnn(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8, weight_averaging="ema")
+    stage = Gnn(kind="gnn", epochs=1, batch_size=8, width=8, hidden_width=8)
     made.fitted(stage, made.context(folder, smiles=["s"]), made.rows([0.0, 1.0], s=["CC", "CCO"]), folder)
     assert [network() for network in networks] == [None] * len(outcomes)
     return list(zip(*seen, strict=True))
@@ -336,8 +336,8 @@ def every_step(monkeypatch):
     monkeypatch.setattr("models.training.loss_log.SECONDS_BETWEEN_ROWS", 0.0)
 
 
-EMA = {"weight_averaging": "ema", "schedule": "cosine"}
-ACCUMULATED = {"weight_averaging": "ema", "gradient_accumulation_steps": 2, "batch_size": 4}
+COSINE = {"schedule": "cosine"}
+ACCUMULATED = {"gradient_accumulation_steps": 2, "batch_size": 4}
 PRETRAIN = sample(Y[:, ::-1].copy())
 
 
@@ -355,7 +355,7 @@ def fit_until(folder, stop_at, seed=0, **changes):
     return seen
 
 
-@pytest.mark.parametrize("changes", [EMA, ACCUMULATED])
+@pytest.mark.parametrize("changes", [COSINE, ACCUMULATED])
 def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_path, changes, every_step):
     def written(folder):
         files = [sha256_of(folder / name) for name in (job_folder.WEIGHTS, job_folder.TRAINING)]
@@ -380,25 +380,25 @@ def test_a_job_with_a_damaged_checkpoint_starts_again(tmp_path, every_step, caps
         "zeros": lambda content: bytes(len(content)),
         "one byte": lambda content: content[:2000] + bytes([content[2000] ^ 1]) + content[2001:],
     }
-    steps = fit_until(tmp_path / "whole", None, **EMA)
+    steps = fit_until(tmp_path / "whole", None, **COSINE)
     for way, damaged in ways.items():
         killed = tmp_path / way
         with pytest.raises(KeyboardInterrupt):
-            fit_until(killed, 13, **EMA)
+            fit_until(killed, 13, **COSINE)
         path = killed / "checkpoint_train_0.pt"
         path.write_bytes(damaged(path.read_bytes()))
-        assert fit_until(killed, None, **EMA) == steps[10:], way  # pre-training is finished
+        assert fit_until(killed, None, **COSINE) == steps[10:], way  # pre-training is finished
         assert f"{path} is damaged; it is deleted, and the job starts again" in capsys.readouterr().out
 
 
 def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(tmp_path, every_step):
     with pytest.raises(KeyboardInterrupt):
-        fit_until(tmp_path, 13, **EMA)
+        fit_until(tmp_path, 13, **COSINE)
     path = tmp_path / "checkpoint_train_0.pt"
     content = torch.load(path, weights_only=True)
     content["parts"]["scaler"] = {"scale": 1024.0}
     torch.save(content, path)
-    assert fit_until(tmp_path, None, **EMA) == list(range(3, 11))
+    assert fit_until(tmp_path, None, **COSINE) == list(range(3, 11))
 
 
 def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(tmp_path, monkeypatch):
@@ -450,17 +450,3 @@ def test_a_warm_up_that_is_cut_to_half_of_the_steps_is_a_note(tmp_path):
     assert note.startswith("the warm-up of 100 steps is cut to half of the ")
     fit(tmp_path / "long", warmup=4, epochs=3)
     assert read_notes(tmp_path / "long") == []
-
-
-@pytest.mark.parametrize("averaging", ["none", "ema"])
-def test_the_weights_that_are_kept_decide_whether_a_fit_is_good(tmp_path, monkeypatch, averaging):
-    judged = []
-
-    def judge(training, trained, *others):
-        judged.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
-        return True
-
-    monkeypatch.setattr(trainer.Trainer, "beats_mean_predictor", judge)
-    fit(tmp_path, weight_averaging=averaging, epochs=3)
-    kept = load_file(tmp_path / job_folder.WEIGHTS)
-    assert all(torch.equal(judged[0][name], tensor) for name, tensor in kept.items())

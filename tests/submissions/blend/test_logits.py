@@ -110,7 +110,7 @@ def test_blends_are_compared_by_the_mean_auc_over_folds_with_ten_rows_of_each_cl
 @pytest.mark.parametrize(
     ("problem_type", "metric", "submissions", "message"),
     [
-        ("binary", "log_loss", {"candidates": ["hill_climb"]}, "hill_climb is not for problem_type binary"),
+        ("binary", "log_loss", {"candidates": ["shrunk_ridge"]}, "shrunk_ridge is not for problem_type binary"),
         ("ordinal", "quadratic_kappa", {"default": "shrunk_logits"}, "shrunk_logits is not for.*ordinal"),
         ("binary", "log_loss", {"candidates": ["/a/m.py:f", "/b/m.py:f"]}, "m.py:f is in two files; rename one"),
     ],
