@@ -169,9 +169,9 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     queue = Queue([Task("submission", _submit, (finished, has_interim, clock))])
     queue.deadline = clock.end
     result = run(queue, executor, "submission")["submission"]
-    if result.reason == "time":
+    if result.reason == "time" or (result.reason == "killed" and clock.has_limit):
         return take_latest(finished, has_interim)
-    if result.status == "failed":  # it fails here too, with its traceback, or the worker was killed
+    if result.status == "failed":  # it fails here too, with its traceback
         result = _submit(finished, True, clock)
     return list(result.lines), finished.exit_status
 
@@ -208,11 +208,12 @@ def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
 def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
     """Take what there is of a run whose last level was not built in time; return lines to print, and the exit status.
 
-    If there is nothing, its first level is built, a little after the time.
+    If there is nothing, its first level is built, a little after the time and without a metric of the user's.
     """
+    finished = replace(finished, is_late=True)
     if finished.built is None and not has_interim:
         build(finished, levels_of(finished, False)[0])
-    run = submitted_run(finished)
+    run = replace(submitted_run(finished), is_late=True)
     lines = []
     if finished.built is None:
         lines = [
