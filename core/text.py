@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BAR = "{desc} {percentage:3.0f}% |{bar:40}| {elapsed} elapsed, {remaining} left"
-"""Format of the progress bars of tqdm."""
 SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 """Unit -> seconds, the largest first."""
 

@@ -4,6 +4,7 @@ import ast
 import functools
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -221,6 +222,22 @@ def user_code_errors(code_ref: str, must: str = "") -> Iterator[None]:
         what = f"{type(error).__name__}{line}: {str(error).rstrip('.')}"
         start = f"must {must};" if must else "raised"
         raise ConfigError(f"{short_ref(code_ref)} {start} {what}.") from error
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise a TimeoutError in the line that the main thread has reached after some seconds."""
+
+    def end(*_: Any) -> None:
+        raise TimeoutError(f"not finished after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _line_of(error: BaseException, file: str) -> str:

@@ -1,6 +1,7 @@
 """Mistakes of settings, tables, folds, weights and functions of the user, found before anything is trained."""
 
 import json
+import time
 from dataclasses import replace
 from itertools import product
 
@@ -15,8 +16,9 @@ from competition.prepare import Prepared, describe, prepare
 from competition.task import Task
 from core.errors import ConfigError, DataError, Mistake
 from core.files import as_json
+from core.text import format_duration
 from core.types import Array
-from core.user_code import load_user_code, user_code, user_code_errors
+from core.user_code import load_user_code, time_limit, user_code, user_code_errors
 from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
 from models.context import CheckTables
@@ -32,6 +34,10 @@ from submissions.config import Config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
+MAX_SECONDS = 60
+"""Seconds after which a function of the user's does not end."""
+SECONDS_OF_METRIC = 5.0
+"""Seconds after which the metric is tried on no more rows."""
 MIN_ROWS_OF_CLASS = 15
 """Rows of a class below which one of a thousand draws with repetition may have none: exp(-15) is 3e-7."""
 MAX_SECONDS_WITHOUT_GPU = 3600.0
@@ -69,8 +75,9 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         has_weights=competition.weight is not None,
         has_extra_weights=any(extra.weight != 1 for extra in competition.extra_train),
     )
-    _check_metric(tables, competition)
-    _try_user_blending(config, tables.y)
+    with time_limit(MAX_SECONDS):
+        metric_lines = _check_metric(tables, competition)
+        _try_user_blending(config, tables.y)
     labels = prepared.train[competition.targets]
     n_folds = int(folds.max()) + 1
     if any(stage.is_trained for stage in config.stages.values()):
@@ -82,7 +89,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         *prepared.report["folds"]["warnings"],
         *prepared.report["folds"]["unit_warnings"],
     ]
-    lines = [describe(prepared.report), *warnings]
+    lines = [describe(prepared.report), *warnings, *metric_lines]
     if not any(stage.target_transform != "none" for stage in config.stages.values()):
         ranges = [
             describe_range(name, labels[name]) for name in competition.targets if not competition.classes
@@ -175,11 +182,11 @@ def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
 
 
-def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> None:
+def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> list[str]:
     """Raise a ConfigError if the metric has no finite value for predictions near the labels.
 
     It is tried wherever a run uses it: on all rows, on the rows of each fold, and on bootstrap resamples, in
-    which a rare class may be missing.
+    which a rare class may be missing. A line is returned if it is too slow for all of them.
     """
     task, y = tables.task, tables.y
     metric = competition.scorer
@@ -195,7 +202,14 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> None:
     for (t, name), (c, label) in product(enumerate(task.targets), enumerate(task.classes)):
         if 0 < (y[:, t] == c).sum() < MIN_ROWS_OF_CLASS:
             subsets[f"rows drawn without {name}={label}"] = np.flatnonzero(y[:, t] != c)
+    started = time.monotonic()
     for i, (subset, rows) in enumerate(subsets.items()):
+        seconds = time.monotonic() - started
+        if seconds > SECONDS_OF_METRIC:
+            seconds_of_call = format_duration(seconds / i)
+            return [
+                f"{metric.name}: a call takes {seconds_of_call}, so it was tried on {i} of {len(subsets)} sets of rows"
+            ]
         score = metric(y[rows], scored[rows], take_rows(raw_rows, rows))
         labels = pd.DataFrame(y[rows], columns=task.targets)
         constant = list(labels.columns[labels.nunique() < 2])
@@ -208,6 +222,7 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> None:
             f"the metric {metric.name} is {score} for predictions near the labels on {subset} ({len(rows)}), "
             f"and must be a finite number. {advice}, or choose another competition.metric."
         )
+    return []
 
 
 def check_competition(config: Config, reuse: bool, here: bool = True) -> str:

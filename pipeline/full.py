@@ -31,6 +31,7 @@ from models.registry import BASELINE, make_stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
 from pipeline.last_submission import InterimSubmissions, has_report, submit_until, submitted_run
+from submissions.blend.scoring import describe_resamples
 from submissions.compare import read_runs, records
 from submissions.config import Config, load_config
 from submissions.manifest import NOT_EXAMINED, LeftOut
@@ -143,7 +144,8 @@ def train_and_submit(
         lines, status = submit_until(clock, run, executor, interim.has_written)
     say("\n".join([*lines, *advice]))
     if options.json:
-        options.result |= describe_run(submitted_run(run), config, previous)
+        submitted = replace(submitted_run(run), budget=run.budget)
+        options.result |= describe_run(submitted, config, previous)
     return status
 
 
@@ -154,12 +156,15 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
     gain = None
     runs, _ = read_runs(config)
     name = run.folder.name
-    if previous != name and {previous, name} <= runs.keys():
+    # With a budget a slow metric of the user's is not called after the last submission.
+    is_slow = submitted.score is None or describe_resamples(submitted.n_resamples)
+    may_score = run.budget is None or not is_slow
+    if may_score and previous != name and {previous, name} <= runs.keys():
         pair = {each: runs[each] for each in (previous, name)}
         compared = records(pair, previous, config)[0]
         gain = {key: compared[key] for key in ("gain", "standard_error", "changes", "remarks")}
         gain["over"] = previous
-    holdout = load_answers(run) if run.config.competition.holdout_of else None
+    holdout = load_answers(run) if may_score and run.config.competition.holdout_of else None
     not_examined = [NOT_EXAMINED] if run.manifest.shift is None else []
     return {
         "run": run.name,

@@ -37,7 +37,7 @@ from submissions.run import (
 from submissions.shift import cached_descriptors, measure_error_ratio
 
 SUBMISSIONS = "submissions"
-"""Group of the tasks."""
+"""Group of the tasks that build one."""
 COMPARISON = "comparison of training and test rows"
 SHARE_OF_TIME = 0.1
 """Maximum share of the time that interim submissions take on one core."""
@@ -78,7 +78,7 @@ class InterimSubmissions:
         if self.has_written and not self.is_compared and has_time and self.has_descriptors:
             self.is_compared = True
             arguments = (self.config, self.budget.current_plan, SHARE_OF_FOLD * clock.seconds)
-            return Task(COMPARISON, compare_tables, arguments, group=SUBMISSIONS, skips_group=False)
+            return Task(COMPARISON, compare_tables, arguments, group=COMPARISON)
         waited = time.monotonic() - self.last_end
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
@@ -91,7 +91,6 @@ class InterimSubmissions:
             submit_finished,
             (self.config, self.budget.current_plan, level),
             group=SUBMISSIONS,
-            skips_group=False,
             on_end=self._on_end,
         )
 
@@ -110,10 +109,10 @@ class InterimSubmissions:
         self.last_end = time.monotonic()
         if result.status == "ok":
             self.has_written = True
+            self.budget.submission_seconds = self.seconds
             print(result.lines[0])
         elif result.status == "failed":
             print(f"no submission of the finished stages yet: {result.error}")
-        self.budget.submission_seconds = self.seconds if self.has_written else 0.0
 
 
 def submit_finished(config: Config, plan: JobPlan, level: Level = Level.BLEND) -> JobResult:
@@ -168,10 +167,10 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     """
     queue = Queue([Task("submission", _submit, (finished, has_interim, clock))])
     queue.deadline = clock.end
-    result = run(queue, executor, "submission")["submission"]
-    if result.reason == "time":
+    result = run(queue, executor)["submission"]
+    if result.reason == "time" or (result.reason == "killed" and clock.has_limit):
         return take_latest(finished, has_interim)
-    if result.status == "failed":  # it fails here too, with its traceback, or the worker was killed
+    if result.status == "failed":  # it fails here too, with its traceback
         result = _submit(finished, True, clock)
     return list(result.lines), finished.exit_status
 
@@ -208,11 +207,12 @@ def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
 def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
     """Take what there is of a run whose last level was not built in time; return lines to print, and the exit status.
 
-    If there is nothing, its first level is built, a little after the time.
+    If there is nothing, its first level is built, a little after the time and without a metric of the user's.
     """
+    finished = replace(finished, is_late=True)
     if finished.built is None and not has_interim:
         build(finished, levels_of(finished, False)[0])
-    run = submitted_run(finished)
+    run = replace(submitted_run(finished), is_late=True)
     lines = []
     if finished.built is None:
         lines = [

@@ -22,6 +22,7 @@ from core.yaml_files import dump_yaml
 from models.stage import Stage
 from submissions.blend.data import Blend, to_json
 from submissions.blend.selection import (
+    CONVEX,
     MEAN,
     CrossFit,
     Selection,
@@ -76,7 +77,10 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
     if kept is None:
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1):
-            selection = select_candidate(run.columns, run.columns.test, level.limit(run.config.submissions))
+            settings = level.limit(run.config.submissions)
+            if run.lacks_scores:
+                settings = settings.model_copy(update={"default": CONVEX})
+            selection = select_candidate(run.columns, run.columns.test, settings)
             if before is not None and before.tried != level and _is_worse(run, selection, before):
                 kept = before.model_copy(update={"tried": level})
             else:

@@ -24,6 +24,9 @@ from submissions.manifest import Expected, Interval
 from submissions.run import Run
 from submissions.shift import error_of, expected_under_shift
 
+NO_TIME = (
+    "There was no time to call your metric; the same command with a larger --budget, or with none, does."
+)
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
 SPREAD = 0.2
@@ -57,7 +60,9 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     scores = drawn_scores(run.columns, scored, n_predicted + n_dropped)
     if run.columns.n_groups < MIN_GROUPS:
         unknown = unknown or f"The training rows form only {run.columns.n_groups} groups."
-    if not len(scores):
+    if run.lacks_scores:
+        unknown = NO_TIME
+    elif not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
     tables = comparison.adversarial_validation if comparison else None
     if tables and shift and shift.factor is not None:

@@ -3,6 +3,7 @@
 `submissions/manifest.py` has the files of the folder and the fields of run.json.
 """
 
+import math
 import platform
 import shlex
 from collections.abc import Iterable, Sequence
@@ -67,6 +68,7 @@ class Run:
         made_from: digest of predictions, code and packages.
         left_out: requested stages and seeds that are not in `config` and `plan`.
         budget: seconds of the command that built the run; None if it had no budget.
+        is_late: whether its time is over, so that a metric of the user's is not called: all scores by it are NaN.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Run:
     plan: JobPlan
     left_out: Sequence[LeftOut] = field(default=())
     budget: float | None = None
+    is_late: bool = False
 
     @property
     def paths(self) -> Paths:
@@ -85,7 +88,13 @@ class Run:
     @cached_property
     def metric(self) -> Metric:
         """The metric of the competition."""
-        return self.config.competition.scorer
+        metric = self.config.competition.scorer
+        return replace(metric, table_score=lambda *_: math.nan) if self.lacks_scores else metric
+
+    @property
+    def lacks_scores(self) -> bool:
+        """Whether nothing is scored, since there is no time for a metric of the user's."""
+        return self.is_late and self.config.competition.scorer.table_score is not None
 
     @cached_property
     def task(self) -> Task:
@@ -98,9 +107,12 @@ class Run:
 
         Standard errors are of as many resamples as those of an earlier level of the run.
         """
+        n_resamples = 1 if self.lacks_scores else None
         built = self.built
-        n_resamples = built.choice.submitted.n_resamples if built else None
-        return replace(load_columns(self.config, self.plan), n_resamples=n_resamples)
+        if built and built.choice.submitted.score is not None:
+            n_resamples = built.choice.submitted.n_resamples
+        columns = load_columns(self.config, self.plan)
+        return replace(columns, metric=self.metric, n_resamples=n_resamples)
 
     @property
     def name_on_command_line(self) -> str:

@@ -28,6 +28,7 @@ from models.jobs.budget_stages import (
     HAS_ENDED,
     MAX_EXCESS,
     MAX_INPUT_SHARE,
+    MIN_FORECAST,
     SHARE_OF_LAST,
     SHARE_OF_NETWORK,
     SHARE_OF_SHORTENED,
@@ -40,10 +41,10 @@ from models.jobs.budget_stages import (
 )
 from models.jobs.job import Job
 from models.jobs.job_files import read_failure
-from models.jobs.pace import MIN_FORECAST, Paces, TimedResources, describe_pace, makespan
+from models.jobs.pace import Paces, TimedResources, makespan
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about, shard_of
+from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
 
 
 class Budget:
@@ -80,8 +81,8 @@ class Budget:
             for state in self.states.values():
                 state.least_epochs = least_epochs(state.settings, n_rows)
             self.decisions.read(self.states)
-        else:
-            for state in self.states.values():
+        if not self.decisions.has_ended:
+            for state in self.first if clock.has_limit else self.states.values():
                 state.start("accepted", len(state.settings.seeds))
 
     @cached_property
@@ -113,12 +114,8 @@ class Budget:
         """Return stage -> seconds of a budget that trains it, too, for stages with a pace that were not finished."""
         budgets = {}
         for state in self.states.values():
-            pace = self.paces.pace(state.name) or state.pace
-            if state.seeds or state.status == "failed" or pace is None:
-                continue
-            seconds = self._seconds_until_end_with(state, pace, min(state.least_epochs, state.epochs))
-            missing = seconds - max(0.0, self._seconds_left())
-            budgets[state.name] = self.clock.larger(max(1.0, missing))
+            if not state.seeds and state.status in ("accepted", "given up"):
+                budgets[state.name] = self.clock.larger(self._missing_seconds(state))
         return budgets
 
     def train(
@@ -135,8 +132,6 @@ class Budget:
         """
         self.on_seed = on_seed
         self.queue.job_timeout = job_timeout
-        for state in self.first if self.clock.has_limit and not self.decisions.has_ended else ():
-            state.start("accepted", len(state.settings.seeds))
         self.alone_until = time.monotonic() + max(BASELINE_SECONDS, BASELINE_SHARE * self.clock.seconds)
         for state in self.states.values():
             self._verify_finished(state)
@@ -144,7 +139,7 @@ class Budget:
         if self.decisions.has_ended:
             print(HAS_ENDED, flush=True)
         self.queue.deadline = self.training_deadline
-        results = run(self.queue, self.executor, "jobs")
+        results = run(self.queue, self.executor)
         if self.clock.has_limit:
             self.decisions.end(self.states)
         titles = {job.title for job in self.current_plan.jobs}
@@ -186,7 +181,7 @@ class Budget:
             state.is_noted = True
             self.paces.add(job.stage, result, job.n_rows)
         if state.status == "probing" and job.fold == state.largest_fold.fold:  # smaller folds do not decide
-            self._decide(state, self.paces.pace(job.stage) or 0.0)
+            self._decide(state)
         is_last = not self.clock.has_limit and not self.queue.waiting
         if job.seed in state.seeds and not state.unfinished(job.seed) and not is_last:
             task = self.on_seed()
@@ -204,9 +199,11 @@ class Budget:
             if pace is None:
                 return
             seconds = self._seconds_until_end([task for task in self._tasks() if task.group not in later])
-            if self.clock.has_limit or seconds >= MIN_FORECAST:
-                epochs = f"{state.epochs_of_all}, " if self.clock.has_limit and state.epochs_of_all else ""
-                print(f"stage {state.name}  {epochs}{describe_pace(pace, seconds)}", flush=True)
+            if seconds >= MIN_FORECAST:
+                epochs = f"{state.epochs_of_all}, " if state.epochs < state.all_epochs else ""
+                at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+                end = f"its jobs and all earlier ones end in about {format_duration(seconds)}, at {at}"
+                print(f"stage {state.name}  {epochs}about {format_duration(pace)} a job; {end}", flush=True)
             state.is_forecast = True
 
     # Steps of `_more`: each returns whether it queued tasks.
@@ -214,7 +211,7 @@ class Budget:
     def _probe_next_stage(self) -> bool:
         for state in self._with_status("waiting"):
             has_room = self.executor.fits(state.resources(self.executor))
-            if self._seconds_left() > 0 and has_room and self._probe(state):
+            if has_room and self._probe(state):
                 return True
         return False
 
@@ -222,29 +219,26 @@ class Budget:
         """Queue the largest fold of a stage, or decide about it if that is finished; return whether there are tasks."""
         state.start("probing")
         probes = [job for job in state.left(state.epochs) if job.fold == state.largest_fold.fold]
-        return self._enqueue(state, probes) or self._decide(state, self.paces.pace(state.name) or 0.0)
+        return self._enqueue(state, probes) or self._decide(state)
 
     def _add_fold_to_probe(self) -> bool:
         """Start another fold of a stage that is not a network: its pace is unknown until a job ends."""
-        running = {task.group for task in self.queue.running}
         for state in self._with_status("probing"):
-            has_started = state.name in running or self.paces.ended[state.name]
             jobs = [job for job in self._not_queued(state) if job.fold != REFIT_FOLD]
-            if has_started and jobs and not state.settings.reports_progress:
+            if jobs and not state.settings.reports_progress:
                 return self._enqueue(state, jobs[:1])
         return False
 
     def _readmit(self) -> bool:
-        """Start a stage that was given up and fits by now. One without a pace is probed again, if its inputs fit."""
+        """Start a stage that was given up and fits by now, or probe one again whose inputs fit by now."""
         for state in self._with_status("given up"):
-            if state.pace is not None:
-                epochs = self._fitting_epochs(state, state.pace)
-                if epochs is not None:
-                    return self._accept(state, state.pace, epochs)
-            elif state.inputs:  # by now another stage may have computed them
-                seconds = self._seconds_until_end([*self._tasks(), *self._missing_inputs(state)])
-                if seconds <= MAX_INPUT_SHARE * self._seconds_left():
-                    return self._probe(state)
+            epochs = self._fitting_epochs(state)
+            if epochs is not None:
+                return self._accept(state, epochs)
+        for state in self._with_status("not measured"):
+            seconds = self._seconds_until_end([*self._tasks(), *state.missing_inputs])
+            if state.inputs and seconds <= MAX_INPUT_SHARE * self._seconds_left():
+                return self._probe(state)
         return False
 
     def _next_seed(self) -> bool:
@@ -257,8 +251,10 @@ class Budget:
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)
-            seconds_of_jobs = self.paces.seconds_of_jobs(unfinished, pace)
-            jobs = [(seconds, state.resources(self.executor)) for seconds in seconds_of_jobs]
+            jobs = [
+                (each, state.resources(self.executor))
+                for each in self.paces.seconds_of_jobs(unfinished, pace)
+            ]
             if self._seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                 state.seeds = [*state.seeds, seed]
                 self.decisions.write(self.states)
@@ -268,32 +264,27 @@ class Budget:
 
     def _use_time_left(self) -> bool:
         """Train the stage that lacks the least time if nothing else fits: it may be faster, and its jobs are kept."""
-        stages = [(state, state.pace) for state in self._with_status("given up") if state.pace is not None]
-        if self._tasks() or not stages or self._seconds_left() <= 0:
+        given_up = self._with_status("given up")
+        if self._tasks() or not given_up:
             return False
-        needed = {
-            state.name: self._seconds_until_end_with(state, pace, min(state.least_epochs, state.epochs))
-            for state, pace in stages
-        }
-        state, pace = min(stages, key=lambda stage: needed[stage[0].name])
-        is_near = needed[state.name] <= MAX_EXCESS * self._seconds_left()
+        state = min(given_up, key=self._missing_seconds)
+        is_near = self._missing_seconds(state) <= MAX_EXCESS * self._seconds_left()
         print(f"stage {state.name}  trained all the same, since nothing else fits", flush=True)
-        return self._accept(state, pace, min(state.least_epochs, state.epochs) if is_near else state.epochs)
+        return self._accept(state, state.smallest_epochs if is_near else state.epochs)
 
     # Decisions about one stage.
 
     def _decide_while_running(self, state: StageState) -> None:
         """Decide about a stage with a measured pace; give it up if its inputs or its probe take too long."""
         left = max(1.0, self._seconds_left())
-        pace = self.paces.pace(state.name)
-        if pace is not None:
-            # Decide now if it fits, if its pace is final, or if it would not even fit at half the pace.
-            fits = self._fitting_epochs(state, pace) == state.epochs
-            if fits or self.paces.is_final(state.name) or self._fitting_epochs(state, pace / 2) is None:
-                self._decide(state, pace)
+        if self.paces.pace(state.name) is not None:
+            # Decide now if it fits, if its pace is final, or if it would not even fit into twice the time.
+            fits = self._fitting_epochs(state) == state.epochs
+            if fits or self.paces.is_final(state.name) or self._fitting_epochs(state, 2.0) is None:
+                self._decide(state)
             return
         others = self._with_status("waiting", "probing", "accepted", "given up", without=state)
-        if all(each in self.first or (each.status == "given up" and each.pace is None) for each in others):
+        if all(each in self.first for each in others):
             return  # the time is of no use to another stage
         running = [task for task in self.queue.running if task.group == state.name]
         n_jobs = len(state.unfinished(state.seeds[0]))
@@ -301,32 +292,30 @@ class Budget:
         if self._with_status("waiting"):
             rounds = max(1, rounds)
         elapsed = max(map(self.paces.elapsed, running), default=0.0)
-        groups = groups_needed_by([task for task in self.queue.waiting if task.group == state.name])
+        groups = groups_needed_by(self._tasks_of(state))
         inputs = self._seconds_until_end([task for task in self._tasks() if task.group in groups])
         if inputs > MAX_INPUT_SHARE * left:
-            about = f"its inputs take about {format_duration(inputs)}, before its {n_jobs} jobs"
-            self._give_up(state, f"{about}, with {self._time_left()}")
+            self._give_up(state, f"its inputs take about {format_duration(inputs)}, before its {n_jobs} jobs")
         elif rounds and elapsed > left / rounds:
             # Even if it ended now, later rounds would not fit.
-            first = f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
-            self._give_up(state, f"{first}, with {self._time_left()}")
+            self._give_up(
+                state, f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
+            )
 
-    def _decide(self, state: StageState, pace: float) -> bool:
-        """Continue a stage with a measured pace (0 for finished jobs), or give it up; return whether it has tasks."""
-        epochs = self._fitting_epochs(state, pace)
+    def _decide(self, state: StageState) -> bool:
+        """Continue a stage with a pace or with finished jobs, or give it up; return whether it has tasks."""
+        epochs = self._fitting_epochs(state)
         if epochs is not None:
-            return self._accept(state, pace, epochs)
-        smallest = min(state.least_epochs, state.epochs)
-        seconds_of_job = format_duration(self.paces.scaled(state.name, pace, smallest / state.epochs))
-        missing = self._seconds_until_end_with(state, pace, smallest) - self._seconds_left()
-        others = " and the other stages" if self._tasks(without=state.name) else ""
-        more = format_duration(float(f"{max(1.0, missing):.2g}"))
-        jobs = f"its {len(state.left(smallest))} jobs of about {seconds_of_job}{others}"
-        self._give_up(state, f"{jobs} need about {more} more than the {self._time_left()}", pace)
+            return self._accept(state, epochs)
+        smallest = state.smallest_epochs
+        pace = format_duration(self.paces.scaled(state.name, smallest / state.epochs))
+        more = format_duration(self._missing_seconds(state))
+        self.paces.expected[state.name] = self.paces.scaled(state.name)
+        self._give_up(state, f"its {len(state.left(smallest))} jobs of about {pace} need about {more} more")
         return False
 
-    def _fitting_epochs(self, state: StageState, pace: float) -> int | None:
-        """Return the largest number of epochs that a stage has time for; None if it has time for none.
+    def _fitting_epochs(self, state: StageState, factor: float = 1.0) -> int | None:
+        """Return the largest number of epochs that fit into `factor` times the time of a stage; None if none do.
 
         Another stage that is not decided yet keeps a part of the time, unless the network has its least epochs.
         """
@@ -341,36 +330,35 @@ class Budget:
                 share = SHARE_OF_NETWORK if epochs == state.all_epochs else SHARE_OF_SHORTENED
             elif epochs < state.epochs and not others_wait:
                 share = SHARE_OF_LAST
-            allowed = seconds_of_others + share * (left - seconds_of_others)
-            if self._seconds_until_end_with(state, pace, epochs) <= allowed:
+            allowed = seconds_of_others + factor * share * (left - seconds_of_others)
+            if self._seconds_until_end_with(state, epochs) <= allowed:
                 return epochs
         return None
 
-    def _accept(self, state: StageState, pace: float, epochs: int) -> bool:
+    def _accept(self, state: StageState, epochs: int) -> bool:
         """Queue all jobs of the first seed of a stage, with a number of epochs; return whether there are some."""
+        self.paces.expected[state.name] = self.paces.scaled(state.name, epochs / state.epochs)
         if epochs != state.epochs:
             self._stop(state)
-            pace = self.paces.scaled(state.name, pace, epochs / state.epochs)
             self.paces.ended[state.name].clear()
             state.epochs = epochs
             self._verify_finished(state)
-        self.paces.expected[state.name] = pace
         state.start("accepted")
         self.decisions.write(self.states)
         return self._enqueue(state, self._not_queued(state))
 
-    def _give_up(self, state: StageState, reason: str, pace: float | None = None) -> None:
-        """Leave out a stage with the pace that it had, and what only its jobs wait for; its checkpoints stay."""
+    def _give_up(self, state: StageState, reason: str) -> None:
+        """Leave out a stage, and what only its jobs wait for; its checkpoints stay."""
         inputs = groups_needed_by(self._tasks_of(state))
         self._stop(state)
         unneeded = inputs - groups_needed_by(self.queue.waiting)
-        state.inputs = [task for task in self.queue.waiting if is_cache(task) and task.group in inputs]
-        for task in state.inputs:
-            if task.group in unneeded:
-                self.queue.waiting.remove(task)
-        state.status, state.seeds = "given up", []
-        state.pace, state.reason = pace, reason
-        print(f"stage {state.name}  left out: {reason}", flush=True)
+        state.inputs = [task for task in self.queue.waiting if task.group in inputs]
+        self.queue.waiting = [task for task in self.queue.waiting if task.group not in unneeded]
+        left = format_duration(max(1.0, self._seconds_left()))
+        state.status = "not measured" if self.paces.pace(state.name) is None else "given up"
+        state.seeds = []
+        state.reason = f"{reason}, with {left} left of the budget"
+        print(f"stage {state.name}  left out: {state.reason}", flush=True)
 
     # Tasks of stages, and the seconds until they end.
 
@@ -380,21 +368,21 @@ class Budget:
     def _enqueue(self, state: StageState, jobs: list[Job]) -> bool:
         """Queue jobs of a stage; return whether there are some.
 
-        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that
-        failed before, which begin with the failed jobs. Without a budget the seeds of a stage follow each
-        other.
+        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that failed
+        before. Without a budget the seeds of a stage follow each other.
         """
         if not jobs:
             return False
         tasks = job_tasks(state.plan, jobs, self.tables, self.executor, self._on_end, self._tasks())
-        has_failed, position = state.has_failed_before, list(self.states).index(state.name)
+        has_failed = any(read_failure(job.folder) for job in state.plan.jobs)
+        position = list(self.states).index(state.name)
         for task in tasks:
             if is_cache(task):  # its pace is measured like that of jobs
                 self.queue.waiting.append(replace(task, on_end=partial(self.paces.add, task.group)))
                 continue
             job = task.arguments[0]
             number = state.settings.seeds.index(job.seed) if self.clock.has_limit else 0
-            priority = (has_failed, number, position, not read_failure(job.folder))
+            priority = (has_failed, number, position)
             self.queue.waiting.append(replace(task, priority=priority))
         self.queue.waiting.sort(key=lambda task: task.priority)
         return True
@@ -420,30 +408,27 @@ class Budget:
         queued = {task.name for task in self._tasks_of(state)}
         return [job for job in state.left(state.epochs) if job.title not in queued]
 
-    def _missing_inputs(self, state: StageState) -> list[Task]:
-        """Return the parts of the inputs of a stage that was given up which are neither computed nor in the queue."""
-        queued = {shard_of(task) for task in self._tasks() if is_cache(task)}
-        return [task for task in state.inputs if shard_of(task) not in queued and not shard_of(task).exists()]
-
     def _seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
         """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""
         return makespan([*self.paces.remaining(tasks), *jobs], self.executor.capacity())
 
-    def _seconds_until_end_with(self, state: StageState, pace: float, epochs: int) -> float:
+    def _missing_seconds(self, state: StageState) -> float:
+        """Return the seconds, at least 1, that a stage lacks for its first seed with its smallest number of epochs."""
+        return max(1.0, self._seconds_until_end_with(state, state.smallest_epochs) - self._seconds_left())
+
+    def _seconds_until_end_with(self, state: StageState, epochs: int) -> float:
         """Return the seconds until the other tasks, and the inputs and first seed of a stage, have ended."""
+        pace = self.paces.scaled(state.name)
         unfinished = state.left(epochs)
         seconds = []
         if epochs == state.epochs:
             running = {task.name: task for task in self.queue.running if task.group == state.name}
             unfinished = [job for job in unfinished if job.title not in running]
             seconds = [self.paces.seconds_left(task, pace) for task in running.values()]
-        scaled = self.paces.scaled(state.name, pace, epochs / state.epochs)
+        scaled = self.paces.scaled(state.name, epochs / state.epochs)
         seconds += self.paces.seconds_of_jobs(unfinished, scaled)
         jobs = [(each, state.resources(self.executor)) for each in seconds]
-        return self._seconds_until_end([*self._tasks(without=state.name), *self._missing_inputs(state)], jobs)
+        return self._seconds_until_end([*self._tasks(without=state.name), *state.missing_inputs], jobs)
 
     def _seconds_left(self) -> float:
         return self.training_deadline - time.monotonic()
-
-    def _time_left(self) -> str:
-        return f"{format_duration(max(1.0, self._seconds_left()))} left of the budget"

@@ -10,21 +10,20 @@ from competition.dataset import REFIT_FOLD
 from core.errors import DataError
 from core.files import read_json, remove_damaged, write_json
 from models.jobs.job import Job
-from models.jobs.job_files import read_failure, report_of
+from models.jobs.job_files import report_of
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, Resources, Task
-from models.jobs.tasks import resources_of
+from models.jobs.tasks import resources_of, shard_of
 from models.stage import Stage
 
-SHARE_OF_NETWORK = 0.6
-SHARE_OF_SHORTENED = 0.8
+SHARE_OF_NETWORK, SHARE_OF_SHORTENED = 0.6, 0.8
 """Shares of the time left that a network may take, with all of its epochs or with fewer, while others wait."""
 SHARE_OF_LAST = 0.9
-"""Share of the time left that a network with fewer epochs may take if no other stage waits."""
+"""The same for a network with fewer epochs if no other stage waits."""
 MAX_INPUT_SHARE = 0.8
 """Share of the time left that the inputs of a stage may take."""
-MAX_EXCESS = 1.25
-"""Multiple of the time left that a network with its least epochs may need to be trained all the same."""
+MAX_EXCESS = 0.25
+"""Share of the time left that a network with its least epochs may lack to be trained all the same."""
 MIN_EPOCH_SHARE = 0.5
 """Smallest share of a network's epochs, unless it still sees MIN_ROWS_SEEN rows."""
 MIN_ROWS_SEEN = 40_000
@@ -33,11 +32,9 @@ MAX_SEEDS = 5
 """Number of seeds of a stage, if the YAML does not have more."""
 EARLY_SHARE = 0.01
 """Share of the budget by which the command ends early, in case the machine becomes slow."""
-MIN_EARLY = 2.0
-MAX_EARLY = 5.0
+MIN_EARLY, MAX_EARLY = 2.0, 5.0
 """Minimum and maximum of these seconds."""
-RESERVE_SECONDS = 10.0
-RESERVE_SHARE = 0.04
+RESERVE_SECONDS, RESERVE_SHARE = 10.0, 0.04
 """Seconds and share of the budget that are reserved for the last submission and the report."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
@@ -50,6 +47,8 @@ SECONDS_TO_END = 2.0
 HAS_ENDED = (
     "An earlier run with this budget has ended: only failed jobs are retrained. A larger budget trains more."
 )
+MIN_FORECAST = 30.0
+"""The end of a stage is printed only if it is at least this many seconds away."""
 NOT_STARTED = "time ran out before it started"
 
 
@@ -143,8 +142,8 @@ class StageState:
         plans: number of epochs -> its jobs, with all seeds that it may get. It begins with all epochs.
         epochs: current number of epochs; 1 for a stage without.
         least_epochs: smallest number of epochs while other stages wait.
-        seeds: seeds that have started.
-        pace: seconds of a job when the stage was given up; None if it was not measured.
+        seeds: those that have started.
+        status: "not measured" if it was given up without a pace.
         inputs: parts of its caches that were not computed when it was given up.
         reason: why it is left out.
         is_noted: whether the notes of its first job were printed.
@@ -156,8 +155,7 @@ class StageState:
     epochs: int
     least_epochs: int = 1
     seeds: list[int] = field(default_factory=list)
-    status: Literal["waiting", "probing", "accepted", "given up", "failed"] = "waiting"
-    pace: float | None = None
+    status: Literal["waiting", "probing", "accepted", "given up", "not measured", "failed"] = "waiting"
     inputs: list[Task] = field(default_factory=list)
     reason: str = NOT_STARTED
     is_noted: bool = False
@@ -183,9 +181,14 @@ class StageState:
         return self.plan.stages[self.name]
 
     @property
+    def smallest_epochs(self) -> int:
+        """The smallest number of epochs that it may have now."""
+        return min(self.least_epochs, self.epochs)
+
+    @property
     def epochs_of_all(self) -> str:
-        """The epochs of a network, such as `15 of 30 epochs`; "" for other stages."""
-        return f"{self.epochs} of {self.all_epochs} epochs" if self.settings.reports_progress else ""
+        """The epochs of a network, such as `15 of 30 epochs`."""
+        return f"{self.epochs} of {self.all_epochs} epochs"
 
     @property
     def largest_fold(self) -> Job:
@@ -193,9 +196,9 @@ class StageState:
         return max(self.plan.jobs, key=lambda job: (job.fold != REFIT_FOLD, job.n_rows))
 
     @property
-    def has_failed_before(self) -> bool:
-        """Whether a job failed and is not finished."""
-        return any(read_failure(job.folder) for job in self.plan.jobs)
+    def missing_inputs(self) -> list[Task]:
+        """Parts of its inputs that were not computed when it was given up, and still are not."""
+        return [task for task in self.inputs if not shard_of(task).exists()]
 
     def jobs_of(self, seed: int) -> list[Job]:
         """Return the jobs of a seed."""
@@ -222,9 +225,9 @@ class StageState:
         reports = [(job, report_of(job, self.plan.test_key)) for job in self.plan.jobs if job.finished]
         finished = [(job, report["seconds"]) for job, report in reports if report is not None]
         if finished:
-            mark = "; by other code, accepted with --reuse" if self.plan.is_from_other_code(self.name) else ""
-            n_finished = f"{len(finished)} of {len(self.plan.jobs)}"
-            print(f"stage {self.name}  {n_finished} jobs are finished{mark}", flush=True)
+            print(
+                f"stage {self.name}  {len(finished)} of {len(self.plan.jobs)} jobs are finished", flush=True
+            )
         return finished
 
     def accept_if_finished(self) -> None:

@@ -6,17 +6,14 @@ seed_<s>/fold_<k>/     published: weights, predictions, and report.json with siz
 """
 
 import shutil
-import sys
 import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, remove_damaged, sha256_of, sync, write_atomically, write_json
-from core.paths import BUNDLE_MANIFEST, Paths, display_path
+from core.paths import BUNDLE_MANIFEST, Paths
 from models.hardware import machine
 from models.job_folder import CHECKPOINTS, FAILURE, PROGRESS, REPORT, TEST_FOLDER, TRACEBACK
 from models.jobs.job import Job, std_file
@@ -40,11 +37,6 @@ def start_attempt(folder: Path) -> Path:
     checkpoints = list(attempt.glob(CHECKPOINTS))
     if checkpoints:
         files_to_keep |= {PROGRESS, *(path.name for path in checkpoints)}
-    elif (attempt / PROGRESS).exists():
-        print(
-            f"{display_path(folder)} starts again, since it was stopped before its first checkpoint",
-            flush=True,
-        )
     for path in attempt.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -66,7 +58,6 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
         error: the exception; None for a worker that died.
     """
     attempt = attempt_folder(folder)
-    previous = read_failure(folder)
     log = None
     if error is not None:
         try:
@@ -78,8 +69,6 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
     record = {
         "reason": result.reason,
         "error": result.error,
-        "seconds": round(result.seconds, 1),
-        "same_error_before": previous.get("error") == result.error,
         "machine": machine(),
     }
     write_json(attempt / FAILURE, record)
@@ -171,8 +160,8 @@ def _is_sound(path: Path, job: Job, report: dict[str, Any]) -> bool:
         return False
 
 
-def resume(source: Path, paths: Paths) -> tuple[int, int]:
-    """Continue from an earlier run (`--from`); print and return the numbers of finished and of started jobs.
+def resume(source: Path, paths: Paths) -> None:
+    """Continue from an earlier run (`--from`); print the number of jobs.
 
     This is for a machine that starts empty, such as a notebook with an attached output. Jobs, finished or with
     a checkpoint, decisions of a budget and caches that are missing here are copied; existing files stay.
@@ -182,22 +171,19 @@ def resume(source: Path, paths: Paths) -> tuple[int, int]:
     """
     root = _work_root(source, paths.name)
     jobs = root.glob(f"{paths.name}/models/*/*/seed_*/*fold_*")
-    n_copied = {True: 0, False: 0}
-    for job in tqdm(jobs, "jobs of the earlier run", disable=not sys.stderr.isatty(), leave=False):
+    n_copied = 0
+    for job in jobs:
         here = paths.root / job.relative_to(root / paths.name)
         finished = (job / REPORT).exists()
         started = any(job.glob(CHECKPOINTS)) and not here.exists()
         if (finished or started) and not (here.with_name(here.name.lstrip(".")) / REPORT).exists():
             _copy_files(job, here)
-            n_copied[finished] += 1
+            n_copied += 1
     _copy_files(root / "cache", paths.cache)
     for decisions in root.glob(f"{paths.name}/budget_*.json"):
         if not (paths.root / decisions.name).exists():
             write_atomically(paths.root / decisions.name, decisions.read_bytes())
-    print(
-        f"from {source}: {n_copied[True]} finished jobs and {n_copied[False]} with a checkpoint were copied"
-    )
-    return n_copied[True], n_copied[False]
+    print(f"from {source}: {n_copied} jobs were copied, which are finished or have a checkpoint")
 
 
 def _work_root(source: Path, name: str) -> Path:

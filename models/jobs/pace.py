@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from core.text import format_duration
 from models.jobs.job import Job
 from models.jobs.progress import read_progress
 from models.jobs.scheduler import JobResult, Resources, Task
@@ -26,8 +25,6 @@ MOST_ROWS = 0.9
 """Share of the rows of the largest fold from which a job is as large as it: folds differ by some rows."""
 SAFETY_FACTOR = 1.1
 """Expected seconds of a job that has not started, as a multiple of the pace of its stage."""
-MIN_FORECAST = 30.0
-"""The end of a stage is printed only if it is at least this many seconds away."""
 TimedResources = Sequence[tuple[float, Resources]]
 """(seconds, resources) of each job."""
 
@@ -47,7 +44,6 @@ class Paces:
         expected: group -> pace to assume until a large task of the group has ended.
         reports: running task -> its finished steps and seconds at the first progress report, the first
             estimate and the final one.
-        earlier: running task -> steps and seconds of an earlier attempt, from whose checkpoint it continued.
         fixed: group -> seconds of a job before its first step, which do not shrink with its epochs.
     """
 
@@ -57,7 +53,6 @@ class Paces:
     ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     expected: dict[str, float] = field(default_factory=dict)
     reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
-    earlier: dict[Task, tuple[float, float]] = field(default_factory=dict)
     fixed: dict[str, float] = field(default_factory=dict)
 
     def add(self, group: str, result: JobResult, n_rows: int = 1) -> None:
@@ -79,7 +74,7 @@ class Paces:
             task: self.share_of_rows(group, task.n_rows) for task in self.running if task.group == group
         }
         if ended := self.ended[group]:
-            pace = fmean(ended[1:] or ended)  # the first also imports libraries
+            pace = fmean(ended)
         elif group in self.expected:
             pace = self.expected[group]
         else:
@@ -95,16 +90,15 @@ class Paces:
     def is_final(self, group: str) -> bool:
         """Return whether the pace of a group is final."""
         reports = [self.reports.get(task, ()) for task in self.running if task.group == group]
-        n_final = len(BEFORE_ESTIMATE) + 1
-        return bool(self.ended[group]) or any(len(of_task) == n_final for of_task in reports)
+        return bool(self.ended[group]) or any(len(of_task) > len(BEFORE_ESTIMATE) for of_task in reports)
 
     def _estimate(self, task: Task) -> tuple[float, float] | None:
         """Return the seconds until the last step of a running network, and those of all its steps; None
         before enough steps.
 
-        Imports and inputs come before the first report, and the first steps are slower than others. So the
-        first estimate uses the steps since the first report, and the final one those since the first
-        estimate. The steps of an earlier attempt count with the speed of this one.
+        Inputs come before the first report, and the first steps are slower than others. So the first estimate
+        uses the steps since the first report, and the final one those since the first estimate. The steps of
+        an earlier attempt, from whose checkpoint it continued, count with the speed of this one.
         """
         if task.folder is None or task.group not in self.networks:
             return None
@@ -114,12 +108,10 @@ class Paces:
             return None
         # Fewer steps than reported before: that report was of an attempt that was killed.
         if task not in self.reports or done < self.reports[task][-1][0]:
-            before = seconds - self.elapsed(task)
             self.reports[task] = [(done, seconds)]
-            self.earlier[task] = (done, before) if before > 1.0 else (0.0, 0.0)
         reports = self.reports[task]
-        earlier_steps, earlier_seconds = self.earlier[task]
-        seconds_here = seconds - earlier_seconds
+        earlier_steps = reports[0][0] if progress["before"] else 0.0
+        seconds_here = seconds - progress["before"]
         if len(reports) <= len(BEFORE_ESTIMATE) and seconds_here >= MIN_SECONDS:
             share, seconds_between = BEFORE_ESTIMATE[len(reports) - 1]
             last_done, last_seconds = reports[-1]
@@ -137,9 +129,12 @@ class Paces:
         return seconds_left, seconds_here + seconds_left + earlier_steps * seconds_per_step
 
     def elapsed(self, task: Task) -> float:
-        """Return the seconds since a task started; 0 if it waits."""
+        """Return the seconds since a task started, without the imports of its worker; 0 if it waits."""
         now = time.monotonic()
-        return now - self.running.get(task, now)
+        seconds = now - self.running.get(task, now)
+        if task.folder is None:
+            return seconds
+        return min(seconds, max(0.0, time.time() - read_progress(task.folder)["started"]))
 
     def seconds_left(self, task: Task, pace: float) -> float:
         """Return the seconds until a task ends whose group has a pace."""
@@ -149,8 +144,9 @@ class Paces:
         seconds = pace * self.share_of_rows(task.group, task.n_rows)
         return max(0.0, seconds - self.elapsed(task))
 
-    def scaled(self, group: str, pace: float, scale: float) -> float:
-        """Return the pace of a stage if the number of its epochs is multiplied by `scale`."""
+    def scaled(self, group: str, scale: float = 1.0) -> float:
+        """Return the pace of a stage with `scale` times its epochs; 0 without one, if all of its jobs are finished."""
+        pace = self.pace(group) or 0.0
         fixed = min(pace, self.fixed.get(group, 0.0))
         return fixed + (pace - fixed) * scale
 
@@ -182,13 +178,3 @@ def makespan(jobs: TimedResources, capacity: Resources) -> float:
         n_cores = min(resources.cpus, len(free))
         free[:n_cores] = [free[n_cores - 1] + seconds] * n_cores
     return max(*free, on_gpus, longest_on_gpu)
-
-
-def describe_pace(pace: float, seconds: float) -> str:
-    """Return the time of a job of the largest fold and, unless it is soon, when the jobs of its stage end."""
-    line = f"about {format_duration(max(1.0, pace))} a job"
-    if seconds < MIN_FORECAST:
-        return line
-    at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-    left = format_duration(float(f"{seconds:.2g}"))
-    return f"{line}; its jobs and all earlier ones end in about {left}, at {at}"

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from competition.config import CompetitionConfig
@@ -63,6 +64,7 @@ class JobPlan:
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
         reuse: whether finished jobs of other code are accepted.
         key_of_tables: what of the keys does not depend on the stage.
+        n_rows: fold -> number of its training rows, if they are known.
     """
 
     jobs: list[Job]
@@ -77,6 +79,7 @@ class JobPlan:
     made_by: dict[str, dict[str, str]] = field(default_factory=dict)
     reuse: bool = False
     key_of_tables: dict[str, Any] = field(default_factory=dict)
+    n_rows: dict[int, int] = field(default_factory=dict)
 
     @property
     def tables(self) -> JobTables:
@@ -93,18 +96,32 @@ class JobPlan:
 
     def with_settings(self, name: str, stage: Stage) -> "JobPlan":
         """Return the jobs of one stage, which has no pseudo-labels, with other settings and the same code."""
-        settings = {
-            **self.key_of_tables,
-            **key_of_settings(stage, self.competition.task),
-            "pseudo_labels": None,
-            "sources": [],
-        }
-        key, trained_by = key_of(self.paths, name, stage, settings, self.made_by[name])
+        return replace(self, jobs=[], keys={}, stages={}).with_stage(name, stage, self.made_by[name])
+
+    def with_stage(self, name: str, stage: Stage, made_by: dict[str, str]) -> "JobPlan":
+        """Return the plan with the jobs of one more stage.
+
+        Args:
+            made_by: result of `made_by`.
+        """
+        labels = stage.pseudo_labels
+        sources = sorted(set(labels.stages)) if labels else []
+        settings = self.key_of_tables | key_of_settings(stage, self.competition.task)
+        if labels:
+            settings["pseudo_labels"] = [self.test_key, labels.weight]
+            settings["sources"] = [
+                [each, self.keys[each], sorted(self.stages[each].seeds)] for each in sources
+            ]
+        key, trained_by = key_of(self.paths, name, stage, settings, made_by)
         key = (self.reuse and key_of_other_code(self.paths, name, key)) or key
-        n_rows = {job.fold: job.n_rows for job in self.jobs_of_stage(name)}
-        jobs = jobs_of(name, stage, key, self.n_folds, self.paths, n_rows=n_rows)
-        made_by = {**self.made_by, name: trained_by}
-        return replace(self, jobs=jobs, keys={name: key}, stages={name: stage}, made_by=made_by)
+        source_jobs = [job for job in self.jobs if job.stage in sources and job.fold != REFIT_FOLD]
+        return replace(
+            self,
+            jobs=[*self.jobs, *jobs_of(name, stage, key, self.n_folds, self.paths, source_jobs, self.n_rows)],
+            keys={**self.keys, name: key},
+            stages={**self.stages, name: stage},
+            made_by={**self.made_by, name: trained_by},
+        )
 
     def select(
         self, stages: Sequence[str] = (), fold: int | None = None, shard: tuple[int, int] = (1, 1)
@@ -138,39 +155,24 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
     n_rows = {
         fold: int(trains_fold(folds, fold, in_time_order).sum()) for fold in (*range(n_folds), REFIT_FOLD)
     }
-    of_tables = key_of_tables(competition, tables)
-    task = competition.task
-    context = tables.context(inputs=read_prepared(paths.train).columns)
-    jobs: list[Job] = []
-    keys: dict[str, str] = {}
-    trained_by: dict[str, dict[str, str]] = {}
-    for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
-        stage.require_inputs(competition.inputs)
-        pseudo_labels = stage.pseudo_labels
-        sources = sorted(set(pseudo_labels.stages)) if pseudo_labels else []
-        settings = {
-            **of_tables,
-            **key_of_settings(stage, task),
-            "pseudo_labels": [test_key, pseudo_labels.weight] if pseudo_labels else None,
-            "sources": [[source, keys[source], sorted(stages[source].seeds)] for source in sources],
-        }
-        key, trained_by[name] = key_of(paths, name, stage, settings, made_by(stage, context))
-        keys[name] = (reuse and key_of_other_code(paths, name, key)) or key
-        pseudo_label_jobs = [job for job in jobs if job.stage in sources and job.fold != REFIT_FOLD]
-        jobs += jobs_of(name, stage, keys[name], n_folds, paths, pseudo_label_jobs, n_rows)
-    return JobPlan(
-        jobs=jobs,
-        keys=keys,
+    plan = JobPlan(
+        jobs=[],
+        keys={},
         n_folds=n_folds,
         test_key=test_key,
         stages=stages,
         competition=competition,
         paths=paths,
         in_time_order=in_time_order,
-        made_by=trained_by,
         reuse=reuse,
-        key_of_tables=of_tables,
+        key_of_tables=key_of_tables(competition, tables),
+        n_rows=n_rows,
     )
+    context = tables.context(inputs=read_prepared(paths.train).columns)
+    for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
+        stage.require_inputs(competition.inputs)
+        plan = plan.with_stage(name, stage, made_by(stage, context))
+    return plan
 
 
 def tables_of(competition: CompetitionConfig, paths: Paths, test_key: str, in_time_order: bool) -> JobTables:
@@ -200,10 +202,13 @@ def key_of_tables(competition: CompetitionConfig, tables: JobTables) -> dict[str
 
 
 def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
-    """Return what of the keys depends on the settings of a stage, apart from its pseudo-labels."""
+    """Return what of the keys depends on the settings of a stage, as if it had no pseudo-labels."""
+    excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
     return {
-        "stage": settings_in_key(stage),
+        "stage": stage.model_dump(mode="json", exclude=excluded),
         "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
+        "pseudo_labels": None,
+        "sources": [],
         **stage.key_settings(task),
     }
 
@@ -248,15 +253,14 @@ def jobs_of(
     n_folds: int,
     paths: Paths,
     pseudo_label_jobs: Sequence[Job] = (),
-    n_rows: Mapping[int, int] | None = None,
+    n_rows: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
         pseudo_label_jobs: jobs that predict its pseudo-labels.
-        n_rows: fold -> number of its training rows; None if they are unknown.
+        n_rows: fold -> number of its training rows, if they are known.
     """
-    n_rows = n_rows or {}
     jobs = []
     for seed in sorted(set(stage.seeds)):
         folds = []
@@ -271,12 +275,6 @@ def jobs_of(
             needs = (*folds, *pseudo_label_jobs)
             jobs.append(Job(name, seed, REFIT_FOLD, folder, needs, n_rows=n_rows.get(REFIT_FOLD, 1)))
     return jobs
-
-
-def settings_in_key(stage: Stage) -> dict[str, Any]:
-    """Return the settings of a stage that are part of the keys of its jobs."""
-    excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
-    return stage.model_dump(mode="json", exclude=excluded)
 
 
 def library_versions(stage: Stage) -> dict[str, str]:
@@ -345,11 +343,11 @@ def describe_retraining(plan: JobPlan) -> list[str]:
     lines = []
     for stage in dict.fromkeys(job.stage for job in plan.jobs):
         key = key_of_other_code(plan.paths, stage, plan.keys[stage])
-        if key is None:
-            continue
-        folder = plan.paths.root / "models" / stage / key
+        files = (plan.paths.root / "models" / stage).glob(
+            f"{key}/seed_*/fold_*/{REPORT}"
+        )  # none without a key
         reports = []
-        for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}")):
+        for path in sorted(files):
             with suppress(DataError):  # a damaged one is of no use anyway
                 reports.append(read_json(path, "seconds"))
         if not reports:

@@ -1,9 +1,10 @@
 """Progress of a running job, in files of its folder, which local, Ray and sharded runs read.
 
-progress.json    finished steps, all steps and seconds, at most once a second
+progress.json    finished steps, all steps and seconds, at most once a second, from the start of the fit
 losses.csv       losses and held-out scores of a neural stage (`models/training/loss_log.py`)
 """
 
+import math
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from models.training.loss_log import read_losses
 
 SECONDS_BETWEEN = 1.0
 """Minimum time between two writes."""
+NOTHING_DONE = {"done": 0.0, "total": 1.0, "seconds": 0.0, "before": 0.0, "started": math.inf}
+"""Progress of a job that has not started."""
 
 
 class ProgressFile:
@@ -25,35 +28,42 @@ class ProgressFile:
     def __init__(self, folder: Path, title: str) -> None:
         self.path = folder / PROGRESS
         self.resumed = title if self.path.exists() else ""
-        self.started = time.monotonic() - seconds_before(folder)
-        self.written = 0.0
+        self.before = read_progress(folder)["seconds"]
+        self.started = time.time()
+        self._write(0, 1)
 
     def __call__(self, done: int, total: int) -> None:
         """Report the number of finished steps and of all steps."""
         if self.resumed:
             print(f"{self.resumed} continues at step {done} of {total}", flush=True)
             self.resumed = ""
-        now = time.monotonic()
-        if now - self.written >= SECONDS_BETWEEN:
-            self.written = now
-            write_json(self.path, {"done": done, "total": total, "seconds": round(now - self.started, 1)})
+        if time.time() - self.written >= SECONDS_BETWEEN:
+            self._write(done, total)
+
+    def _write(self, done: int, total: int) -> None:
+        self.written = time.time()
+        seconds = round(self.before + self.written - self.started, 1)
+        record = {
+            "done": done,
+            "total": total,
+            "seconds": seconds,
+            "before": self.before,
+            "started": self.started,
+        }
+        write_json(self.path, record)
 
 
 def read_progress(folder: Path) -> dict[str, float]:
-    """Return the last report of the running job of a folder; zeros without one."""
-    if (folder / PROGRESS).exists():
-        try:
-            progress = read_json(folder / PROGRESS)
-            return {name: float(progress[name]) for name in ("done", "total", "seconds")}
-        except Exception:  # the job was published meanwhile, or user-defined code wrote the file
-            pass
-    return {"done": 0, "total": 1, "seconds": 0.0}
+    """Return the last report of the running job of a folder, or of the attempt that it will continue.
 
-
-def share_done(folder: Path) -> float:
-    """Return the share of its steps that a running job has done."""
-    progress = read_progress(folder)
-    return progress["done"] / max(1.0, progress["total"])
+    Its keys are `done`, `total`, `seconds`, also those of earlier attempts, which are `before`, and `started`,
+    time.time() at the start of the fit. Without a report nothing was done, and nothing has started.
+    """
+    try:
+        progress = read_json(folder / PROGRESS)
+        return {name: float(progress[name]) for name in NOTHING_DONE}
+    except Exception:  # there is none, the job was published meanwhile, or user-defined code wrote the file
+        return NOTHING_DONE
 
 
 def describe_loss(folder: Path) -> str:
@@ -70,8 +80,3 @@ def describe_loss(folder: Path) -> str:
     if scored:
         line += f", held-out score {scored[-1].held_out_score:.4g} after epoch {scored[-1].epoch}"
     return line
-
-
-def seconds_before(folder: Path) -> float:
-    """Return the seconds that an earlier attempt spent until its last checkpoint; 0 without one."""
-    return read_progress(folder)["seconds"]

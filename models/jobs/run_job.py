@@ -22,7 +22,7 @@ from models.jobs.compute import UNUSED_LABELS, JobRows, predict, rows_of_job
 from models.jobs.job import Job, write_predictions
 from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
 from models.jobs.plan import JobPlan, code_files, user_files
-from models.jobs.progress import ProgressFile, seconds_before
+from models.jobs.progress import ProgressFile, read_progress
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 
 PROBE_BYTES = 2**16
@@ -56,7 +56,7 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     stage = plan.stages[job.stage]
     rows = rows_of_job(job, stage, plan.tables, threads)
     stage.import_libraries(rows.context)  # a worker's first job takes as long as its later ones
-    started = time.monotonic() - seconds_before(folder)  # includes the time before the checkpoint
+    started = time.monotonic() - read_progress(folder)["seconds"]  # includes the time before the checkpoint
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
     seconds = time.monotonic() - started
     predict_test(attempt, plan, rows.test)
@@ -175,7 +175,7 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     """Return the result of a job with an error, and write its traceback; a full disk is not a failure of the job."""
     folder = attempt_folder(job.folder)
     message = one_line(error)
-    causes = [message] if error.__cause__ is None else [message, one_line(error.__cause__)]
+    causes = [message, one_line(error.__cause__ or error)]
     reason: Reason = "memory" if any(map(is_out_of_memory, causes)) else "error"
     result = JobResult(job.title, "failed", reason, message, seconds=seconds)
     try:

@@ -23,11 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from tqdm import tqdm
-
-from core.text import BAR, format_duration
+from core.text import format_duration
 from models.hardware import Card, free_gpu_memory, require_gpu
-from models.jobs.progress import describe_loss, share_done
+from models.jobs.progress import describe_loss
 
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
@@ -110,7 +108,7 @@ class Task:
     wait_for_groups: frozenset[str] = frozenset()
     wait_for_files: tuple[Path, ...] = ()
     folder: Path | None = None
-    on_end: Callable[[JobResult], None] | None = None
+    on_end: Callable[[JobResult], None] = lambda result: None
     runs_alone: bool = False
     n_rows: int = 1
     priority: tuple[int, ...] = ()
@@ -212,8 +210,7 @@ class Queue:
     def record(self, task: Task, result: JobResult) -> None:
         """Keep the final result of a task; a failure skips the tasks of its group that have not started."""
         self.results[task.name] = result
-        if task.on_end is not None:
-            task.on_end(result)
+        task.on_end(result)
         if result.status == "failed" and task.skips_group:
             for other in [other for other in self.waiting if other.group == task.group]:
                 self.skip(other, "group", f"{task.name} failed")
@@ -237,38 +234,34 @@ class DiskFull(OSError):
     errno = errno.ENOSPC  # `cli.run` then reports that a folder cannot be written
 
 
-def run(queue: Queue, executor: Executor, noun: str) -> dict[str, JobResult]:
+def run(queue: Queue, executor: Executor) -> dict[str, JobResult]:
     """Run the tasks of a queue until all have ended or the deadline is reached; return the results by name.
 
-    A terminal shows a bar with the time left; `noun` says what the tasks are. Tasks that wait
-    for missing files or groups are skipped with the reason `dependency`.
+    Tasks that wait for missing files or groups are skipped with the reason `dependency`.
 
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.
     """
     futures: dict[Task, Future[JobResult]] = {}  # in the order of their start
     last_printed = time.monotonic()
-    with tqdm(desc=noun, disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
-        while (seconds_left := queue.deadline - time.monotonic()) > 0:
-            while task := queue.next(executor):
-                queue.running[task] = time.monotonic()
-                futures[task] = _submit(task, executor)
-            if not futures:
-                break
-            executor.announce(queue.waiting)
-            wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED)
-            with bar.external_write_mode():
-                for task in [task for task, future in futures.items() if future.done()]:
-                    queue.end(task, result_of(task, futures.pop(task)))
-                for task, result in queue.take_ending().items():
-                    executor.cancel(task)
-                    del futures[task]
-                    queue.end(task, result)
-                if queue.running and time.monotonic() - last_printed >= SECONDS_BETWEEN_LINES:
-                    last_printed = time.monotonic()
-                    _print_running(queue)
-                sys.stdout.flush()
-            _show_progress(bar, queue)
+    while (seconds_left := queue.deadline - time.monotonic()) > 0:
+        while task := queue.next(executor):
+            queue.running[task] = time.monotonic()
+            futures[task] = _submit(task, executor)
+        if not futures:
+            break
+        executor.announce(queue.waiting)
+        wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED)
+        for task in [task for task, future in futures.items() if future.done()]:
+            queue.end(task, result_of(task, futures.pop(task)))
+        for task, result in queue.take_ending().items():
+            executor.cancel(task)
+            del futures[task]
+            queue.end(task, result)
+        if queue.running and time.monotonic() - last_printed >= SECONDS_BETWEEN_LINES:
+            last_printed = time.monotonic()
+            _print_running(queue)
+        sys.stdout.flush()
     for task, future in futures.items():
         if future.done():
             queue.end(task, result_of(task, future))
@@ -370,14 +363,3 @@ def _print_running(queue: Queue) -> None:
     lines = [f"{name}  {loss}" for name, loss in losses.items() if loss]
     last_of_group = {task.group: task.name for task in queue.running}
     print("\n".join(lines or [f"running: {'; '.join(last_of_group.values())}"]))
-
-
-def _show_progress(bar: Any, queue: Queue) -> None:
-    """Advance the bar by whole tasks and by the reported shares of those that run."""
-    if bar.disable:
-        return
-    shares = [share_done(task.folder) for task in queue.running if task.folder is not None]
-    n_ended = len(queue.results)
-    bar.total = n_ended + len(queue.running) + len(queue.waiting)
-    bar.n = n_ended + sum(shares)
-    bar.refresh()

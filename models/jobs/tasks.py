@@ -15,17 +15,14 @@ from models.hardware import Card
 from models.inputs.cache import Cache
 from models.jobs.compute import usable_rows
 from models.jobs.job import Job
-from models.jobs.job_files import attempt_folder, read_failure, write_failure
+from models.jobs.job_files import attempt_folder, write_failure
 from models.jobs.plan import JobPlan
-from models.jobs.progress import describe_loss
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import Executor, JobResult, Resources, Task
 from models.stage import Stage
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
-DRIVER_FAILURES = ("killed", "timeout")
-"""Reasons of a worker that could not write them itself."""
 
 
 def job_tasks(
@@ -33,7 +30,7 @@ def job_tasks(
     jobs: Sequence[Job],
     tables: list[Dataset],
     executor: Executor,
-    on_end: Callable[[Job, JobResult], None] | None = None,
+    on_end: Callable[[Job, JobResult], None] = lambda job, result: None,
     queued: Iterable[Task] = (),
 ) -> list[Task]:
     """Return the tasks that fill caches, stage by stage, and after them the jobs.
@@ -69,7 +66,7 @@ def job_tasks(
                 wait_for_files=tuple(need.test_file(plan.test_key) for need in needs),
                 folder=attempt_folder(job.folder),
                 n_rows=job.n_rows,
-                on_end=partial(on_end, job) if on_end is not None else None,
+                on_end=partial(on_end, job),
             )
             tasks.append(task)
     return cache_parts + tasks
@@ -148,14 +145,10 @@ def lines_about(job: Job, result: JobResult, stage: Stage, cards: list[Card] | N
     The failure of a worker that died, which could not do so itself, is written.
     """
     if result.status == "failed":
-        if result.reason in DRIVER_FAILURES:
-            loss = describe_loss(attempt_folder(job.folder))
-            last = f"; last: {loss}" if loss else ""
-            result = write_failure(job.folder, replace(result, error=result.error + last))
-        is_repeated = read_failure(job.folder).get("same_error_before")
-        remark = ", the same error as in the previous run" if is_repeated else ""
+        if result.reason in ("killed", "timeout"):
+            result = write_failure(job.folder, result)
         folder = display_path(result.log or attempt_folder(job.folder))
-        return [f"{job.title} failed ({result.reason}){remark}: {result.error}\n  {folder}"]
+        return [f"{job.title} failed ({result.reason}): {result.error}\n  {folder}"]
     notes = [*result.lines[1:], *_note_about_memory(stage.gpu, result.gpu_gib, cards or [])]
     return [*result.lines[:1], *(f"stage {job.stage}  {note}" for note in notes)]
 

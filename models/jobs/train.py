@@ -64,7 +64,7 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
         )
     if waiting:
         tasks = job_tasks(plan, waiting, [plan.tables.read_test()], executor)
-        results = run(Queue(tasks), executor, "predictions")
+        results = run(Queue(tasks), executor)
         for name in [task.name for task in tasks if task.skips_group]:  # a part of a cache may fail
             if results[name].status == "failed":
                 raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")

@@ -31,6 +31,8 @@ from submissions.blend.stack import Stack, fit_stack
 
 MEAN = "mean"
 """Candidate that takes the place of a default that cannot be fitted."""
+CONVEX = "convex"
+"""Candidate that is submitted if nothing is scored: its weights have the least squared error."""
 MIN_GAIN_SHARE = 0.001
 """Smallest gain that justifies a switch, as a share of the default's gain over a constant prediction.
 With many rows the standard error of a paired difference is so small that even useless gains would be

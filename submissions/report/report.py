@@ -144,7 +144,9 @@ def _summary(run: Run) -> str:
     kinds = "models (folds and seeds)" if not n_refits else "models (folds, refits and seeds)"
     expected = run.choice.expected
     sentences = [expected.shift.sentence] if expected.shift else []
-    if expected.interval is None:
+    if expected.score is None:
+        sentences.append(f"The score is not known. {expected.unknown}")
+    elif expected.interval is None:
         score = format_number(expected.score)
         sentences.append(
             f"The error of the test rows is not known, and {run.metric.name} {score} may not hold."

@@ -83,7 +83,7 @@ def load_answers(run: Run) -> Answers:
     """Score the submissions of all stages and candidates on the answers, if there is a table of them."""
     competition = run.config.competition
     file = competition.answers
-    if file is None or not file.exists():
+    if file is None or not file.exists() or run.lacks_scores:
         return Answers({}, [])
     ids = list(read_table(run.paths.sample)[competition.id])
     answers = read_answers(competition, file)

@@ -88,7 +88,7 @@ def test_a_card_without_kernels_is_named_and_its_jobs_train_on_the_cores(monkeyp
     monkeypatch.setattr("models.jobs.local.visible_cards", see_a_v100)
     task = Task("network", os.getenv, ("CUDA_VISIBLE_DEVICES",), Resources(1, 1.0))
     with closing(LocalExecutor(1)) as executor:
-        assert run(Queue([task]), executor, "tasks")["network"].status == "ok"
+        assert run(Queue([task]), executor)["network"].status == "ok"
         assert [slot.card for slot in executor.idle] == [""]  # not the worker that sees the card
     assert "cannot compute on V100 (CUDA error: no kernel image" in capsys.readouterr().out
 
@@ -97,7 +97,7 @@ def test_a_worker_whose_task_failed_on_a_card_is_not_used_again():
     """After an error of CUDA its process cannot use the card any more. Here, torch sees no card."""
     tasks = [Task("on the card", os.getpid, (), Resources(1, 1.0)), Task("on the cores", os.getpid)]
     with closing(LocalExecutor(2, cards=[CARD])) as executor:
-        results = run(Queue(tasks), executor, "tasks")
+        results = run(Queue(tasks), executor)
         assert [slot.card for slot in executor.idle] == [""]
     assert (results["on the card"].status, results["on the cores"].status) == ("failed", "ok")
 

@@ -11,6 +11,7 @@ from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError, UserError
 from models.hardware import Card
+from pipeline import check as check_step
 from pipeline.check import check_competition
 from submissions.config import load_config
 from tests.competition.small import write_small
@@ -213,6 +214,7 @@ def test_texts_of_another_script_are_unknown_to_an_encoder(tmp_path):
 # Functions of the user
 
 USERS = """
+import time
 from dataclasses import dataclass
 
 @dataclass
@@ -248,6 +250,14 @@ def not_for_repeated_rows(y_true, y_pred):
 
 def exits(y_true, y_pred):
     exit(3)
+
+def endless(*arrays):
+    while True:
+        pass
+
+def slow(y_true, y_pred):
+    time.sleep(0.02)
+    return 1.0
 """
 
 
@@ -278,6 +288,25 @@ def test_functions_of_the_user_are_tried_before_any_training(tmp_path, key, name
     stages = "a: {kind: lightgbm}, b: {kind: lightgbm}"
     with refused(message and rf"mine\.py:{name} {message}"):
         checked(written(tmp_path, stages=stages, **{section: values[key]}))
+
+
+@pytest.mark.parametrize("settings", [
+    {"submissions": "candidates: ['mine.py:endless']"},
+    {"submissions": "postprocess: 'mine.py:endless'"},
+    {"competition": "metric: 'mine.py:endless', greater_is_better: true"},
+])  # fmt: skip
+def test_a_function_of_the_user_that_does_not_end_is_reported_with_its_line(tmp_path, monkeypatch, settings):
+    (tmp_path / "mine.py").write_text(USERS)
+    monkeypatch.setattr(check_step, "MAX_SECONDS", 1)
+    with refused(r"mine\.py:endless must .*TimeoutError in line \d+: not finished after 1 s"):
+        checked(written(tmp_path, **settings))
+
+
+def test_a_slow_metric_is_tried_on_fewer_rows(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(USERS)
+    monkeypatch.setattr(check_step, "SECONDS_OF_METRIC", 0.01)
+    said = checked(written(tmp_path, competition="metric: 'mine.py:slow', greater_is_better: true"))
+    assert re.search(r"mine\.py:slow: a call takes 0\.\d+ s, so it was tried on 1 of 5 sets of rows", said)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,20 @@ from pipeline.last_submission import submit_finished, submit_until, take_latest
 from submissions import build as build_step
 from submissions.build import build
 from submissions.compare import compare
+from submissions.config import load_config
 from submissions.levels import Level
 from submissions.manifest import write_manifest
 from submissions.report.report import report
 from submissions.run import finished_folds, finished_part, latest_run, open_run
-from tests.submissions.fakes import TARGETS, by_id, fake_classes, opened, prepare_and_fake_jobs, run_of
+from tests.submissions.fakes import (
+    TARGETS,
+    by_id,
+    fake_classes,
+    fake_competition,
+    opened,
+    prepare_and_fake_jobs,
+    run_of,
+)
 
 OVER = Clock(0.0, 300.0)
 """The clock of a budget that is over, which leaves no time to compare the tables."""
@@ -264,3 +273,33 @@ def test_the_last_line_names_the_budget_that_trains_one_more_stage(monkeypatch):
     assert full_step.describe_larger_budget(budget) == [expected]
     larger.clear()
     assert full_step.describe_larger_budget(budget) == []
+
+
+def test_a_metric_of_the_user_is_not_called_once_the_time_is_over(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def score(y, y_pred):\n    raise TimeoutError('called')\n")
+    roles = {"targets": ["height"], "metric": "mine.py:score", "greater_is_better": False}
+    path = fake_competition(tmp_path, competition=roles)
+    prepare_and_fake_jobs(path)
+    run = replace(run_of(path), budget=300.0)
+    over(monkeypatch)
+    executor: Any = None
+    (*_, text), status = submit_until(OVER, run, executor, False)
+    said = text.replace("\n", " ")
+    assert "The score is not known. There was no time to call your metric;" in said
+    assert "Submitted: convex of" in said
+    assert (status, run.is_latest, run.choice.submitted.score) == (0, True, None)
+    result = full_step.describe_run(run, load_config(str(path)), "another")
+    assert (result["expected_score"], result["gain"]) == (None, None)
+
+
+def test_a_score_that_is_not_known_is_there_when_the_metric_has_time(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def mae(y, y_pred):\n    return float(abs(y - y_pred).mean())\n")
+    roles = {"targets": ["height"], "metric": "mine.py:mae", "greater_is_better": False}
+    path = fake_competition(tmp_path, competition=roles)
+    prepare_and_fake_jobs(path)
+    run = replace(run_of(path), budget=300.0)
+    take_latest(run, False)
+    assert run.choice.submitted.score is None
+    build(run)
+    assert run.choice.submitted.score > 0 and run.choice.submitted.n_resamples == 200
+    assert run.chosen == "shrunk_ridge"

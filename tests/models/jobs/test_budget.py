@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +29,7 @@ from models.jobs.job import Job
 from models.jobs.job_files import write_failure
 from models.jobs.pace import Paces, makespan
 from models.jobs.plan import make_plan
+from models.jobs.progress import NOTHING_DONE
 from models.jobs.scheduler import JobResult, Resources, Task
 from models.stages.gnn import Gnn
 from models.stages.lightgbm import Lightgbm
@@ -107,9 +109,13 @@ class Machine(FakeProcesses):
         """Networks say what they have done; other stages do not."""
         for task in self.running:
             started, end = self.times[task]
-            if task.folder == folder and "net" in task.group and end < math.inf:
-                return {"done": self.now - started, "total": end - started, "seconds": self.now - started}
-        return {"done": 0, "total": 1, "seconds": 0.0}
+            if task.folder == folder:
+                progress = {**NOTHING_DONE, "started": started}
+                if "net" in task.group and end < math.inf:
+                    seconds = self.now - started
+                    progress |= {"done": seconds, "total": end - started, "seconds": seconds}
+                return progress
+        return NOTHING_DONE
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ def machine_of(monkeypatch):
     def make(seconds, **settings):
         made = Machine(seconds, **settings)
         clock = SimpleNamespace(
-            monotonic=lambda: made.now, time=lambda: 0.0, strftime=lambda *_: "00:00", localtime=id
+            monotonic=lambda: made.now, time=lambda: made.now, strftime=lambda *_: "00:00", localtime=id
         )
         for module in (scheduler, pace_module, budget_module):
             monkeypatch.setattr(module, "time", clock)
@@ -178,8 +184,8 @@ def trained(budget):
         ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "cards": ["0"]}, "net_a: 7 epochs, 0; net_b: 10 epochs, 0", {}),
         (
             {"net": 100, "trees": 10}, {}, "trees: 0 1 2 3 4",
-            {"net": "0 of 3 jobs were finished when time ran out; its 3 jobs of about 8.33 min need about 23.3 min "
-                    "more than the 4.28 min left of the budget"},
+            {"net": "0 of 3 jobs were finished when time ran out; its 3 jobs of about 8.33 min need about 23.2 min "
+                    "more, with 4.28 min left of the budget"},
         ),
         ({"net": 40}, {}, "net: 1 epochs, 0", {}),  # three folds take 132 s, with two epochs 264
         (
@@ -485,11 +491,13 @@ def task(tmp_path):
 def report(tmp_path, monkeypatch):
     """So many seconds after its start the task reports its steps, and the seconds that it has trained."""
     clock = SimpleNamespace(now=START)
-    monkeypatch.setattr(pace_module.time, "monotonic", lambda: clock.now)
+    for name in ("monotonic", "time"):
+        monkeypatch.setattr(pace_module.time, name, lambda: clock.now)
 
-    def write(seconds, done, trained):
+    def write(seconds, done, trained, before=0.0):
         clock.now = START + seconds
-        write_json(tmp_path / PROGRESS, {"done": done, "total": 100, "seconds": trained})
+        record = {"done": done, "total": 100, "seconds": trained, "before": before, "started": START}
+        write_json(tmp_path / PROGRESS, record)
 
     return write
 
@@ -503,15 +511,27 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
         assert paces.pace("net") == (pytest.approx(expected, abs=1) if expected else None)
         assert paces.is_final("net") == (done == 16)
     # Fewer epochs do not shorten the 7 s of imports.
-    assert paces.scaled("net", 112.0, 0.1) == pytest.approx(7 + 10.5)
+    assert paces.scaled("net", 0.1) == pytest.approx(7 + 10.5)
     assert Paces({task: START}, set(), {}).pace("net") is None  # the progress of others differs in rows
     paces.add("net", JobResult("net/1", "failed", "error", seconds=1))
     paces.add("net", JobResult("net/2", seconds=50))
-    assert paces.pace("net") == 50  # with the imports of a worker's first job
+    assert paces.pace("net") == 50
     paces.add("net", JobResult("net/3", seconds=20))
-    paces.add("net", JobResult("net/4", seconds=30))
-    assert paces.pace("net") == 25
+    paces.add("net", JobResult("net/4", seconds=20))
+    assert paces.pace("net") == 30
     assert paces.remaining([task]) == [(84, ONE)]  # its own progress knows better
+
+
+def test_the_seconds_of_a_job_begin_after_the_imports_of_its_worker(task, report, tmp_path):
+    trees = replace(task, group="trees")
+    paces = Paces({trees: START - 20}, set(), {})
+    assert paces.elapsed(trees) == 0
+    report(3, 0, 0)
+    assert paces.elapsed(trees) == 3
+    (tmp_path / PROGRESS).unlink()
+    report(5, 0, 0)
+    paces.running[trees] = START + 4  # the report is of an earlier attempt
+    assert paces.elapsed(trees) == 1
 
 
 def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it(task, report):
@@ -520,7 +540,7 @@ def test_seconds_of_an_earlier_attempt_are_no_speed_of_the_one_that_continues_it
     report(0.5, 90, 899)  # of before the kill
     paces.pace("net")
     for seconds, done in ((1, 80), (10, 81), (15, 86), (25, 96)):
-        report(seconds, done, 899 + seconds)
+        report(seconds, done, 899 + seconds, before=899)
         paces.pace("net")
     assert paces.remaining([task]) == [(pytest.approx(4), ONE)]
     assert paces.pace("net") == pytest.approx(26 + 4 + 80, abs=2)

@@ -41,7 +41,7 @@ def environment_tasks(folder, n, seconds=0.0, **settings):
 
 def results_of(tasks, n_workers, cards):
     with closing(LocalExecutor(n_workers, cards=cards)) as executor:
-        return run(Queue(tasks), executor, "tasks")
+        return run(Queue(tasks), executor)
 
 
 def require_gone(pid):
@@ -81,12 +81,12 @@ def test_a_worker_predicts_the_same_bytes_as_this_process_in_which_many_tests_ru
 def test_a_worker_that_died_while_it_was_idle_is_replaced(tmp_path):
     first, second = environment_tasks(tmp_path, 2)
     with closing(LocalExecutor(1, cards=[])) as executor:
-        run(Queue([first]), executor, "tasks")
+        run(Queue([first]), executor)
         pid = int((tmp_path / "0").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
         require_gone(pid)
         time.sleep(0.5)  # until its executor knows it
-        assert run(Queue([second]), executor, "tasks")["1"].status == "ok"
+        assert run(Queue([second]), executor)["1"].status == "ok"
 
 
 def test_a_worker_on_a_card_sees_that_card_and_fails_if_torch_does_not(tmp_path):
@@ -102,7 +102,7 @@ def test_running_tasks_end_with_their_processes_at_the_deadline(tmp_path):
     started = time.monotonic()
     queue.deadline = started + 5
     with closing(LocalExecutor(2, cards=[])) as executor:
-        results = run(queue, executor, "tasks")
+        results = run(queue, executor)
     assert 5 <= time.monotonic() - started < 15
     assert [(result.status, result.reason) for result in results.values()] == [("skipped", "time")] * 3
     for file in tmp_path.iterdir():
@@ -121,7 +121,7 @@ def terminate_process():
 
 def test_a_stage_can_end_processes_that_it_started():
     with closing(LocalExecutor(1, cards=[])) as executor:
-        result = run(Queue([Task("stage", terminate_process)]), executor, "tasks")["stage"]
+        result = run(Queue([Task("stage", terminate_process)]), executor)["stage"]
     assert result.status == "ok", result.error
 
 

@@ -33,8 +33,8 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path, monkeypat
     tasks = [Task(how, fail, (how,), group=how) for how in ("config", "unpicklable", "killed")]
     tasks += environment_tasks(tmp_path, 4, group="fine")
     with closing(RayExecutor(2)) as executor:
-        results = run(Queue(tasks), executor, "tasks")
-        late = run(Queue([Task("hangs", fail, ("hangs",))], job_timeout=20.0), executor, "tasks")
+        results = run(Queue(tasks), executor)
+        late = run(Queue([Task("hangs", fail, ("hangs",))], job_timeout=20.0), executor)
     assert results["config"].error == "ConfigError: lower the learning_rate"
     assert results["unpicklable"].error == "Unpicklable: HTTP 404"
     assert results["killed"].reason == "killed"
@@ -57,7 +57,7 @@ def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path,
                 futures.append(executor.submit(task))
             assert not executor.fits(Resources(1, 0.5))
             wait(futures)
-            results = run(Queue(tasks[4:]), executor, "tasks")
+            results = run(Queue(tasks[4:]), executor)
     finally:
         made.shutdown()
     assert all("but torch sees none" in result.error for result in results.values())

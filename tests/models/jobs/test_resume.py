@@ -36,9 +36,10 @@ def attached(tmp_path):
     return tmp_path / "input"
 
 
-def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsewhere(attached):
+def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsewhere(attached, capsys):
     here = Paths("mixed")
-    assert resume(attached, here) == (1, 1)
+    resume(attached, here)
+    assert f"{attached}: 2 jobs were copied" in capsys.readouterr().out
     finished = here.job("gnn", "key", 0, 0)
     assert (finished / "weights.safetensors").read_text().startswith("earlier")
     (finished / "test" / "another.parquet").write_text("new")
@@ -46,16 +47,19 @@ def test_finished_jobs_checkpoints_and_caches_come_once_and_can_be_written_elsew
     assert sorted(path.name for path in finished.parent.iterdir()) == [".fold_1", "fold_0"]
     assert (here.cache / "conformers-1" / "a.npz").exists()
     assert not (here.root.parent / "other").exists()
-    assert resume(attached, here) == (0, 0)
+    resume(attached, here)
+    assert f"{attached}: 0 jobs were copied" in capsys.readouterr().out
 
 
-def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(attached):
+def test_what_is_finished_here_stays_and_what_was_half_copied_is_copied_to_its_end(attached, capsys):
     here = Paths("mixed")
     write(here.root.parent, f"{SEED}/fold_0/weights.safetensors", f"{SEED}/fold_1/report.json")
-    assert resume(attached, here) == (1, 0)
+    resume(attached, here)
+    assert f"{attached}: 1 jobs were copied" in capsys.readouterr().out
     report = here.job("gnn", "key", 0, 0) / "report.json"
     report.write_text("mine")
-    assert resume(attached, here) == (0, 0)
+    resume(attached, here)
+    assert f"{attached}: 0 jobs were copied" in capsys.readouterr().out
     assert report.read_text() == "mine"
 
 

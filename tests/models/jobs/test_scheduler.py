@@ -52,7 +52,7 @@ def test_every_task_ends_in_one_status_and_the_machine_is_never_overbooked(seed)
         return failing(*raises)(task)
 
     executor = FakeProcesses(rng.randint(1, 4), cards, seed, outcome)
-    results = run(Queue(tasks), executor, "tasks")
+    results = run(Queue(tasks), executor)
     assert sorted(results) == sorted(names(tasks))
     failed_groups = {task.group for task in tasks if results[task.name].status == "failed"}
     for task in tasks:
@@ -76,7 +76,7 @@ def test_a_failed_part_of_a_cache_lets_the_other_parts_and_its_jobs_run():
     parts = stage_tasks("cache", 3, skips_group=False)
     job = Task("job", nothing, group="a", wait_for_groups=frozenset({"cache"}))
     executor = FakeProcesses(2, outcome=failing("cache/0"))
-    results = run(Queue([job, *parts]), executor, "tasks")
+    results = run(Queue([job, *parts]), executor)
     assert {name for name, result in results.items() if result.status != "ok"} == {"cache/0"}
     assert names(executor.moments[-1]) == ["job"]
 
@@ -90,7 +90,7 @@ def test_a_killed_task_is_tried_once_more_alone_after_all_but_those_that_wait_fo
     fold = Task("fold", nothing, group="a", on_end=lambda result: file.touch())
     refit = Task("refit", nothing, group="a", wait_for_files=(file,))
     executor = FakeProcesses(2, outcome=outcome)
-    results = run(Queue([fold, refit, *stage_tasks("b", 3)]), executor, "tasks")
+    results = run(Queue([fold, refit, *stage_tasks("b", 3)]), executor)
     assert set(statuses(results).values()) == {("ok", "")}
     assert [names(moment) for moment in executor.moments[-2:]] == [["fold"], ["refit"]]
     message = "fold: its worker died (RuntimeError: died); tried once more, alone"
@@ -99,7 +99,7 @@ def test_a_killed_task_is_tried_once_more_alone_after_all_but_those_that_wait_fo
 
 def test_a_task_that_ran_out_of_a_shared_card_gets_the_full_card_once():
     executor = FakeProcesses(4, ["0"], outcome=failing("a/0", reason="memory"))
-    results = run(Queue(stage_tasks("a", 1, resources=Resources(1, 0.25))), executor, "tasks")
+    results = run(Queue(stage_tasks("a", 1, resources=Resources(1, 0.25))), executor)
     assert [next(iter(moment)).resources.gpus for moment in executor.moments] == [0.25, 1.0]
     assert statuses(results) == {"a/0": ("failed", "memory")}
 
@@ -125,7 +125,7 @@ CARD, HALF = Resources(1, 1.0), Resources(1, 0.5)
 def test_tasks_fill_cards_and_the_other_cores(cores, cards, tasks, placed):
     executor = FakeProcesses(cores, cards)
     queue = Queue([Task(f"{i}", nothing, resources=resources) for i, resources in enumerate(tasks)])
-    assert set(statuses(run(queue, executor, "tasks")).values()) == {("ok", "")}
+    assert set(statuses(run(queue, executor)).values()) == {("ok", "")}
     first = executor.moments[0].values()
     assert " ".join(sorted(placement.slot.card or "core" for placement in first)) == placed
 
@@ -133,7 +133,7 @@ def test_tasks_fill_cards_and_the_other_cores(cores, cards, tasks, placed):
 def test_tasks_start_in_their_order_and_a_blocked_one_holds_no_core():
     blocked = Task("blocked", nothing, wait_for_groups=frozenset({"a"}), group="b")
     executor = FakeProcesses(1)
-    run(Queue([blocked, *stage_tasks("a", 2), *stage_tasks("c", 2)]), executor, "tasks")
+    run(Queue([blocked, *stage_tasks("a", 2), *stage_tasks("c", 2)]), executor)
     assert [names(moment) for moment in executor.moments] == [["a/0"], ["a/1"], ["blocked"], ["c/0"], ["c/1"]]
 
 
@@ -146,7 +146,7 @@ def test_a_task_that_ends_at_the_deadline_counts():
         queue.deadline = -math.inf
 
     queue.watch = watch
-    assert statuses(run(queue, executor, "tasks")) == {"a/0": ("ok", ""), "a/1": ("ok", "")}
+    assert statuses(run(queue, executor)) == {"a/0": ("ok", ""), "a/1": ("ok", "")}
 
 
 class QuickTasks(FakeProcesses):
@@ -164,13 +164,13 @@ class QuickTasks(FakeProcesses):
 def test_a_core_that_becomes_idle_during_the_search_is_for_the_first_task():
     queue, asked = Queue(stage_tasks("a", 4)), []
     queue.more = lambda: asked.append(names(queue.waiting))
-    assert list(run(queue, QuickTasks(1), "tasks")) == ["a/0", "a/1", "a/2", "a/3"]
+    assert list(run(queue, QuickTasks(1))) == ["a/0", "a/1", "a/2", "a/3"]
     assert asked == [[]]
 
 
 def test_without_losses_a_line_names_what_runs_one_task_of_each_group(monkeypatch, capsys):
     monkeypatch.setattr(scheduler, "SECONDS_BETWEEN_LINES", 0)
-    run(Queue([*stage_tasks("a", 3), *stage_tasks("b", 1)]), FakeProcesses(4, seed=1), "tasks")
+    run(Queue([*stage_tasks("a", 3), *stage_tasks("b", 1)]), FakeProcesses(4, seed=1))
     assert capsys.readouterr().out.splitlines()[0] == "running: a/2; b/0"
 
 
