@@ -83,11 +83,17 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         *prepared.report["folds"]["unit_warnings"],
     ]
     lines = [describe(prepared.report), *warnings]
-    if not any(stage.target_transform != "none" for stage in config.stages.values()):
+    transforms = {stage.transform_for(competition.task) for stage in config.stages.values()}
+    if transforms == {"none"}:
         ranges = [
             describe_range(name, labels[name]) for name in competition.targets if not competition.classes
         ]
         lines += [f"WARNING: {sentence}" for sentence in ranges if sentence]
+    transform = competition.task.target_transform
+    if transform != "none":
+        lines.append(
+            f"target_transform: {transform} for {competition.metric}, unless a stage sets another one"
+        )
     errors = []
     for name, stage in config.stages.items():
         try:
@@ -132,7 +138,7 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
-    if stage.target_transform == "log1p":
+    if stage.transform_for(tables.task) == "log1p":
         require_log1p(tables.y)
     warnings = list(stage.check(tables))
     code_files(stage, tables.context)

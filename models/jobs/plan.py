@@ -204,6 +204,7 @@ def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
     return {
         "stage": settings_in_key(stage),
         "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
+        "target_transform": stage.transform_for(task),
         **stage.key_settings(task),
     }
 
