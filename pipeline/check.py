@@ -9,7 +9,7 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, without_extra_rows
-from competition.labels import describe_range
+from competition.labels import describe_code, describe_range
 from competition.metrics import raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task
@@ -84,16 +84,16 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     ]
     lines = [describe(prepared.report), *warnings]
     transforms = {stage.transform_for(competition.task) for stage in config.stages.values()}
-    if transforms == {"none"}:
-        ranges = [
-            describe_range(name, labels[name]) for name in competition.targets if not competition.classes
-        ]
-        lines += [f"WARNING: {sentence}" for sentence in ranges if sentence]
+    describe_labels_of = describe_range if transforms == {"none"} else describe_code
+    if not competition.classes:
+        sentences = [describe_labels_of(name, labels[name]) for name in competition.targets]
+        lines += [f"WARNING: {sentence}" for sentence in sentences if sentence]
     transform = competition.task.target_transform
     if transform != "none":
         lines.append(
             f"target_transform: {transform} for {competition.metric}, unless a stage sets another one"
         )
+    lines += zero_warnings(competition, labels)
     errors = []
     for name, stage in config.stages.items():
         try:
@@ -107,6 +107,23 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     if errors:
         raise ConfigError("\n".join(error.message for error in errors), errors)
     return "\n".join(lines)
+
+
+def zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list[str]:
+    """Return a warning per target with labels that are 0, if the metric divides by them.
+
+    Args:
+        labels: columns of the targets, NaN for a missing label.
+    """
+    if competition.scorer.name != "mape":
+        return []
+    counts = {name: int((labels[name] == 0).sum()) for name in competition.targets}
+    return [
+        f"WARNING: mape divides by the labels, and {count:,} of {labels[name].count():,} labels of {name} are 0, where "
+        "a prediction other than 0 has an error of 1e15 times itself; see whether the competition scores them so"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def require_visible_gpu(config: Config, budget: float | None) -> None:

@@ -82,3 +82,13 @@ def test_check_says_which_transform_the_metric_sets_and_a_stage_may_set_another(
     assert line in checked(path)
     path.write_text(path.read_text().replace("rmsle", "rmse"))
     assert "target_transform" not in checked(path)
+
+
+def test_check_counts_labels_that_are_0_for_a_metric_that_divides_by_them(tmp_path):
+    path = written(tmp_path, "mape")
+    assert "WARNING: mape" not in checked(path)
+    table = pd.read_csv(tmp_path / "train.csv")
+    table.assign(y=table["y"].where(table.index >= 3, 0.0)).to_csv(tmp_path / "train.csv", index=False)
+    assert "WARNING: mape divides by the labels, and 3 of 200 labels of y are 0" in checked(path)
+    path.write_text(path.read_text().replace("mape", "mae"))
+    assert "divides" not in checked(path)
