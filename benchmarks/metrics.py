@@ -1,6 +1,7 @@
 """Does training follow the metric? Every metric of numbers on three tables, of two checkouts of this project.
 
-    python -m benchmarks.metrics --work FOLDER --data FOLDER_WITH_COMPETITIONS --checkouts BEFORE AFTER
+    python -m benchmarks.metrics --work FOLDER --data FOLDER_WITH_COMPETITIONS --checkouts BEFORE AFTER [OPTIONS]
+    OPTIONS: [--tables skewed zeros negative] [--metrics ...]
 
 The tables have labels that are skewed and above 0 (clearance in liver cells, not as a logarithm), with zeros (yields),
 and on both sides of 0 (the logarithm of an efflux ratio). Of 1,000 rows drawn at random 30 % are the test table. Each
@@ -89,13 +90,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkouts", type=Path, nargs=2, required=True)
+    parser.add_argument("--tables", nargs="+", choices=[*TABLES], default=[*TABLES])
     parser.add_argument(
         "--metrics", nargs="+", default=[n for n, m in METRICS.items() if m.types == REGRESSION]
     )
     options = parser.parse_args()
     work = options.work.resolve()
     lines = []
-    for name in TABLES:
+    for name in options.tables:
         y_train, y_test = write_competition(name, options.data, work / name)
         rows = np.arange(len(y_train))
         for metric_name in options.metrics:
