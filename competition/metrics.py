@@ -45,6 +45,10 @@ class Metric:
         separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
             minimizing that error (the convex blend then has an exact solution), else None.
         lower_bound: labels and predictions must be greater than it.
+        target_transform: `target_transform` of stages that set none: the scale of the labels on which their mean
+            is near the best prediction.
+        far_from_mean: whether its best prediction is far from the mean and the median of a skewed label, so that
+            blends are corrected for it (`submissions.blend.correction`).
         kind: what is scored. "values": numbers; "probabilities"; "ranks": only the order of the rows, so that
             a blend may average ranks; "labels": class labels (`metric_needs: classes` in the YAML), so that
             thresholds are tuned after blending.
@@ -63,6 +67,8 @@ class Metric:
     target_weights: Callable[[Array], Array] | None = None
     separable_loss: Literal["squared", "absolute"] | None = None
     lower_bound: float = -np.inf
+    target_transform: Literal["none", "log1p", "power"] = "none"
+    far_from_mean: bool = False
     kind: Literal["values", "probabilities", "ranks", "labels"] = "values"
     types: tuple[ProblemType, ...] = REGRESSION
     score_from_confusion: Callable[[Array], Array] | None = None
@@ -124,6 +130,15 @@ def _sklearn(name: str) -> Score:
 
 def _mse(y_true: Array, y_pred: Array) -> float:
     return float(np.mean((y_true - y_pred) ** 2))
+
+
+def _median_ae(y_true: Array, y_pred: Array) -> float:
+    return float(np.median(np.abs(y_true - y_pred)))
+
+
+def _mape(y_true: Array, y_pred: Array) -> float:
+    smallest = np.finfo(np.float64).eps  # as scikit-learn, for labels that are 0
+    return float(np.mean(np.abs(y_true - y_pred) / np.maximum(np.abs(y_true), smallest)))
 
 
 def _r2(y_true: Array, y_pred: Array) -> float:
@@ -199,12 +214,14 @@ METRICS: dict[str, Metric] = {
         Metric("rmse", False, lambda y, p: _mse(y, p) ** 0.5, separable_loss="squared"),
         Metric("mse", False, _mse, separable_loss="squared"),
         # Undefined for predictions at or below -1: leaderboards reject such a submission.
-        Metric("rmsle", False, _sklearn("root_mean_squared_log_error"), lower_bound=-1),
+        Metric(
+            "rmsle", False, _sklearn("root_mean_squared_log_error"), lower_bound=-1, target_transform="log1p"
+        ),
         Metric("mae", False, lambda y, p: float(np.abs(y - p).mean()), separable_loss="absolute"),
         Metric("wmae", False, _mae_over_range, target_weights=polymer_weights, separable_loss="absolute"),
         Metric("rae", False, _relative_absolute_error, separable_loss="absolute"),
-        Metric("median_ae", False, _sklearn("median_absolute_error")),
-        Metric("mape", False, _sklearn("mean_absolute_percentage_error")),
+        Metric("median_ae", False, _median_ae, target_transform="power", far_from_mean=True),
+        Metric("mape", False, _mape, target_transform="power", far_from_mean=True),
         Metric("max_error", False, _sklearn("max_error")),
         Metric("pearson", True, _scipy("pearsonr")),
         Metric("spearman", True, _scipy("spearmanr"), kind="ranks"),

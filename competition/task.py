@@ -41,6 +41,7 @@ class Task:
         top_k: how many classes a submission lists per row, most probable first; None if it lists none.
         minimizes_absolute_error: whether the metric consists of absolute errors. Trees then minimize Huber's
             loss instead of squared errors.
+        target_transform: `target_transform` of stages that set none, which depends on the metric.
     """
 
     targets: list[str]
@@ -51,6 +52,7 @@ class Task:
     scores_labels: bool = False
     top_k: int | None = None
     minimizes_absolute_error: bool = False
+    target_transform: str = "none"
 
     @property
     def has_probabilities(self) -> bool:

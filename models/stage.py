@@ -76,6 +76,7 @@ def _check_single_gpu(share: float) -> float:
     return share
 
 
+TargetTransform = Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"]
 GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
 
 
@@ -138,9 +139,11 @@ class Stage(StrictModel):
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     """Random seeds. The stage predicts the mean over its seeds. Adding a seed trains only the jobs
     of that seed."""
-    target_transform: Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"] = "none"
+    target_transform: TargetTransform | None = None
     """Transform of the targets by scikit-learn, fitted on the training rows of the fold and
-    inverted on predictions. quantile and power make the targets normally distributed."""
+    inverted on predictions. quantile and power (Box-Cox if all labels are above 0, else Yeo-Johnson) make
+    the targets normally distributed. Unset: log1p for the metric rmsle, power for mape and median_ae, and
+    none for others."""
     extra_rows: Literal["train", "pretrain", "ignore"] = "train"
     """What to do with the rows of competition.extra_train. train: add them to the training rows
     with their weight. pretrain (neural stages): train on them first, then only on the competition's
@@ -225,6 +228,12 @@ class Stage(StrictModel):
             raise ConfigError("\n".join(errors))
         return task
 
+    def transform_for(self, task: Task) -> str:
+        """Return the transform of the targets of a task: `target_transform` or, if it is unset, that of the metric."""
+        if self.target_transform is not None or not self.is_trained:
+            return self.target_transform or "none"
+        return task.target_transform
+
     @property
     def is_of_user(self) -> bool:
         """Whether its class is in a file of the user, `file.py:Class`."""
@@ -301,7 +310,7 @@ class Stage(StrictModel):
         Args:
             problem_type: problem type of `task_for`. It is ordinal only for external predictions.
         """
-        if problem_type != "regression" and self.target_transform != "none":
+        if problem_type != "regression" and self.target_transform not in (None, "none"):
             yield "target_transform requires regression, but this stage learns classes; remove it"
         if problem_type == "regression" and self.class_weights != "none":
             yield "class_weights requires classification, but this stage learns regression; remove it"

@@ -24,17 +24,18 @@ RANGE = "transformed_range.json"
 
 
 def fit(stage: Stage, train: Dataset, folder: Path, context: Context) -> None:
-    """Fit a stage on training rows, with the targets transformed by its `target_transform`.
+    """Fit a stage on training rows, with the targets transformed (`Stage.transform_for`).
 
     The transform is fitted on the training rows, per target, without missing labels.
     """
     context = replace(context, task=stage.task_for(context.task))
-    if stage.target_transform != "none":
-        transform = _fit_transform(stage.target_transform, train, folder)
+    kind = stage.transform_for(context.task)
+    if kind != "none":
+        transform = _fit_transform(kind, train, folder)
         held_out = context.held_out
         if held_out is not None:  # its score is in the units of the targets
             score = held_out.score
-            held_out = replace(held_out, score=lambda y_pred: score(_inverse(y_pred, stage, folder)))
+            held_out = replace(held_out, score=lambda y_pred: score(_inverse(y_pred, kind, folder)))
             context = replace(context, held_out=held_out)
         train = _transformed(train, transform)
     with _errors_of(stage):
@@ -61,7 +62,7 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arra
         )
     if stage.is_of_user:
         y_pred = as_probabilities(context.task, y_pred)
-    return _inverse(y_pred, stage, folder)
+    return _inverse(y_pred, stage.transform_for(context.task), folder)
 
 
 def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:
@@ -70,7 +71,7 @@ def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> 
     None if the task is not regression, the targets are transformed, or the stage has none.
     """
     context = replace(context, task=stage.task_for(context.task))
-    if context.task.problem_type != "regression" or stage.target_transform != "none":
+    if context.task.problem_type != "regression" or stage.transform_for(context.task) != "none":
         return None
     with _errors_of(stage):
         returned = stage.predict_std(rows, folder, context)
@@ -103,9 +104,12 @@ def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
     import skops.io  # here, like scikit-learn, since only transformed targets need it
     from sklearn import preprocessing
 
+    bounds = train.bounds
+    labels = train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0]
     if kind == "log1p":
-        bounds = train.bounds
-        require_log1p(train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0])
+        require_log1p(labels)
+    smallest, largest = np.nanmin(train.y, axis=0), np.nanmax(train.y, axis=0)
+    has_box_cox = np.nanmin(labels) > 0 and (smallest < largest).all()  # it has no parameter for a constant
     n_labelled = int(train.is_labelled.sum())  # some rows have auxiliary targets only
     transform = {
         "standard": preprocessing.StandardScaler(),
@@ -114,7 +118,7 @@ def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
         "quantile": preprocessing.QuantileTransformer(
             n_quantiles=min(1000, n_labelled), output_distribution="normal", subsample=None
         ),
-        "power": preprocessing.PowerTransformer(),
+        "power": preprocessing.PowerTransformer("box-cox" if has_box_cox else "yeo-johnson"),
         "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
     }[kind].fit(train.y)
     skops.io.dump(transform, folder / FILE)
@@ -123,13 +127,13 @@ def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
     return transform
 
 
-def _inverse(y_pred: Array, stage: Stage, folder: Path) -> Array:
-    """Return predictions of a stage, (n_rows, n_outputs), in the units of the targets."""
-    if stage.target_transform == "none":
+def _inverse(y_pred: Array, kind: str, folder: Path) -> Array:
+    """Return predictions on the scale of a transform, (n_rows, n_outputs), in the units of the targets."""
+    if kind == "none":
         return y_pred
     import skops.io
 
-    if stage.target_transform == "power":  # it has no inverse far beyond the labels
+    if kind == "power":  # it has no inverse far beyond the labels
         y_pred = y_pred.clip(*read_json(folder / RANGE))
     return np.asarray(skops.io.load(folder / FILE).inverse_transform(y_pred), dtype=np.float64)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, without_extra_rows
-from competition.labels import describe_range
+from competition.labels import describe_code, describe_range
 from competition.metrics import raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task
@@ -90,11 +90,17 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         *prepared.report["folds"]["unit_warnings"],
     ]
     lines = [describe(prepared.report), *warnings, *metric_lines]
-    if not any(stage.target_transform != "none" for stage in config.stages.values()):
-        ranges = [
-            describe_range(name, labels[name]) for name in competition.targets if not competition.classes
-        ]
-        lines += [f"WARNING: {sentence}" for sentence in ranges if sentence]
+    transforms = {stage.transform_for(competition.task) for stage in config.stages.values()}
+    describe_labels_of = describe_range if transforms == {"none"} else describe_code
+    if not competition.classes:
+        sentences = [describe_labels_of(name, labels[name]) for name in competition.targets]
+        lines += [f"WARNING: {sentence}" for sentence in sentences if sentence]
+    transform = competition.task.target_transform
+    if transform != "none":
+        lines.append(
+            f"target_transform: {transform} for {competition.metric}, unless a stage sets another one"
+        )
+    lines += zero_warnings(competition, labels)
     errors = []
     for name, stage in config.stages.items():
         try:
@@ -108,6 +114,23 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     if errors:
         raise ConfigError("\n".join(error.message for error in errors), errors)
     return "\n".join(lines)
+
+
+def zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list[str]:
+    """Return a warning per target with labels that are 0, if the metric divides by them.
+
+    Args:
+        labels: columns of the targets, NaN for a missing label.
+    """
+    if competition.scorer.name != "mape":
+        return []
+    counts = {name: int((labels[name] == 0).sum()) for name in competition.targets}
+    return [
+        f"WARNING: mape divides by the labels, and {count:,} of {labels[name].count():,} labels of {name} are 0, where "
+        "a prediction other than 0 has an error of 1e15 times itself; see whether the competition scores them so"
+        for name, count in counts.items()
+        if count
+    ]
 
 
 def require_visible_gpu(config: Config, budget: float | None) -> None:
@@ -139,7 +162,7 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
-    if stage.target_transform == "log1p":
+    if stage.transform_for(tables.task) == "log1p":
         require_log1p(tables.y)
     warnings = list(stage.check(tables))
     code_files(stage, tables.context)

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from competition.metrics import REGRESSION, Metric
-from competition.task import Task
+from competition.task import Task, to_submission_columns
 from core.errors import join_first
 from core.files import derive_seed, read_json
 from core.text import format_duration, format_number
 from core.types import Array
 from folds.adversarial import MAX_TRAIN_ROWS
 from folds.comparison import Comparison, read_comparison
+from submissions.blend.correction import best_constant
 from submissions.blend.scoring import Scorer
 from submissions.blend.selection import CrossFit
 from submissions.manifest import Expected, Interval
@@ -74,7 +75,8 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         interval=None if unknown else interval_of(scores, run.columns.n_groups),
         unknown=unknown,
         shift=shift,
-        warnings=compare_predictions(run, chosen),
+        constant_score=best_constant(run.columns)[1],
+        warnings=[*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)],
     )
 
 
@@ -166,6 +168,23 @@ def interval_of(scores: Array, n_groups: int) -> Interval:
     return Interval(lower=lower, upper=upper, coverage=COVERAGE)
 
 
+def compare_with_constant(scorer: Scorer, scored: Array) -> list[str]:
+    """Return a warning if predictions, (n_rows, n_scored), have no better score than a constant; [] otherwise."""
+    constant, constant_score = best_constant(scorer)
+    score = scorer.score(scored)
+    if np.isnan(constant_score) or np.isnan(score) or scorer.gain(score - constant_score) > 0:
+        return []
+    cells = to_submission_columns(scorer.task, constant[None]).iloc[0]
+    described = [
+        f"{name} {cell if isinstance(cell, str) else format_number(cell)}" for name, cell in cells.items()
+    ]
+    return [
+        f"WARNING: the cross-fitted {scorer.metric.name} {format_number(score)} is not better than "
+        f"{format_number(constant_score)}, that of the best constant prediction ({join_first(described, str)}), so "
+        "nothing was learned that this metric rewards. Add features, try other stages, or another target_transform."
+    ]
+
+
 def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     """Return a warning about test predictions with another mean or spread than those out of fold; [] without one."""
     test = chosen.final.outputs(run.columns.test)
@@ -176,6 +195,7 @@ def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     test_means, test_stds = test.mean(axis=0), test.std(axis=0)
     differs = np.abs(test_means - means) > MAX_DISTANCE * stds
     differs |= (test_stds > MAX_RATIO * stds) | (stds > MAX_RATIO * test_stds)
+    differs &= test_stds > 0  # a corrected blend may be a constant
     found = [
         f"{name} {format_number(test_means[k])} +- {format_number(test_stds[k])}, not {format_number(means[k])} +- "
         f"{format_number(stds[k])}"

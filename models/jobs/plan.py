@@ -209,6 +209,7 @@ def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
         "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
         "pseudo_labels": None,
         "sources": [],
+        "target_transform": stage.transform_for(task),
         **stage.key_settings(task),
     }
 

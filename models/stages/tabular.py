@@ -110,6 +110,12 @@ class FeatureStage(Stage):
         """Whether regression labels are passed to the library as they are, and not standardised."""
         return False
 
+    def transform_for(self, task: Task) -> str:
+        """Return the transform of the targets, see `Stage.transform_for`; that of a metric is not for raw labels."""
+        if self.target_transform is None and self.needs_raw_labels:
+            return "none"
+        return super().transform_for(task)
+
     def model_name(self, task: Task) -> str:
         """Return the name of the model in messages."""
         return self.kind

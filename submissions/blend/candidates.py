@@ -182,7 +182,7 @@ def user_candidate(code_ref: str, data: BlendData, folds: FoldSet) -> Predictor:
 def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "identity") -> None:
     """Raise a ValueError if predictions of user-defined code have the wrong shape or invalid values.
 
-    Values must be finite. With another link than "identity" they must be probabilities: between 0 and 1
+    Values must be finite. With the links of classes they must be probabilities: between 0 and 1
     and, with "softmax", with sum 1 in each row.
     """
     values = np.asarray(y_pred, dtype=np.float64)
@@ -190,7 +190,7 @@ def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "ident
         raise ValueError(f"expected predictions of shape {shape}, got {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("expected finite predictions, got NaN or infinite values")
-    in_range = link == "identity" or (values.min() >= 0 and values.max() <= 1)
+    in_range = link in ("identity", "log1p") or (values.min() >= 0 and values.max() <= 1)
     if not in_range:
         raise ValueError("expected probabilities between 0 and 1")
     if link == "softmax" and not np.allclose(values.sum(axis=1), 1):

@@ -24,7 +24,7 @@ from competition.metrics import METRICS, Metric
 from competition.task import Task
 from core.types import Array
 from core.user_code import load_user_code
-from submissions.blend.logits import Link, logits, probabilities, target_outputs
+from submissions.blend.logits import Link, logits, on_scale, probabilities, target_outputs
 from submissions.blend.scoring import Scorer
 
 FoldSet = frozenset[int]
@@ -185,9 +185,12 @@ class BlendData(Scorer):
 
     @property
     def link(self) -> Link:
-        """Link function between the predictions and the scale on which a blend may sum them."""
+        """Link function between the predictions and the scale on which a blend may sum them.
+
+        It is log1p for a metric of squared errors of log1p: labels and columns are on this scale in all fits.
+        """
         if not self.task.has_probabilities:
-            return "identity"
+            return "log1p" if self.metric.target_transform == "log1p" else "identity"
         return "softmax" if self.task.problem_type == "multiclass" else "logistic"
 
     def rows_in(self, folds: FoldSet) -> NDArray[np.bool_]:
@@ -196,16 +199,21 @@ class BlendData(Scorer):
 
     @computed_once
     def labelled(self, target: int, fold: int) -> tuple[Array, Array]:
-        """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold."""
+        """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold.
+
+        Both are on the scale of the link if that is log1p.
+        """
         rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
-        return self.preds[rows][:, :, target_outputs(target, self.link)], self.y[rows, target]
+        preds = self.preds[rows][:, :, target_outputs(target, self.link)]
+        return on_scale(preds, self.link), on_scale(self.y[rows, target], self.link)
 
     @computed_once
     def center(self, target: int) -> float:
         """Return the c of a target: the median of its columns, never of labels, since those of a fold must
         not reach a fit without it.
         """
-        return float(np.median(self.preds[self.has_fold][:, :, target_outputs(target, self.link)]))
+        preds = self.preds[self.has_fold][:, :, target_outputs(target, self.link)]
+        return float(np.median(on_scale(preds, self.link)))
 
     @computed_once
     def factor(self, target: int, fold: int) -> Array:
@@ -259,9 +267,9 @@ class BlendData(Scorer):
         in_logits: bool = False,
     ) -> Blend:
         """Return the blend with the weights of each target, (n_models,)."""
-        link: Link = self.link if in_logits else "identity"
+        link: Link = self.link if in_logits or self.link == "log1p" else "identity"
         intercepts = [0.0] * len(weights)
-        if link == "identity":
+        if link in ("identity", "log1p"):
             intercepts = [self.intercept(target, folds, each) for target, each in enumerate(weights)]
         zeros = np.zeros(self.preds.shape[1:])  # the classes of a target share its weights
         return Blend(np.column_stack(weights) + zeros, intercepts + zeros[0], link, settings or [])
@@ -276,6 +284,8 @@ class BlendData(Scorer):
         """
         metric = self.metric
         is_per_target = metric.column_score is not None or (len(self.targets) == 1 and not metric.takes_rows)
+        if self.link == "log1p":
+            return METRICS["rmse"]
         if not self.task.has_probabilities:
             return metric if is_per_target and metric.kind in ("values", "ranks") else METRICS["mse"]
         if metric.kind == "ranks" and metric.column_score is not None:

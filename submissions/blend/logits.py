@@ -11,8 +11,10 @@ import numpy as np
 
 from core.types import Array
 
-Link = Literal["identity", "logistic", "softmax"]
-"""Scale of a weighted sum: predictions, log odds of class 1, or log probabilities plus a constant."""
+Link = Literal["identity", "log1p", "logistic", "softmax"]
+"""Scale of a weighted sum: predictions, their log1p, log odds of class 1, or log probabilities plus a constant."""
+SMALLEST = -0.9
+"""Predictions are clipped here before log1p, which has no value from -1 down."""
 MIN_BASE_PROBABILITY = 1e-3
 """Base predictions are clipped here. A probability of 0 means a class without training rows in a fold,
 or trees that all agree."""
@@ -29,6 +31,8 @@ def logits(preds: Array, link: Link, min_probability: float = MIN_BASE_PROBABILI
     """Return predictions (n_rows, ..., n_outputs) on the scale of the link."""
     if link == "identity":
         return preds
+    if link == "log1p":
+        return np.log1p(np.maximum(preds, SMALLEST))
     from scipy.special import (
         logit,  # here, since `check` does without it and its import takes a tenth of a second
     )
@@ -41,9 +45,16 @@ def probabilities(sums: Array, link: Link) -> Array:
     """Return predictions of sums (n_rows, ..., n_outputs) on the scale of the link; inverts `logits`."""
     if link == "identity":
         return sums
+    if link == "log1p":
+        return np.expm1(sums)
     from scipy.special import expit, softmax
 
     return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
+
+
+def on_scale(values: Array, link: Link) -> Array:
+    """Return labels or columns on the scale on which a blend is fitted: their log1p, or unchanged for other links."""
+    return logits(values, link) if link == "log1p" else values
 
 
 def target_outputs(target: int, link: Link) -> slice:

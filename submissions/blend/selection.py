@@ -23,6 +23,7 @@ from submissions.blend.candidates import (
     fit_candidate,
     require_predictions,
 )
+from submissions.blend.correction import best_constant, fit_correction
 from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, serializable
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
 from submissions.blend.scoring import Scorer
@@ -48,6 +49,8 @@ class Fitted:
         predictor: predicts (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs).
         lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric
             that is undefined for small numbers (RMSLE); None for other metrics.
+        correction: intercept and slope of each output, (2, n_outputs), for a metric with `far_from_mean`; None
+            for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
         postprocess: `file.py:function` of the user, of predictions (n_rows, n_outputs), which returns others;
             None without one.
@@ -55,6 +58,7 @@ class Fitted:
 
     predictor: Predictor
     lowest: Array | None = None
+    correction: Array | None = None
     decision: Decision | None = None
     postprocess: str | None = None
 
@@ -64,6 +68,9 @@ class Fitted:
         require_predictions(y_pred, preds[:, 0].shape)
         if self.lowest is not None:
             y_pred = np.maximum(y_pred, self.lowest)
+        if self.correction is not None:
+            intercepts, slopes = self.correction
+            y_pred = intercepts + slopes * y_pred
         if not self.postprocess:
             return y_pred
         function = load_user_code("submissions.postprocess", self.postprocess, "postprocess(y_pred)")
@@ -96,8 +103,8 @@ class CrossFit:
 def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: str | None = None) -> Fitted:
     """Return a predictor that was fitted on the rows of some folds, with what these rows say about what comes after it.
 
-    Thresholds come from predictions of the rows that the predictor was fitted on: they are so few numbers that
-    this changes no score by more than chance.
+    Thresholds and corrections come from predictions of the rows that the predictor was fitted on: they are so few
+    numbers that this changes no score by more than chance.
     """
     rows = data.rows_in(folds)
     labels = data.y[rows]
@@ -105,6 +112,10 @@ def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: s
     if not np.isneginf(data.metric.lower_bound):
         lowest = np.nanmin(labels, axis=0, initial=np.inf, where=~np.isnan(labels))
         part = replace(part, lowest=lowest)
+    if data.metric.far_from_mean:
+        part = replace(
+            part, correction=fit_correction(data.metric, labels, predictor.predict(data.preds[rows]))
+        )
     if data.task.scores_labels:
         y_pred = part.outputs(data.preds[rows])
         decision = fit_decision(data.metric, data.task, labels, y_pred, take_rows(data.rows, rows))
@@ -215,16 +226,10 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
 def min_gain(scorer: Scorer, score: float) -> float:
     """Return the smallest gain over the default's score, `score`, that justifies a switch.
 
-    It is a share of the distance between `score` and the score of a constant prediction. The constant
-    is the mean of the labels, the median for absolute errors, the class shares for probabilities, or
-    the most frequent class. A constant with an undefined score counts as 0.
+    It is a share of the distance between `score` and the score of the best constant prediction. An undefined
+    score of a constant counts as 0.
     """
-    truth = scorer.task.one_hot(scorer.y[scorer.has_fold])
-    is_absolute = scorer.metric.separable_loss == "absolute"
-    constant = (np.nanmedian if is_absolute else np.nanmean)(truth, axis=0, keepdims=True)
-    if scorer.task.scores_labels:
-        constant = scorer.task.default_labels(constant)
-    constant_score = scorer.score(np.repeat(constant, len(scorer.y), axis=0))
+    _, constant_score = best_constant(scorer)
     return MIN_GAIN_SHARE * abs(score - (constant_score if np.isfinite(constant_score) else 0.0))
 
 

@@ -17,7 +17,7 @@ from competition.class_metrics import log_losses
 from core.types import Array, Integers
 from submissions.blend.candidates import fit_candidate
 from submissions.blend.data import BlendData, FoldSet, Predictor, serializable
-from submissions.blend.logits import Link, logits, probabilities, target_outputs
+from submissions.blend.logits import Link, logits, on_scale, probabilities, target_outputs
 
 MAX_TREES = 300
 PATIENCE = 30
@@ -112,7 +112,7 @@ def _fit_correction(
         return 1.0, ""
     outputs = target_outputs(target, data.link)
     x = tree_features(data.preds[rows], outputs, data.link)
-    y = data.y[rows, target]
+    y = on_scale(data.y[rows, target], data.link)
     of_blend = logits(base.predict(data.preds[rows])[:, outputs], data.link, MIN_BLEND_PROBABILITY)
     if data.task.has_probabilities:
         return 1.0, fit_trees(x, y, folds, start=of_blend)

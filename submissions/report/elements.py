@@ -54,6 +54,7 @@ class Report(NamedTuple):
 
     Attributes:
         summary: what to expect and what was chosen, in a few sentences.
+        warnings: why the score may not hold, or is not worth much.
         facts: name -> value and explanation, for the head of the page.
         closing: what was left out, where the submission is, and what to do next.
     """
@@ -61,6 +62,7 @@ class Report(NamedTuple):
     title: str
     subtitle: str
     summary: str
+    warnings: list[str]
     facts: dict[str, tuple[str, str]]
     closing: list[str]
     sections: list[Section]

@@ -64,7 +64,10 @@ def markdown(content: Report, folder: Path) -> str:
         folder: folder of the page.
     """
     facts = [f"{name}: {value}, {explanation}." for name, (value, explanation) in content.facts.items()]
-    blocks = [f"# {content.title}\n\n{content.subtitle}", _wrapped([content.summary, *facts])]
+    blocks = [
+        f"# {content.title}\n\n{content.subtitle}",
+        _wrapped([content.summary, *content.warnings, *facts]),
+    ]
     for section in content.sections:
         if section.brief:
             blocks.append(f"## {section.title}")
@@ -120,6 +123,7 @@ def build_report(run: Run) -> Report:
         title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
         subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over rows)",
         summary=_summary(run),
+        warnings=run.choice.expected.warnings,
         facts=facts,
         closing=closing,
         sections=[section for section in sections if section.elements],

@@ -168,7 +168,7 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
         default=choice.default,
     )
     elements: list[Element] = [
-        make_table(table), choice.reason, *run.manifest.remarks, *choice.expected.warnings, legend, *answers.notes
+        make_table(table), choice.reason, *run.manifest.remarks, legend, *answers.notes
     ]  # fmt: skip
     if run.plan.n_folds == 2:
         elements.append("With two folds, no fold is left for tuning, so convex replaces tuned blends.")

@@ -8,11 +8,12 @@ import pytest
 
 from competition.task import Task
 from core.errors import ConfigError, DataError
-from models.stage import Stage
+from models.stage import Stage, TargetTransform
+from models.stages.baseline import Baseline
 from models.stages.lightgbm import Lightgbm
 from tests.models.made import Bound, context, fitted, rows
 
-KINDS = [kind for kind in get_args(Stage.model_fields["target_transform"].annotation) if kind != "none"]
+KINDS = [kind for kind in get_args(TargetTransform) if kind != "none"]
 
 
 class Recorder(Stage):
@@ -104,3 +105,37 @@ def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path)
 def test_a_setting_that_does_not_go_with_the_targets_is_refused(task, settings, message):
     with pytest.raises(ConfigError, match=message):
         Lightgbm.model_validate({"kind": "lightgbm", **settings}).task_for(task)
+
+
+@pytest.mark.parametrize(
+    ("settings", "transform"),
+    [
+        ({}, "log1p"),
+        ({"target_transform": "none"}, "none"),
+        ({"target_transform": "quantile"}, "quantile"),
+        ({"parameters": {"objective": "poisson"}}, "none"),  # of counts, not of their logarithms
+    ],
+)
+def test_a_stage_without_a_transform_has_that_of_the_metric_unless_its_objective_needs_the_labels(
+    settings, transform
+):
+    stage = Lightgbm.model_validate({"kind": "lightgbm", **settings})
+    assert stage.transform_for(Task(["y"], target_transform="log1p")) == transform
+
+
+def test_by_the_transform_of_rmsle_no_prediction_is_below_minus_1(tmp_path):
+    x = np.linspace(0, 1, 60)
+    task = Task(["y"], target_transform="log1p")
+    train = rows(np.exp(8 * x), x=x)
+    for learned, is_above in ((task, True), (Task(["y"]), False)):
+        stage = fitted(
+            Baseline(kind="baseline"), context(tmp_path, task=learned, numeric=["x"]), train, tmp_path
+        )
+        assert (stage.predict(rows(x=np.linspace(-1, 1, 30)), tmp_path) > -1).all() == is_above
+
+
+def test_power_has_no_unit_if_labels_are_above_0(tmp_path):
+    train = labelled()
+    expected = fit("power", train, tmp_path)[1].y
+    in_other_units = replace(train, y=1e-6 * train.y)
+    assert fit("power", in_other_units, tmp_path)[1].y == pytest.approx(expected, nan_ok=True, abs=1e-3)

@@ -29,10 +29,11 @@ def test_what_can_change_a_result_changes_the_key_and_the_list_of_seeds_does_not
         key(seed=5),
         key(folds={"n_folds": 4}),
         key(competition={"metric": "mae"}),
+        key(competition={"metric": "mape"}),
         key(competition={"numeric": []}),
         key(tables=(train.assign(lumo=train["lumo"] * 2), test)),
     ]
-    assert len({plain, *others}) == 9
+    assert len({plain, *others}) == 10
     before, after = planned(tmp_path), planned(tmp_path, tables=(train, test.assign(note="other words")))
     assert (before.keys == after.keys, before.test_key == after.test_key) == (True, False)
 

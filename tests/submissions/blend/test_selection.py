@@ -15,7 +15,7 @@ NAMES = [*(name for name in CANDIDATES if name != "shrunk_logits"), LIGHTGBM_STA
 each_candidate = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.mark.parametrize("metric", ["rmse", "mae", "spearman"])
+@pytest.mark.parametrize("metric", ["rmse", "mae", "spearman", "mape", "rmsle"])
 @each_candidate
 def test_labels_of_a_fold_that_would_change_all_weights_do_not_reach_its_predictions(name, metric):
     rng = np.random.default_rng(0)

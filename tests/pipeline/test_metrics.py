@@ -1,0 +1,94 @@
+"""Training and blends follow the metric, and a run that is not better than a constant says so."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.full import full
+from submissions.blend.correction import best_constant
+from submissions.run import latest_run
+from tests.conftest import write_competition
+from tests.pipeline.made import checked, options
+
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
+
+def table_of(share_of_signal, n=240):
+    """Labels above 0 over four powers of ten, of which the columns know a share."""
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, n))
+    log = 1.5 * (np.sqrt(share_of_signal) * x + np.sqrt(1 - share_of_signal) * noise)
+    return pd.DataFrame(
+        {"id": [f"r{i}" for i in range(n)], "x": x, "z": rng.normal(size=n), "y": np.exp(log)}
+    )
+
+
+def written(folder, metric, share_of_signal=0.8, **stage):
+    table = table_of(share_of_signal)
+    roles = {"targets": ["y"], "smiles": [], "text": [], "numeric": ["x", "z"], "categorical": []}
+    line = {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge", **stage}
+    return write_competition(
+        folder,
+        table[:200],
+        table[200:].drop(columns="y"),
+        stages={"line": line},
+        competition={**roles, "metric": metric},
+        submissions={"trials": 4, "stack": False},
+    )
+
+
+def finished(folder, monkeypatch, metric, **settings):
+    monkeypatch.setenv("WORK_DIR", str(folder / "work"))
+    path = written(folder, metric, **settings)
+    assert full(options(path)) == 0
+    return latest_run(str(path))
+
+
+@pytest.mark.parametrize("metric", ["mape", "median_ae", "rmsle"])
+def test_skewed_labels_are_predicted_better_than_by_a_constant(metric, tmp_path, monkeypatch):
+    run = finished(tmp_path, monkeypatch, metric)
+    expected = run.choice.expected
+    assert expected.score < 0.8 * expected.constant_score
+    assert not any("best constant" in warning for warning in expected.warnings)
+    assert np.isfinite(run.choice.stages["line"].score)
+
+
+@pytest.mark.parametrize("metric", ["mape", "rmsle"])
+def test_the_transform_that_the_metric_sets_is_better_than_none(metric, tmp_path, monkeypatch):
+    scores = []
+    for name, settings in (("default", {}), ("raw", {"target_transform": "none"})):
+        (tmp_path / name).mkdir()
+        scores.append(finished(tmp_path / name, monkeypatch, metric, **settings).choice.expected.score)
+    assert scores[0] < 0.9 * scores[1]
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mape", "rmsle"])
+def test_a_run_that_learned_nothing_says_in_the_first_lines_that_a_constant_is_not_worse(
+    metric, tmp_path, monkeypatch
+):
+    run = finished(tmp_path, monkeypatch, metric, share_of_signal=0.0)
+    expected = run.choice.expected
+    assert not expected.score < expected.constant_score == pytest.approx(best_constant(run.columns)[1])
+    (warning,) = [each for each in expected.warnings if "best constant" in each]
+    assert warning.startswith(f"WARNING: the cross-fitted {metric} ")
+    report = (run.paths.report / "report.md").read_text()
+    assert "WARNING" in "\n".join(report.splitlines()[:8])
+    assert "best constant" in (run.paths.report / "index.html").read_text()
+
+
+def test_check_says_which_transform_the_metric_sets_and_a_stage_may_set_another(tmp_path):
+    line = "target_transform: log1p for rmsle, unless a stage sets another one"
+    path = written(tmp_path, "rmsle")
+    assert line in checked(path)
+    path.write_text(path.read_text().replace("rmsle", "rmse"))
+    assert "target_transform" not in checked(path)
+
+
+def test_check_counts_labels_that_are_0_for_a_metric_that_divides_by_them(tmp_path):
+    path = written(tmp_path, "mape")
+    assert "WARNING: mape" not in checked(path)
+    table = pd.read_csv(tmp_path / "train.csv")
+    table.assign(y=table["y"].where(table.index >= 3, 0.0)).to_csv(tmp_path / "train.csv", index=False)
+    assert "WARNING: mape divides by the labels, and 3 of 200 labels of y are 0" in checked(path)
+    path.write_text(path.read_text().replace("mape", "mae"))
+    assert "divides" not in checked(path)
