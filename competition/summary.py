@@ -64,8 +64,9 @@ def describe_clean_tables(
         n_huge = (pd.concat([train, test])[name].abs() > MAX_FLOAT32).sum()
         if n_huge:
             yield f"WARNING: {n_huge} numbers of {name} are beyond {MAX_FLOAT32:.0e}, and are clipped to it"
-    for role in ("numeric", "text", "categorical"):
-        for name in getattr(config, role):
+    inputs = {"numeric": config.numeric, "text": config.text, "categorical": config.categorical}
+    for role, names in inputs.items():
+        for name in names:
             n_filled = train[name].notna().sum() - (train[name] == "").sum()
             if n_filled and (test[name].isna() | (test[name] == "")).all():
                 yield (
