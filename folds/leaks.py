@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new, to_numbers
+from competition.cells import to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, without_extra_rows
 from competition.prepare import Prepared
@@ -109,21 +109,23 @@ def _sources(
         is_order=True,
     )
     ids = rows[config.id].iloc[sampled]
-    number = ids.str.extract(r"(\d+)\D*$")[0].astype(float)
+    last = ids.str.extract(r"(\d+)\D*$")[0].astype(float)
     without_digits = ids.str.replace(r"\d+", "", regex=True)
     yield Source(
         name="",
         what=f"the id {config.id!r}",
-        values=[_numbers(ids), number, *_residues(number), _numbers(without_digits)],
+        values=[*_numbers(ids), last, *_residues(last), *_numbers(without_digits)],
         advice=f"{UNREAD}. If the ids are older than the split, they tell labels of test rows, too",
         is_order=True,
     )
     for name in map(str, shared):
         role = "numeric" if name in config.numeric else "categorical" if name in config.categorical else None
         cells = shared[name].iloc[sampled].str.strip()
-        n_new, n_filled = count_new(cells, shared[name].iloc[len(rows) :][:MIN_SAMPLED].str.strip())
-        values = [_numbers(cells)]
-        yield Source(name, f"the column {name!r}", values, _advice(role), is_new=n_new > MAX_NEW * n_filled)
+        known = {*cells}
+        of_test = shared[name].iloc[len(rows) :][:MIN_SAMPLED].str.strip()
+        are_new = [cell not in known for cell in of_test if cell]
+        is_new = sum(are_new) > MAX_NEW * len(are_new)
+        yield Source(name, f"the column {name!r}", _numbers(cells), _advice(role), is_new=is_new)
     for name in config.text:
         texts = rows[name].iloc[sampled]
         values = [texts.str.len(), texts.str.count(r"\S+")]
@@ -146,12 +148,17 @@ def _residues(numbers: pd.Series) -> list[pd.Series]:
     return [numbers % period for period in range(2, MAX_PERIOD + 1)]
 
 
-def _numbers(cells: pd.Series) -> pd.Series:
-    """Return cells as numbers, or as their alphabetical order if one is no number; NaN if empty."""
+def _numbers(cells: pd.Series) -> list[pd.Series]:
+    """Return cells as numbers; if one is no number, their alphabetical order and the first number in each.
+
+    Missing is NaN.
+    """
     numbers, is_invalid = to_numbers(cells)
     if not is_invalid.any():
-        return numbers
-    return cells.rank(method="dense").where(cells != "")
+        return [numbers]
+    order = cells.rank(method="dense").where(cells != "")
+    first = cells.str.extract(r"([-+]?\d+(?:[.,]\d+)?)")[0].str.replace(",", ".").astype(float)
+    return [order, first]
 
 
 def _skill(source: Source, labels: Array, groups: Integers, are_classes: bool) -> float:

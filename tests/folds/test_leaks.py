@@ -69,6 +69,7 @@ PLANTED = {
     "reciprocal": (table(np.exp(2 * Y), inverse=np.exp(-2 * Y)), {"numeric": ["x", "inverse"]}, "'inverse'"),
     "rank": (table(rank=RANK), {"numeric": ["x", "rank"]}, "'rank'"),
     "number with a unit": (table(RANK + 100.5, mass=[f"{k + 100.5} mg" for k in RANK]), {}, "'mass'"),
+    "decimal commas": (table(mass=[f"{y:.3f}".replace(".", ",") for y in Y + 9]), {}, "'mass'"),
     "a third of the labels": (
         table(third=pd.Series(THREE).map({"a": "low", "b": "middle", "c": "top"})),
         {"categorical": ["third"]}, "'third'",
