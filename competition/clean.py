@@ -140,6 +140,11 @@ def keys_of_inputs(rows: pd.DataFrame, competition: CompetitionConfig) -> list[p
     return keys
 
 
+def share_keys(keys: list[pd.Series], others: list[pd.Series]) -> pd.Series:
+    """Return whether each row of one table has a key of a row of another one, (n_rows,) bool."""
+    return pd.concat([key.isin(pd.concat(others)) for key in keys], axis=1).any(axis=1)
+
+
 def keys_of_near_inputs(rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> pd.Series:
     """Return a key per row, (n_rows,) text, that is equal for rows whose texts are copies and other inputs are equal.
 

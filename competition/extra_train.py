@@ -8,7 +8,14 @@ import pandas as pd
 
 from competition.calibration import MIN_CALIBRATION_INPUTS, rank_correlation, shared_labels
 from competition.cells import parse_times, require_columns
-from competition.clean import clean_inputs, describe_changes, describe_invalid_numbers, keys_of_inputs
+from competition.clean import (
+    clean_inputs,
+    describe_changes,
+    describe_invalid_numbers,
+    keys_of_inputs,
+    keys_of_near_inputs,
+    share_keys,
+)
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.labels import describe_censored, parse_labels
@@ -43,14 +50,13 @@ def with_extra_rows(
     lines about tables with labels of test rows.
 
     Rows with an unreadable input or without any label are left out; labels of targets of rows with the input of
-    a test row, or a salt of it, are missing, unless the table has `test_molecules: train`. A row with labels of
-    auxiliary targets only is kept. A row with the input or the group of a training row is kept; the job that
-    holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are allowed.
+    a test row, a salt of it, or a copy of its texts, are missing, unless the table has `test_molecules: train`. A
+    row with labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept;
+    the job that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary: list[str] = []
     answers: list[str] = []
-    test_keys = keys_of_inputs(test, config)
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         labels = parse_labels(table, config.columns.labels, config, extra.file)
@@ -61,10 +67,10 @@ def with_extra_rows(
             if name.removeprefix(LOWER).removeprefix(UPPER) in config.targets
         ]
         labelled = rows[~is_unreadable & rows[of_targets].notna().any(axis=1)]
-        keys = keys_of_inputs(labelled, config)
-        is_answer = _are_among(keys, test_keys)
+        keys, test_keys = _keys_of_both(labelled, test, train, config)
+        is_answer = share_keys(keys, test_keys)
         if is_answer.any():
-            n_answered = _are_among(test_keys, [key[is_answer] for key in keys]).sum()
+            n_answered = share_keys(test_keys, [key[is_answer] for key in keys]).sum()
             what = f"WARNING: {extra.file.name} has labels of {n_answered} of {len(test)} test rows, which"
             answers.append(f"{what} {ANSWERS[extra.test_molecules]}")
         if extra.test_molecules == "mask":
@@ -90,9 +96,17 @@ def with_extra_rows(
     return pd.concat(tables, ignore_index=True), summary, answers
 
 
-def _are_among(keys: list[pd.Series], others: list[pd.Series]) -> pd.Series:
-    """Return whether each row of one table has a key of a row of another one."""
-    return pd.concat([key.isin(pd.concat(others)) for key in keys], axis=1).any(axis=1)
+def _keys_of_both(
+    labelled: pd.DataFrame, test: pd.DataFrame, train: pd.DataFrame, config: CompetitionConfig
+) -> tuple[list[pd.Series], list[pd.Series]]:
+    """Return the keys of the inputs of labelled rows and of the test rows, those of copies of texts last."""
+    keys, test_keys = keys_of_inputs(labelled, config), keys_of_inputs(test, config)
+    if config.text:
+        rows = pd.concat([labelled, test, train])  # what many rows have in common is no copy
+        near = keys_of_near_inputs(rows.reset_index(drop=True), config, len(rows)).to_numpy()
+        keys.append(pd.Series(near[: len(labelled)], labelled.index))
+        test_keys.append(pd.Series(near[len(labelled) :][: len(test)], test.index))
+    return keys, test_keys
 
 
 def _clean_rows(

@@ -33,7 +33,7 @@ from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.pairs import with_pair_features
 from competition.summary import describe_clean_tables
-from competition.task import class_name, class_numbers
+from competition.task import MISSING, class_name, class_numbers
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError, join_first
 from core.files import as_json, as_parquet, read_text_table, write_atomically
@@ -42,12 +42,18 @@ from core.user_code import opened_files
 
 
 class Prepared(NamedTuple):
-    """Clean tables of a competition, and a report on them (the content of prepared/report.json)."""
+    """Clean tables of a competition, and a report on them (the content of prepared/report.json).
+
+    Attributes:
+        shared: raw cells of the training rows and of all test rows after them, in the columns that both tables have
+            cells in, also those that no setting reads; without ids, molecules and texts.
+    """
 
     train: pd.DataFrame
     test: pd.DataFrame
     sample: pd.DataFrame
     report: dict[str, Any]
+    shared: pd.DataFrame
 
 
 def prepare(config: CompetitionConfig) -> Prepared:
@@ -70,6 +76,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         *describe_censored(labels, config, config.train.name),
         *describe_raw_inputs(raw, config, config.train.name),
         *describe_raw_inputs(raw_test, config, config.test.name),
+        *_describe_labels_of_test(raw_test, config),
         *config.describe_columns(),
         *_describe_codes(sample, config),
         *_describe_dropped(dropped_train, len(raw), dropped_test),
@@ -98,7 +105,16 @@ def prepare(config: CompetitionConfig) -> Prepared:
         raise ConfigError(f"competition.features {config.features} returned only missing values.")
     if features:
         summary.append(f"columns of competition.features: {join_first(features, str)}")
-    return Prepared(with_pair_features(train, config.pairs), test, sample, report)
+    shared = _shared_columns(raw[~raw[config.id].isin(dropped_train)], raw_test, config)
+    return Prepared(with_pair_features(train, config.pairs), test, sample, report, shared)
+
+
+def _shared_columns(raw: pd.DataFrame, raw_test: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """Return `Prepared.shared` of the raw tables."""
+    others = {config.id, *config.smiles, *config.text}
+    names = [name for name in raw_test if name in raw and name not in others]
+    filled = [name for name in names if (raw_test[name].str.strip() != "").any()]
+    return pd.concat([raw[filled], raw_test[filled]], ignore_index=True)
 
 
 def _other_columns(config: CompetitionConfig) -> list[str]:
@@ -151,6 +167,18 @@ def _describe_without_group(raw: pd.DataFrame, config: CompetitionConfig) -> Ite
             yield (
                 f"WARNING: {is_empty.sum()} of {len(raw)} training rows have no {name!r}, which defines groups; only "
                 f"equal inputs share a fold with them: {describe_rows(raw, is_empty, config.id)}"
+            )
+
+
+def _describe_labels_of_test(raw_test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield a warning if the raw test table has labels; one repeated value only fills it."""
+    for name in [name for name in config.columns.labels if name in raw_test]:
+        cells = raw_test[name].str.strip()
+        cells = cells[~cells.str.lower().isin(MISSING)]
+        if cells.nunique() > 1:
+            yield (
+                f"WARNING: {config.test.name} has labels of {name!r} in {len(cells)} of {len(raw_test)} rows, which "
+                "are used neither for training nor for the submission"
             )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from competition.cells import count_new, count_new_in_any_spelling
-from competition.clean import is_empty_text, keys_of_near_inputs
+from competition.clean import is_empty_text, keys_of_inputs, keys_of_near_inputs, share_keys
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.labels import describe_code
@@ -25,6 +25,9 @@ MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""
 DIFFERENCES = "links, names of users, numbers or punctuation"
 """What copies of a text differ in."""
+KNOWN = "; models train on its label, and the expected score is for new inputs"
+MAX_KNOWN = 0.05
+"""Share of the test rows up to which equal numbers and categories of a training row are no warning."""
 MAX_NEW = 0.1
 """Share of the test rows with a new value of a category up to which the scores hardly depend on it."""
 
@@ -48,11 +51,8 @@ def describe_clean_tables(
             f"another row (they share its fold), {n_other} of them with another label"
         )
     if config.text:
-        yield from _describe_copies(train, test, config)
-    n_in_train = test[INPUT_KEY].isin(train[INPUT_KEY]).sum()
-    if n_in_train:
-        warning = "WARNING: " if config.smiles or config.text else ""  # few categories repeat by design
-        yield f"{warning}{n_in_train} test rows have an input that is also in the training table"
+        yield from _describe_copies(train, config)
+    yield from _describe_known_inputs(train, test, config)
     placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
     if placeholder:
         placeholder = standardise_molecules([placeholder], config.standardise)[0]
@@ -102,21 +102,39 @@ def describe_clean_tables(
             )
 
 
-def _describe_copies(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield the numbers of rows whose texts are copies of those of a training row, without equal inputs."""
-    keys = keys_of_near_inputs(pd.concat([train, test], ignore_index=True), config, len(train))
-    of_train = keys[: len(train)]
-    n_train = train[INPUT_KEY].nunique() - of_train.nunique()
-    if n_train:
+def _describe_copies(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield the number of training rows whose texts are copies of those of another one, without equal inputs."""
+    keys = keys_of_near_inputs(train, config, len(train))
+    n_copies = train[INPUT_KEY].nunique() - keys.nunique()
+    if n_copies:
         yield (
-            f"{n_train} training rows differ from another row only in {DIFFERENCES} (they share its fold, except in "
+            f"{n_copies} training rows differ from another row only in {DIFFERENCES} (they share its fold, except in "
             "folds of yours)"
         )
-    is_copy = (
-        keys[len(train) :].isin(of_train).to_numpy() & ~test[INPUT_KEY].isin(train[INPUT_KEY]).to_numpy()
-    )
-    if is_copy.any():
-        yield f"{is_copy.sum()} test rows differ from a training row only in {DIFFERENCES}"
+
+
+def _describe_known_inputs(
+    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
+) -> Iterator[str]:
+    """Yield the numbers of test rows with the inputs of a labelled training row, with a salt, and with a copy."""
+    labelled = train[train[config.targets].notna().any(axis=1)]
+    is_known = test[INPUT_KEY].isin(labelled[INPUT_KEY])
+    if is_known.any():
+        # Few categories and rounded numbers repeat by design.
+        share, share_in_train = is_known.mean(), train[INPUT_KEY].duplicated().mean()
+        is_rare = share > max(MAX_KNOWN, 2 * share_in_train)
+        warning = "WARNING: " if config.smiles or config.text or is_rare else ""
+        yield f"{warning}{is_known.sum()} test rows have an input that is also in the training table{KNOWN}"
+    is_salt = share_keys(keys_of_inputs(test, config), keys_of_inputs(labelled, config)) & ~is_known
+    if is_salt.any():
+        yield f"WARNING: {is_salt.sum()} test rows differ from a training row only in salts or charges{KNOWN}"
+    if config.text:
+        rows = pd.concat([labelled, test], ignore_index=True)
+        keys = keys_of_near_inputs(rows, config, len(labelled))
+        is_near = keys[len(labelled) :].isin(keys[: len(labelled)]).to_numpy()
+        is_copy = is_near & ~(is_known | is_salt).to_numpy()
+        if is_copy.any():
+            yield f"WARNING: {is_copy.sum()} test rows differ from a training row only in {DIFFERENCES}{KNOWN}"
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:

@@ -19,6 +19,7 @@ from core.files import as_json
 from core.text import format_duration
 from core.types import Array
 from core.user_code import load_user_code, time_limit, user_code, user_code_errors
+from folds.leaks import describe_leaks
 from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
 from models.context import CheckTables
@@ -88,6 +89,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         *missing_class_warnings(labels, competition.classes, folds, tables.in_time_order),
         *prepared.report["folds"]["warnings"],
         *prepared.report["folds"]["unit_warnings"],
+        *describe_leaks(prepared, competition),
     ]
     lines = [describe(prepared.report), *warnings, *metric_lines]
     transforms = {stage.transform_for(competition.task) for stage in config.stages.values()}

@@ -217,6 +217,31 @@ def test_a_label_of_a_salt_of_a_test_molecule_is_an_answer_too(tmp_path):
     assert tables.train["SMILES"].tolist()[N:] == ["CCF"]
 
 
+def test_a_label_of_a_copy_of_a_test_text_is_an_answer_too(tmp_path):
+    colours = [
+        "red",
+        "green",
+        "blue",
+        "grey",
+        "black",
+        "white",
+        "pink",
+        "brown",
+        "gold",
+        "rose",
+        "ruby",
+        "lime",
+    ]
+    texts = [f"a {colour} {noun}" for colour in colours for noun in ("house", "car")]
+    train = ["id,text,y", *(f"r{k},{text},{k}" for k, text in enumerate(texts))]
+    test, sample = ["id,text", "t1,A cold thing!", "t2,an old thing"], ["id,y", "t1,0", "t2,0"]
+    (tmp_path / "more.csv").write_text("text,y\nRT @me: a cold thing https://t.co/x,3\na new thing,4\n")
+    roles = {"smiles": None, "text": ["text"], "extra_train": [{"file": "more.csv"}]}
+    tables = prepared(tmp_path, train, test, sample, **roles)
+    assert tables.report["answers"][0].startswith("WARNING: more.csv has labels of 1 of 2 test rows")
+    assert tables.train["text"].tolist()[len(texts) :] == ["a new thing"]
+
+
 def test_an_auxiliary_target_that_no_table_has_is_reported_with_the_tables(tmp_path):
     message = r"no usable row of \S*train\.csv, \S*more\.csv has a label for logD\. Remove"
     with pytest.raises(DataError, match=message):

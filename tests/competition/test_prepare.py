@@ -268,10 +268,47 @@ def test_copies_of_a_text_are_counted_beside_equal_inputs(tmp_path):
     test = ["id,text", *(f"t{k},{text}" for k, text in enumerate(of_test))]
     sample = ["id,y", *(f"t{k},0" for k in range(4))]
     lines = prepared(tmp_path, train, test, sample, smiles=None, text=["text"]).report["said"]
-    counts = [line for line in lines if "row" in line.split(" ", 3)[2] and line[0].isdigit()]
-    assert [line.split(" (")[0] for line in counts[1:]] == [
+    counts = [
+        line for line in lines if " rows repeat " in line or " rows differ " in line or " rows have " in line
+    ]
+    known = "models train on its label, and the expected score is for new inputs"
+    assert [line.split(" (")[0] for line in counts] == [
         "1 training rows repeat the input of another row",
         "2 training rows differ from another row only in links, names of users, numbers or punctuation",
-        "2 test rows differ from a training row only in links, names of users, numbers or punctuation",
+        f"WARNING: 1 test rows have an input that is also in the training table; {known}",
+        "WARNING: 2 test rows differ from a training row only in links, names of users, numbers or punctuation; "
+        f"{known}",
     ]
-    assert "WARNING: 1 test rows have an input that is also in the training table" in lines
+
+
+def test_a_salt_of_a_training_molecule_in_the_test_table_is_counted_if_it_has_a_label(tmp_path):
+    train = "id,SMILES,y a,CCCCC(=O)[O-].[Na+],1 b,CCO,2 c,CCN,3 d,CCCl, e,CCC,5 f,CCCC,6"
+    test = "id,SMILES t1,CCCCC(=O)O t2,CCN.Cl t3,OCC t4,CCCl t5,CF"
+    lines = prepared(tmp_path, train, test, "id,y t1,0 t2,0 t3,0 t4,0 t5,0").report["said"]
+    assert any(line.startswith("WARNING: 1 test rows have an input that is also in") for line in lines)
+    assert any(
+        line.startswith("WARNING: 2 test rows differ from a training row only in salts") for line in lines
+    )
+
+
+@pytest.mark.parametrize(("repeated", "is_warning"), [(False, True), (True, False)])
+def test_numbers_of_training_rows_in_the_test_table_are_a_warning_unless_most_rows_repeat(
+    tmp_path, repeated, is_warning
+):
+    train = ["id,x,y", *(f"r{k},{k % 3 if repeated else k + 0.25},{k}" for k in range(20))]
+    test = ["id,x", *(f"t{k},{k if repeated else k + 0.25}" for k in range(3))]
+    sample = ["id,y", "t0,0", "t1,0", "t2,0"]
+    lines = prepared(tmp_path, train, test, sample, smiles=None, numeric=["x"]).report["said"]
+    known = [line for line in lines if "3 test rows have an input that is also in the training table" in line]
+    assert [line.startswith("WARNING") for line in known] == [is_warning]
+
+
+def test_labels_in_the_test_table_are_a_warning_and_one_repeated_value_is_not(tmp_path):
+    sample = "id,y t1,0 t2,0"
+    lines = prepared(tmp_path, None, "id,SMILES,y t1,CCCC,1.5 t2,CCBr,2", sample).report["said"]
+    assert any(
+        line.startswith("WARNING: test.csv has labels of 'y' in 2 of 2 rows, which are used neither")
+        for line in lines
+    )
+    lines = prepared(tmp_path, None, "id,SMILES,y t1,CCCC,0 t2,CCBr,0", sample).report["said"]
+    assert not any("has labels of" in line for line in lines)

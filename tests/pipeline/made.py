@@ -74,6 +74,30 @@ def of_x(folder, labels, sample=0, settings="", stage="", **inputs):
     return path
 
 
+def of_table(folder, table, n_test, test_has=(), **settings):
+    """A competition of one table, whose last rows are the test table, with the input `x` and one quick stage.
+
+    Args:
+        test_has: targets that the test table has, too.
+        settings: of the section `competition`.
+    """
+    roles = {"id": "id", "numeric": ["x"], "targets": ["y"], "metric": "rmse", **settings}
+    targets, test = roles["targets"], table[-n_test:]
+    constant = dict.fromkeys(targets, table[targets[0]].iloc[0])
+    tables = {
+        "train": table[:-n_test],
+        "test": test.drop(columns=[name for name in targets if name not in test_has]),
+        "sample_submission": test[["id"]].assign(**constant),
+    }
+    for name, rows in tables.items():
+        rows.to_csv(folder / f"{name}.csv", index=False)
+    files = {name: f"{name}.csv" for name in tables}
+    document = {"competition": files | roles, "stages": {"s": {"kind": "sklearn"}}}
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
 def said(path, words=""):
     """What is said of the tables, with these words."""
     lines = prepare(load_config(str(path)).competition).report["said"]

@@ -16,7 +16,7 @@ from pipeline.check import check_competition
 from submissions.config import load_config
 from tests.competition.small import write_small
 from tests.models.encoders import publish, publish_decoder
-from tests.pipeline.made import checked, written
+from tests.pipeline.made import X, checked, of_x, written
 
 ROWS = np.arange(60)
 
@@ -39,6 +39,15 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
     config.competition.paths.train.parent.mkdir(parents=True)
     config.competition.paths.train.touch()  # and no report about the tables yet
     assert "stage trees: lightgbm" in check_competition(config, reuse=False)
+
+
+def test_a_column_that_gives_the_label_is_a_warning(tmp_path):
+    path = of_x(tmp_path, labels=(X * 2.2).round(2), pounds=X, settings="numeric: [x, pounds]")
+    lines = [line for line in checked(path).splitlines() if "the column" in line]
+    assert [line.split(" gives")[0] for line in lines] == [
+        "WARNING: the column 'x'", "WARNING: the column 'pounds'",
+    ]  # fmt: skip
+    assert "take it out of competition.numeric" in lines[1]
 
 
 # Stages
