@@ -181,7 +181,7 @@ def compare_with_constant(scorer: Scorer, scored: Array) -> list[str]:
     return [
         f"WARNING: the cross-fitted {scorer.metric.name} {format_number(score)} is not better than "
         f"{format_number(constant_score)}, that of the best constant prediction ({join_first(described, str)}), so "
-        "nothing was learned that this metric rewards. Add features, try other stages, or another target_transform."
+        "nothing was learned that this metric rewards. Add features, or try other stages."
     ]
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -102,7 +101,6 @@ def test_a_budget_is_kept_and_ends_with_a_submission_that_a_repeat_gives_again(s
     before = time.monotonic()
     output = run(work, *in_time).stdout
     assert time.monotonic() - before < 240
-    assert re.search("stage gnn  [1-2] of 2 epochs, about ", output)
     assert output.index("submission of baseline, expect ") < output.index("## Scores")
     final = submission(work).parent / "smoke.yaml"
     assert [path.name for path in work.glob("smoke/submissions/*/")] == [final.parent.name]

@@ -1,6 +1,4 @@
-"""Heads, pooling, molecule columns, rates by layer, and the moving average, against numbers
-computed by hand.
-"""
+"""Heads, pooling, molecule columns, and rates by layer, against numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -126,27 +124,3 @@ def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol():
     first = {name for name in unimol.state_dict() if optimizer._depth(name, layers) == 0}
     inputs = ("embed_tokens", "gbf", "encoder.emb_layer_norm")
     assert first == {name for name in unimol.state_dict() if name.startswith(inputs)}
-
-
-def test_the_moving_average_forgets_the_start_quickly_and_then_keeps_its_decay():
-    net = Network(Deep(), 1, [0.0])
-    average = optimizer.MovingAverage(net, decay=0.2)
-    for value in (1.0, 2.0, 6.0):
-        nn.init.constant_(net.head.linear.bias, value)
-        average.update_parameters(net)
-    # The first step copies; then decays min(.2, 2/11) and min(.2, 3/12).
-    expected = 0.2 * (2 / 11 * 1 + 9 / 11 * 2) + 0.8 * 6
-    assert average.module.head.linear.bias.item() == pytest.approx(expected)
-
-
-def test_an_average_has_the_buffers_of_the_network_and_shares_what_is_frozen():
-    net = Network(Deep(), 1, [0.0])
-    net.backbone.register_buffer("seen", torch.zeros(2))
-    net.backbone.register_buffer("constant", torch.zeros(2), persistent=False)
-    frozen = next(net.backbone.parameters()).requires_grad_(False)
-    average = optimizer.MovingAverage(net, decay=0.2)
-    assert next(average.module.backbone.parameters()) is frozen
-    net.backbone.seen += 3.0
-    average.update_parameters(net)
-    assert average.module.backbone.seen.tolist() == [3.0, 3.0]
-    assert average.module.backbone.constant.tolist() == [0.0, 0.0]
