@@ -23,12 +23,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tqdm import tqdm
+
 from core.text import format_duration
 from models.hardware import Card, free_gpu_memory, require_gpu
 from models.jobs.progress import describe_loss
 
 POLL = 1.0
 """Seconds between two checks of progress, time limits and the size of a cluster."""
+BAR = "jobs {percentage:3.0f}% |{bar:40}| {elapsed} elapsed, {remaining} left"
+"""Format of the progress bar."""
 SECONDS_BETWEEN_LINES = 30.0
 """Seconds between two lines about what runs."""
 MAX_ERROR_LENGTH = 400
@@ -237,31 +241,37 @@ class DiskFull(OSError):
 def run(queue: Queue, executor: Executor) -> dict[str, JobResult]:
     """Run the tasks of a queue until all have ended or the deadline is reached; return the results by name.
 
-    Tasks that wait for missing files or groups are skipped with the reason `dependency`.
+    A terminal shows a bar with the time left. Tasks that wait for missing files or groups are skipped with the
+    reason `dependency`.
 
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.
     """
     futures: dict[Task, Future[JobResult]] = {}  # in the order of their start
     last_printed = time.monotonic()
-    while (seconds_left := queue.deadline - time.monotonic()) > 0:
-        while task := queue.next(executor):
-            queue.running[task] = time.monotonic()
-            futures[task] = _submit(task, executor)
-        if not futures:
-            break
-        executor.announce(queue.waiting)
-        wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED)
-        for task in [task for task, future in futures.items() if future.done()]:
-            queue.end(task, result_of(task, futures.pop(task)))
-        for task, result in queue.take_ending().items():
-            executor.cancel(task)
-            del futures[task]
-            queue.end(task, result)
-        if queue.running and time.monotonic() - last_printed >= SECONDS_BETWEEN_LINES:
-            last_printed = time.monotonic()
-            _print_running(queue)
-        sys.stdout.flush()
+    with tqdm(disable=not sys.stderr.isatty(), bar_format=BAR, leave=False) as bar:
+        while (seconds_left := queue.deadline - time.monotonic()) > 0:
+            while task := queue.next(executor):
+                queue.running[task] = time.monotonic()
+                futures[task] = _submit(task, executor)
+            if not futures:
+                break
+            executor.announce(queue.waiting)
+            wait(futures.values(), min(seconds_left, POLL), FIRST_COMPLETED)
+            with bar.external_write_mode():
+                for task in [task for task, future in futures.items() if future.done()]:
+                    queue.end(task, result_of(task, futures.pop(task)))
+                for task, result in queue.take_ending().items():
+                    executor.cancel(task)
+                    del futures[task]
+                    queue.end(task, result)
+                if queue.running and time.monotonic() - last_printed >= SECONDS_BETWEEN_LINES:
+                    last_printed = time.monotonic()
+                    _print_running(queue)
+                sys.stdout.flush()
+            bar.n = len(queue.results)
+            bar.total = bar.n + len(queue.running) + len(queue.waiting)
+            bar.refresh()
     for task, future in futures.items():
         if future.done():
             queue.end(task, result_of(task, future))
