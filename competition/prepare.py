@@ -245,7 +245,8 @@ def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: Competi
     metric = config.scorer
     for name in config.targets:
         what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
-        raise_if_any(train, labels[name] <= metric.lower_bound, name, config.id, where, what)
+        advice = "Correct them, or choose another competition.metric."
+        raise_if_any(train, labels[name] <= metric.lower_bound, name, config.id, where, what, advice)
     numbers: dict[str, pd.Series] = {}
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)

@@ -35,7 +35,7 @@ from submissions.config import Config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
-MAX_SECONDS = 60
+MAX_SECONDS = 20
 """Seconds after which a function of the user's does not end."""
 SECONDS_OF_METRIC = 5.0
 """Seconds after which the metric is tried on no more rows."""

@@ -120,6 +120,8 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return column("left out", "the same in every training row")
+    if not test.str.strip().any():
+        return column("left out", "empty in all test rows")
     numbers, is_invalid = to_numbers(cells)
     is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
     if numbers.notna().any() and not is_invalid.any() and not is_code:

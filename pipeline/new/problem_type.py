@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from competition.cells import to_numbers
-from competition.labels import describe_range, parse_bounded
-from competition.metrics import get_metric
+from competition.labels import describe_code, describe_range, parse_bounded
+from competition.metrics import METRICS, get_metric
 from competition.task import MISSING, class_name, class_names
 from core.errors import DataError, join_first
 from core.types import ProblemType
@@ -115,7 +115,9 @@ def choose_problem(
     else:
         type_reason = f"GUESS: {reason if chosen == possible[0] else 'what the metric scores'}"
     if chosen == "regression" and labels.numbers is not None:
-        ranges = [describe_range(name, labels.numbers[name]) for name in tables.targets]
+        is_transformed = metric in METRICS and METRICS[metric].target_transform != "none"
+        describe = describe_code if is_transformed else describe_range
+        ranges = [describe(name, labels.numbers[name]) for name in tables.targets]
         type_reason += "".join(f"; WARNING: {sentence}" for sentence in ranges if sentence)
     metric_reason = "set with --metric"
     if not metric:

@@ -48,7 +48,7 @@ class Fitted:
     Attributes:
         predictor: predicts (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs).
         lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric
-            that is undefined for small numbers (RMSLE); None for other metrics.
+            that is undefined for small numbers (RMSLE) or has `far_from_mean`; None for other metrics.
         correction: intercept and slope of each output, (2, n_outputs), for a metric with `far_from_mean`; None
             for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
@@ -66,11 +66,11 @@ class Fitted:
         """Return predictions before the decision, (n_rows, n_outputs)."""
         y_pred = self.predictor.predict(preds)
         require_predictions(y_pred, preds[:, 0].shape)
-        if self.lowest is not None:
-            y_pred = np.maximum(y_pred, self.lowest)
         if self.correction is not None:
             intercepts, slopes = self.correction
             y_pred = intercepts + slopes * y_pred
+        if self.lowest is not None:
+            y_pred = np.maximum(y_pred, self.lowest)
         if not self.postprocess:
             return y_pred
         function = load_user_code("submissions.postprocess", self.postprocess, "postprocess(y_pred)")
@@ -109,7 +109,7 @@ def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: s
     rows = data.rows_in(folds)
     labels = data.y[rows]
     part = Fitted(predictor, postprocess=postprocess)
-    if not np.isneginf(data.metric.lower_bound):
+    if data.metric.far_from_mean or not np.isneginf(data.metric.lower_bound):
         lowest = np.nanmin(labels, axis=0, initial=np.inf, where=~np.isnan(labels))
         part = replace(part, lowest=lowest)
     if data.metric.far_from_mean:

@@ -78,7 +78,14 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
     table = pd.DataFrame({"": range(80), "ID : №": [f"{i:03d}" for i in rng.permutation(80)]})
     for k, name in enumerate(ODD):
         table[name] = rng.choice(["C", "N", "CO"], 80) if k % 2 else rng.normal(size=80)
-    table = table.assign(**{"on: mol": smiles(80), "same": "x", "price": [f"{i},5" for i in range(80)]})
+    table = table.assign(
+        **{
+            "on: mol": smiles(80),
+            "same": "x",
+            "old": ["1"] * 30 + ["2"] * 30 + [""] * 20,
+            "price": [f"{i},5" for i in range(80)],
+        }
+    )
     targets = {"no": NUMBER[:60], "score: [a], {b}": NUMBER[20:]}
     train = table[:60].assign(cluster=[f"g{i % 7}" for i in range(60)], **targets)
     sample = table[60:][["ID : №"]].assign(**{"off": 0.0, "0": 0.0})
@@ -97,6 +104,7 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
         "GUESS, by order: in the sample off is no, 0 is score: [a], {b}",
         "left out: (no name): has no name",
         "left out: same: the same in every training row",
+        "left out: old: empty in all test rows",
         "left out: late: only in test",
         "left out: price: WARNING: 80 of 80 cells are not numbers ('0,5')",
         "left out: cluster: makes the folds",

@@ -93,6 +93,15 @@ def test_only_a_metric_far_from_the_mean_corrects_the_blend():
     assert np.median(corrected.scored) < np.median(y) < y.mean()
 
 
+def test_a_corrected_blend_predicts_no_number_below_the_lowest_label():
+    y = np.exp(np.random.default_rng(0).normal(size=200))
+    final = cross_fitted("mean", numbers(y[:, None], y, metric="mape")).final
+    assert final.outputs(np.array([[[-5.0]], [[50.0]]])).tolist() == [
+        [y.min()],
+        [pytest.approx(50.0, rel=0.2)],
+    ]
+
+
 def test_for_rmsle_weights_are_those_of_the_logarithms():
     """Of two columns, the one that is right for small labels is better, though its errors of large ones are large."""
     rng = np.random.default_rng(0)
