@@ -26,6 +26,7 @@ MAX_FLOAT32 = 3.4e38
 DIFFERENCES = "links, names of users, numbers or punctuation"
 """What copies of a text differ in."""
 KNOWN = "; models train on its label, and the expected score is for new inputs"
+"""What the inputs of a test row in the training table mean."""
 MAX_KNOWN = 0.05
 """Share of the test rows up to which equal numbers and categories of a training row are no warning."""
 MAX_NEW = 0.1

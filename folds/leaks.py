@@ -40,6 +40,7 @@ MAX_PERIOD = 12
 """Ids and positions are examined modulo 2 to this number."""
 
 UNREAD = "No stage reads it, and no score counts on it"
+"""What is said of an id, a position, and a column that no setting names."""
 
 
 @dataclass(frozen=True, eq=False)
