@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from competition.cells import to_numbers
+from competition.cells import count_new, to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, without_extra_rows
 from competition.prepare import Prepared
@@ -122,10 +122,8 @@ def _sources(
     for name in map(str, shared):
         role = "numeric" if name in config.numeric else "categorical" if name in config.categorical else None
         cells = shared[name].iloc[sampled].str.strip()
-        known = {*cells}
-        of_test = shared[name].iloc[len(rows) :][:MIN_SAMPLED].str.strip()
-        are_new = [cell not in known for cell in of_test if cell]
-        is_new = sum(are_new) > MAX_NEW * len(are_new)
+        n_new, n_filled = count_new(cells, shared[name].iloc[len(rows) :][:MIN_SAMPLED].str.strip())
+        is_new = n_new > MAX_NEW * n_filled
         yield Source(name, f"the column {name!r}", _numbers(cells), _advice(role), is_new=is_new)
     for name in config.text:
         texts = rows[name].iloc[sampled]

@@ -36,7 +36,7 @@ from submissions.config import Config
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
 MAX_SECONDS = 20
-"""Seconds after which a function of the user's does not end."""
+"""Seconds after which the trial of the user's functions ends with an error."""
 SECONDS_OF_METRIC = 5.0
 """Seconds after which the metric is tried on no more rows."""
 MIN_ROWS_OF_CLASS = 15
@@ -102,7 +102,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         lines.append(
             f"target_transform: {transform} for {competition.metric}, unless a stage sets another one"
         )
-    lines += zero_warnings(competition, labels)
+    lines += _zero_warnings(competition, labels)
     errors = []
     for name, stage in config.stages.items():
         try:
@@ -118,7 +118,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     return "\n".join(lines)
 
 
-def zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list[str]:
+def _zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list[str]:
     """Return a warning per target with labels that are 0, if the metric divides by them.
 
     Args:

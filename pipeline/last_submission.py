@@ -83,9 +83,8 @@ class InterimSubmissions:
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
         self.is_pending = True
-        level = (
-            Level.BLEND if self.has_written else Level.MEAN
-        )  # the first one soon, whatever the metric takes
+        # The first one soon, whatever the metric takes.
+        level = Level.BLEND if self.has_written else Level.MEAN
         return Task(
             "interim submission",
             submit_finished,

@@ -75,7 +75,6 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         interval=None if unknown else interval_of(scores, run.columns.n_groups),
         unknown=unknown,
         shift=shift,
-        constant_score=best_constant(run.columns)[1],
         warnings=[*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)],
     )
 
@@ -144,9 +143,8 @@ def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.
         return scores
     normal = np.random.default_rng(derive_seed(seed, "interval")).normal(size=len(scores))
     larger = np.maximum(errors, 0.0) * factor * np.exp(spread * normal)
-    if (
-        metric.types != REGRESSION and metric.greater_is_better
-    ):  # shares, areas and agreements are not below 0
+    # Shares, areas and agreements are not below 0.
+    if metric.types != REGRESSION and metric.greater_is_better:
         larger = np.minimum(larger, np.maximum(errors, 1.0))
     return 1 - larger if metric.greater_is_better else larger
 

@@ -160,8 +160,6 @@ class Expected(StrictModel):
     """Why it is not known, a sentence; "" if it is."""
     shift: ExpectedShift | None
     """None unless test rows differ from training rows."""
-    constant_score: Number = None
-    """Score of the best constant prediction on the training labels; None if it is undefined."""
     warnings: list[str]
     """About a score that is not better than that of a constant, and test predictions with another mean or spread
     than those out of fold."""

@@ -9,11 +9,14 @@ import importlib.util
 import logging
 import os
 import socket
+import sys
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from core.errors import ConfigError, ServiceError
 from core.files import PROJECT, work_root
@@ -82,7 +85,8 @@ class RayExecutor:
             self.size = Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)))
             self.counted = time.monotonic()
             if before not in (Resources(0, 0), self.size):
-                print(f"the cluster has {self.size.cpus} CPUs and {self.size.gpus} GPUs now", flush=True)
+                message = f"the cluster has {self.size.cpus} CPUs and {self.size.gpus} GPUs now"
+                tqdm.write(message, file=sys.stdout)  # beside the bar of the jobs
         return Resources(self.n_workers or max(1, self.size.cpus), self.size.gpus)
 
     def fits(self, resources: Resources) -> bool:

@@ -344,11 +344,11 @@ def describe_retraining(plan: JobPlan) -> list[str]:
     lines = []
     for stage in dict.fromkeys(job.stage for job in plan.jobs):
         key = key_of_other_code(plan.paths, stage, plan.keys[stage])
-        files = (plan.paths.root / "models" / stage).glob(
-            f"{key}/seed_*/fold_*/{REPORT}"
-        )  # none without a key
+        if key is None:
+            continue
+        folder = plan.paths.root / "models" / stage / key
         reports = []
-        for path in sorted(files):
+        for path in sorted(folder.glob(f"seed_*/fold_*/{REPORT}")):
             with suppress(DataError):  # a damaged one is of no use anyway
                 reports.append(read_json(path, "seconds"))
         if not reports:
