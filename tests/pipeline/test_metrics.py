@@ -48,7 +48,7 @@ def finished(folder, monkeypatch, metric, **settings):
 def test_skewed_labels_are_predicted_better_than_by_a_constant(metric, tmp_path, monkeypatch):
     run = finished(tmp_path, monkeypatch, metric)
     expected = run.choice.expected
-    assert expected.score < 0.8 * expected.constant_score
+    assert expected.score < 0.8 * best_constant(run.columns)[1]
     assert not any("best constant" in warning for warning in expected.warnings)
     assert np.isfinite(run.choice.stages["line"].score)
 
@@ -68,7 +68,7 @@ def test_a_run_that_learned_nothing_says_in_the_first_lines_that_a_constant_is_n
 ):
     run = finished(tmp_path, monkeypatch, metric, share_of_signal=0.0)
     expected = run.choice.expected
-    assert not expected.score < expected.constant_score == pytest.approx(best_constant(run.columns)[1])
+    assert not expected.score < best_constant(run.columns)[1]
     (warning,) = [each for each in expected.warnings if "best constant" in each]
     assert warning.startswith(f"WARNING: the cross-fitted {metric} ")
     report = (run.paths.report / "report.md").read_text()
