@@ -52,6 +52,8 @@ def _require_metric(metric: str, info: ValidationInfo) -> str:
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
+    removed = {"calibrate": "it did not gain; convert the column by the line that check prints about it"}
+
     file: UserPath
     """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are
     not needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's
@@ -59,17 +61,10 @@ class ExtraTrain(StrictModel):
     """
     columns: dict[str, str] = {}
     """Column of the competition -> its name in this file, if they differ."""
-    calibrate: Literal["none", "affine", "isotonic"] = "none"
-    """Map of its labels to the competition's, for regression. Each job fits it on the inputs that are also in
-    its own training rows. affine: a line. isotonic: a monotonic map, constant beyond the shared labels. A job
-    with too few such inputs, or with mostly constant labels of them, does not use the table.
-    """
     weight: float = Field(default=1.0, gt=0, le=1)
     """Weight of its rows in training."""
     check_units: bool = True
-    """Whether to raise an error if its labels seem to be in other units than the competition's. With
-    `calibrate` only the labels of `auxiliary_targets` are checked.
-    """
+    """Whether to raise an error if its labels seem to be in other units than the competition's."""
     test_molecules: Literal["mask", "train"] = "mask"
     """What to do with labels of targets in rows that have the inputs of a test row, which may be the answers.
     mask: read them as missing. train: train on them, if the rules of the competition allow it. Labels of
@@ -295,9 +290,6 @@ class CompetitionConfig(StrictModel):
             for name in extra.columns:
                 if name not in [*self.inputs, *labels, *self.group_columns, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
-            if extra.calibrate != "none" and self.problem_type != "regression":
-                what = f"calibrate is for regression, and problem_type is {self.problem_type}"
-                yield f"extra_train {extra.file.name}: {what}; remove it"
         yield from pair_errors(self.pairs, self.text)
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.calibration import MIN_CALIBRATION_INPUTS, rank_correlation, shared_labels
 from competition.cells import parse_times, require_columns
 from competition.clean import (
     clean_inputs,
@@ -30,8 +29,6 @@ MIN_CORRELATION = 0.8
 """Standard deviations are compared only if the labels of shared inputs correlate more than this; below its
 negative, the sign is reversed.
 """
-MIN_RANK_CORRELATION = 0.3
-"""Smallest rank correlation of the labels of shared inputs, of either sign, that is calibrated."""
 ANSWERS = {
     "mask": "are not trained on; if the rules allow it, set test_molecules: train in extra_train",
     "train": "are trained on (test_molecules: train): the score on them is better than the expected one",
@@ -88,7 +85,7 @@ def with_extra_rows(
             f"left out: {is_unusable.sum()} without a usable input or label"
         )
         summary += shared_lines
-        summary += describe_censored(labels, config, extra.file.name, extra.calibrate != "none")
+        summary += describe_censored(labels, config, extra.file.name)
         summary += describe_changes(table, config, extra.file.name)
         summary += describe_invalid_numbers(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
@@ -163,42 +160,35 @@ def _compare_labels(
     """Compare the labels of inputs that an extra table shares with the training table; return lines about them.
 
     Raises:
-        DataError: the labels seem to be in other units and are not calibrated, or cannot be calibrated.
+        DataError: the labels seem to be in other units.
     """
     lines = []
-    n_shared = []
     for name in config.columns.labels:
-        shared = shared_labels(rows[INPUT_KEY], rows[name], train[INPUT_KEY], train[name])
-        correlation = rank_correlation(shared["extra"].to_numpy(), shared["train"].to_numpy())
-        is_target = name in config.targets
-        if is_target and config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
-            lines.append(_describe_shared(shared, name, correlation, extra.file))
-        if is_target and extra.calibrate != "none":
-            n_shared.append(len(shared))
-            if len(shared) >= MIN_CALIBRATION_INPUTS and abs(correlation) < MIN_RANK_CORRELATION:
-                raise DataError(
-                    f"extra_train {extra.file}: the labels of {name!r} cannot be calibrated: on {len(shared)} shared "
-                    f"inputs their rank correlation with the training labels is {correlation:.2f}. Correct "
-                    "`columns`, or remove the file."
-                )
-        elif extra.check_units:
-            _check_units(rows[name].dropna(), train[name].dropna(), shared, extra.file, config)
-    if extra.calibrate != "none" and max(n_shared) < MIN_CALIBRATION_INPUTS:
-        raise DataError(
-            f"extra_train {extra.file}: calibrate needs at least {MIN_CALIBRATION_INPUTS} inputs with labels in both "
-            f"tables, and there are {max(n_shared)}. Remove it."
-        )
+        shared = _shared_labels(rows[[INPUT_KEY, name]], train[[INPUT_KEY, name]], name)
+        described = []
+        if config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
+            described = [_describe_shared(shared, name, extra.file)]
+        if extra.check_units:
+            _check_units(rows[name].dropna(), train[name].dropna(), shared, extra.file, config, described)
+        lines += described
     return lines
 
 
-def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: Path) -> str:
+def _shared_labels(extra: pd.DataFrame, train: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the median labels of the inputs of both tables: columns `extra` and `train`."""
+    medians = [table.groupby(INPUT_KEY)[name].median().dropna() for table in (extra, train)]
+    return pd.concat(medians, axis=1, join="inner", keys=["extra", "train"])
+
+
+def _describe_shared(shared: pd.DataFrame, name: str, file: Path) -> str:
     """Return a line about the scale of the labels of shared inputs."""
-    from scipy.stats import theilslopes
+    from scipy.stats import spearmanr, theilslopes
 
     pairs = shared[:MAX_COMPARED]
     line = f"{file.name}: {len(shared)} inputs with {name!r} are also in the training table"
-    if pairs["train"].nunique() < 2:
+    if pairs["train"].nunique() < 2 or pairs["extra"].nunique() < 2:
         return line
+    correlation = spearmanr(shared["extra"], shared["train"]).statistic
     # Regressed on the training labels and inverted, since noise of the source would flatten the other line.
     slope, intercept = theilslopes(pairs["extra"], pairs["train"])[:2]
     if slope == 0:
@@ -210,7 +200,12 @@ def _describe_shared(shared: pd.DataFrame, name: str, correlation: float, file: 
 
 
 def _check_units(
-    extra: pd.Series, train: pd.Series, shared: pd.DataFrame, file: Path, config: CompetitionConfig
+    extra: pd.Series,
+    train: pd.Series,
+    shared: pd.DataFrame,
+    file: Path,
+    config: CompetitionConfig,
+    described: list[str],
 ) -> None:
     """Raise a DataError if the labels of an extra table mean something else than the competition's.
 
@@ -220,7 +215,8 @@ def _check_units(
     Args:
         extra: labels of the extra table.
         train: labels of the training table.
-        shared: result of `shared_labels`.
+        shared: result of `_shared_labels`.
+        described: lines about the scale of the labels, for the message.
     """
     name = str(train.name)
     n_shared = len(shared)
@@ -247,8 +243,7 @@ def _check_units(
         is_different = median < low - std or median > high + std
         evidence = f"their median is {median:.3g}, and the training labels are from {low:.3g} to {high:.3g}"
     if is_different:
-        calibrate = "set calibrate: affine, " if name in config.targets else ""
         raise DataError(
             f"extra_train {file}: the labels of {name!r} seem to be in other units than the competition's, or to "
-            f"mean something else: {evidence}. Convert the column, {calibrate}or set check_units: false."
+            f"mean something else: {'; '.join([evidence, *described])}. Convert the column, or set check_units: false."
         )

@@ -140,14 +140,8 @@ def without_empty_bounds(train: pd.DataFrame) -> pd.DataFrame:
     return train.drop(columns=[name for name in names if train[name].isna().all()])
 
 
-def describe_censored(
-    labels: Labels, config: CompetitionConfig, where: str, is_calibrated: bool = False
-) -> Iterator[str]:
-    """Yield a line with the number of censored labels of a table, if it has some.
-
-    Args:
-        is_calibrated: whether it is an extra table with `calibrate`.
-    """
+def describe_censored(labels: Labels, config: CompetitionConfig, where: str) -> Iterator[str]:
+    """Yield a line with the number of censored labels of a table, if it has some."""
     texts = [
         f"{name} {n_above} with >, {n_below} with <"
         for name, (n_above, n_below) in labels.n_censored.items()
@@ -157,7 +151,5 @@ def describe_censored(
         use = "read as missing labels; networks can learn them with competition.censored: bound"
         if config.censored == "bound":
             use = "networks learn them as bounds; other stages and all scores read them as missing labels"
-        if is_calibrated:
-            use = "those of targets are not used, since calibrate needs measured labels"
         warning = "WARNING: " if config.censored == "mask" else ""
         yield f"{warning}censored labels of {where}: {join_first(texts, str)} ({use})"

@@ -4,23 +4,19 @@ The code of this file and of all that it imports is in the key of every job.
 """
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.calibration import can_calibrate, fit_calibration, shared_labels
 from competition.dataset import (
-    EXTRA,
     FEATURE,
-    INPUT_KEY,
     REFIT_FOLD,
     Dataset,
     TableColumns,
-    read_prepared,
     read_rows,
 )
 from competition.task import Task
@@ -34,8 +30,6 @@ from models.stage import Stage
 
 PIECE = 10_000
 """Number of rows that are predicted at a time, which limits the memory for features and batches."""
-UNUSED_LABELS = "unused_labels"
-"""Key of `JobRows.unused_labels` in the report of a job."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,6 @@ class JobTables:
         cache: folder of all caches.
         in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
         test_key: digest of the test table.
-        calibrations: name and setting `calibrate` of each extra table.
     """
 
     train: Path
@@ -62,7 +55,6 @@ class JobTables:
     cache: Path
     in_time_order: bool
     test_key: str
-    calibrations: list[tuple[str, Literal["none", "affine", "isotonic"]]] = field(default_factory=list)
 
     def read(self) -> tuple[Dataset, Dataset]:
         """Return the training table, with times only if folds are blocks in time, and the test table."""
@@ -112,14 +104,12 @@ class JobRows:
         held_out: rows of the fold with their labels; no rows for a refit.
         test: rows of the test table, without labels.
         context: the job's seed, columns and task.
-        unused_labels: a message for each column of labels in extra_train that the job does not use.
     """
 
     train: Dataset
     held_out: Dataset
     test: Dataset
     context: Context
-    unused_labels: list[str] = field(default_factory=list)
 
 
 def rows_of_job(
@@ -139,11 +129,7 @@ def rows_of_job(
     if is_held_out is not None:
         assert rows.folds is not None
         rows = replace(rows, folds=np.where(is_held_out, job.fold, rows.folds))
-    is_train_row = training_rows(rows, job.fold, tables.in_time_order)
-    unused_labels: list[str] = []
-    if stage.extra_rows != "ignore" and any(kind != "none" for _, kind in tables.calibrations):
-        rows, unused_labels = calibrated(rows, is_train_row, tables)
-    is_train_row &= usable_rows(rows, stage)
+    is_train_row = training_rows(rows, job.fold, tables.in_time_order) & usable_rows(rows, stage)
     train = rows.take(is_train_row)
     context = tables.context(tables.job_seed(job.seed, job.fold), rows.inputs)
     if stage.pseudo_labels is not None:
@@ -157,7 +143,7 @@ def rows_of_job(
         fold_model_dirs=[need.folder for need in job.dependencies if need.stage == job.stage],
     )
     held_out = rows.take(np.asarray(rows.folds == job.fold))
-    return JobRows(train, held_out, test, context, unused_labels)
+    return JobRows(train, held_out, test, context)
 
 
 def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> tuple[Array, Array | None]:
@@ -186,46 +172,6 @@ def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
         return ~rows.extra
     has_label = rows.has_any_label if stage.learns_auxiliary_targets else rows.is_labelled
     return np.asarray(~rows.extra | has_label)
-
-
-def calibrated(rows: Dataset, trains: NDArray[np.bool_], tables: JobTables) -> tuple[Dataset, list[str]]:
-    """Return all rows with calibrated labels of the extra tables with `calibrate`, and messages about those without.
-
-    A table is calibrated on the inputs that it shares with the job's training rows of the competition, so
-    that no held-out label has a part in it. If their labels are too few or mostly constant, its labels are
-    missing. Bounds of its censored labels are removed, since they are in the units of the former labels.
-
-    Args:
-        trains: (n_rows,) whether the job may train on a row.
-    """
-    sources = read_prepared(tables.train)[EXTRA].to_numpy(dtype=np.int64)
-    targets_of_task = tables.columns.targets
-    y = rows.y.copy()
-    bounds = None if rows.bounds is None else rows.bounds.copy()
-    keys = rows.inputs[INPUT_KEY].to_numpy()
-    is_main = trains & (sources == 0)
-    unused_labels = []
-    for number, (file, kind) in enumerate(tables.calibrations, start=1):
-        if kind == "none":
-            continue
-        is_extra = trains & (sources == number)
-        for t, target in enumerate(targets_of_task):
-            labels = y[is_extra, t]
-            shared = shared_labels(keys[is_extra], labels, keys[is_main], y[is_main, t])
-            pairs = shared["extra"].to_numpy(), shared["train"].to_numpy()
-            if can_calibrate(*pairs):
-                fitted = fit_calibration(kind, *pairs)
-                # In single precision, since the last digits of a fit depend on the machine and may decide a split.
-                y[is_extra, t] = fitted(labels).astype(np.float32)
-            else:
-                y[is_extra, t] = np.nan
-                unused_labels.append(
-                    f"the labels of {target} in {file} are not used: the {len(shared)} that are shared with "
-                    "the training rows are too few or mostly constant"
-                )
-        if bounds is not None:
-            bounds[is_extra, : len(targets_of_task)] = np.nan
-    return replace(rows, y=y, bounds=bounds), unused_labels
 
 
 def fold_of_groups(train: Dataset) -> Integers:

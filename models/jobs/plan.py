@@ -186,7 +186,6 @@ def tables_of(competition: CompetitionConfig, paths: Paths, test_key: str, in_ti
         cache=paths.cache,
         in_time_order=in_time_order,
         test_key=test_key,
-        calibrations=[(extra.file.name, extra.calibrate) for extra in competition.extra_train],
     )
 
 
@@ -197,7 +196,6 @@ def key_of_tables(competition: CompetitionConfig, tables: JobTables) -> dict[str
         "train": table_digest(tables.train),
         "seed": tables.job_seed(0, 0),  # keys change if seeds are derived in another way
         "time_ordered": tables.in_time_order,
-        "calibrate": [kind for _, kind in tables.calibrations],
     }
 
 

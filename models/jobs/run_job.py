@@ -18,7 +18,7 @@ from models import targets
 from models.context import HeldOut
 from models.hardware import is_out_of_memory, machine, peak_gpu_gib
 from models.job_folder import read_notes
-from models.jobs.compute import UNUSED_LABELS, JobRows, predict, rows_of_job
+from models.jobs.compute import JobRows, predict, rows_of_job
 from models.jobs.job import Job, write_predictions
 from models.jobs.job_files import attempt_folder, clear_attempt, start_attempt, write_failure, write_report
 from models.jobs.plan import JobPlan, code_files, user_files
@@ -67,7 +67,6 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
         "made_by": plan.made_by.get(job.stage, {}),
         "opened": opened_files(stage.model_dump()),
         "stage": stage.model_dump(mode="json"),
-        UNUSED_LABELS: rows.unused_labels,
     }
     write_report(folder, report)
     notes = read_notes(folder)
@@ -76,7 +75,7 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     return JobResult(
         job.title,
         seconds=seconds,
-        lines=("; ".join([f"{line}  {seconds:.0f} s", *rows.unused_labels]), *notes),
+        lines=(f"{line}  {seconds:.0f} s", *notes),
         gpu_gib=peak_gpu_gib(),
     )
 

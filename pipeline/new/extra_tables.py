@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from competition.calibration import MIN_CALIBRATION_INPUTS
 from competition.molecules import canonical_smiles, normalised_text
 from core.errors import DataError, join_first
 from core.files import read_text_table
@@ -16,7 +15,7 @@ from pipeline.new.yaml_writer import written_yaml
 
 
 def extra_lines(
-    files: Sequence[Path], tables: DetectedTables, yaml_file: Path, is_regression: bool
+    files: Sequence[Path], tables: DetectedTables, yaml_file: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the value of `extra_train`, and the reasons for it."""
     blocks = []
@@ -33,8 +32,6 @@ def extra_lines(
         renamed = {name: column for name, column in columns.items() if name != column}
         if renamed:
             block["columns"] = renamed
-        if is_regression and n_shared >= MIN_CALIBRATION_INPUTS:
-            block["calibrate"] = "affine"
         blocks.append(block)
         guess = f"GUESS: {renamed}; " if renamed else ""
         reason = f"{file.name}: {guess}{n_shared} of its inputs are in the training table"

@@ -144,7 +144,7 @@ def _competition_lines(
         unparsable_reason = f"GUESS: unreadable rows are left out, {tables.unreadable}"
         lines += setting("unparsable", "drop", unparsable_reason)
     if args.extra:
-        blocks, reasons = extra_lines(args.extra, tables, path, problem.type == "regression")
+        blocks, reasons = extra_lines(args.extra, tables, path)
         lines += setting("extra_train", blocks, *reasons)
     group = [unit.setting for unit in choice.units]
     lines += setting("group", (group[0] if len(group) == 1 else group) or None)

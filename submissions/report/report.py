@@ -37,7 +37,6 @@ from submissions.report.scores import (
     score_section,
     seconds_of_stage,
     stages_without_weight,
-    unused_labels,
 )
 from submissions.run import Run, left_out_notes
 
@@ -233,6 +232,6 @@ def _left_out(run: Run) -> list[Element]:
 
 
 def _tables(run: Run) -> list[Element]:
-    """Return what was found in the tables, and labels of extra tables that are not used."""
+    """Return what was found in the tables."""
     lines = describe_tables(read_json(run.paths.prepare_report)).splitlines()
-    return [*filter(None, lines), *unused_labels(run)]
+    return list(filter(None, lines))

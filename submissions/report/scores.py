@@ -17,7 +17,6 @@ from core.text import format_number, format_with_error, mean_and_std
 from core.types import Array
 from models.inputs.weights import describe_labels
 from models.job_folder import REPORT, read_notes
-from models.jobs.compute import UNUSED_LABELS
 from models.stage import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.scoring import Scorer
@@ -316,12 +315,3 @@ def _thresholds(run: Run) -> tuple[list[float | None], str]:
         f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
         f"and {format_number(chosen.score)} with thresholds tuned without each row's fold."
     )
-
-
-def unused_labels(run: Run) -> list[str]:
-    """Return a sentence for each fold that does not use the labels of an extra table."""
-    unused: dict[str, None] = {}
-    for job in run.plan.jobs:
-        for message in read_json(job.folder / REPORT).get(UNUSED_LABELS, []):
-            unused[f"In {job.folder.name} {message}."] = None  # once for all stages and seeds
-    return list(unused)

@@ -99,19 +99,13 @@ def test_extra_rows_bring_groups_and_times_by_their_names_or_are_reported_withou
         assert line in describe(tables.report)
 
 
-AFFINE, ISOTONIC = {"calibrate": "affine"}, {"calibrate": "isotonic"}
-
-
 @pytest.mark.parametrize(
     ("more", "extra", "message"),
     [
         (source(1, 5, 1000), {}, "on 5 shared inputs the median difference is 1e.03"),
         ("SMILES,y F,1500 CF,1750 CCF,1800", {}, r"their median is 1\.75e.03, .* from -11 to 11"),
         (source(1 / 27.2), {}, r"deviation is 0\.0368 times that"),
-        (source(-0.15), {}, r"their correlation is -1\.00"),
-        (source(2, 9), AFFINE, "needs at least 10 inputs with labels in both tables, and there are 9"),
-        (source(0, shift=5), AFFINE, r"cannot be calibrated: on 12 .* training labels is 0\.00"),
-        (["SMILES,y", *(f"{'C' * k}O,{k % 2}" for k in range(N))], ISOTONIC, r"cannot be calibrated.* is 0\.14"),
+        (source(-0.15), {}, r"their correlation is -1\.00; .* labels are about -6\.67 x more\.csv \+0"),
         ("structure,y CCF,1", {}, "missing columns: SMILES"),
         ("SMILES,LUMO CCF,1", {}, "has none of the targets y; it has SMILES, LUMO. .*{y: THEIR NAME}"),
         (MORE, {"columns": {"Y": "y"}}, "'Y' is neither an input nor a target, group or time"),
@@ -122,27 +116,22 @@ def test_a_source_in_other_units_or_with_other_columns_is_refused(tmp_path, more
         with_more(tmp_path, more, extra=extra)
 
 
-def test_units_are_not_checked_where_the_user_says_so_and_of_auxiliary_labels_also_if_targets_are_calibrated(
-    tmp_path,
-):
+def test_units_also_of_auxiliary_labels_are_not_checked_where_the_user_says_so(tmp_path):
     with_more(tmp_path, source(1000), extra={"check_units": False})
     heats = np.arange(N) - 5.5
-    train, more = with_columns(TRAIN, heat=heats), with_columns(source(2), heat=4.184 * heats)
+    train, more = with_columns(TRAIN, heat=heats), with_columns(source(1), heat=4.184 * heats)
     with pytest.raises(DataError, match=r"of 'heat' seem .* the column, or set check_units: false"):
-        with_more(tmp_path, more, train, AFFINE, auxiliary_targets=["heat"])
-    with_more(tmp_path, more, train, {**AFFINE, "check_units": False}, auxiliary_targets=["heat"])
+        with_more(tmp_path, more, train, auxiliary_targets=["heat"])
+    with_more(tmp_path, more, train, {"check_units": False}, auxiliary_targets=["heat"])
 
 
-def test_the_summary_says_on_which_scale_shared_inputs_are_and_that_censored_labels_are_not_calibrated(
-    tmp_path,
-):
+def test_the_summary_says_on_which_scale_shared_inputs_are(tmp_path):
     more = [*source(-20, 10, shift=4), "CCI,>3"]
-    said = describe(with_more(tmp_path, more, extra=AFFINE, censored="bound").report)
+    said = describe(with_more(tmp_path, more, extra={"check_units": False}, censored="bound").report)
     assert (
         "more.csv: 10 inputs with 'y' are also in the training table; training labels are about -0.05 x more.csv +0.2 "
         "(rank correlation -1.00)"
     ) in said
-    assert "y 1 with >, 0 with < (those of targets are not used, since calibrate needs" in said
     assert "only train the heads" not in said
 
 

@@ -11,7 +11,6 @@ from markupsafe import escape
 from competition.metrics import METRICS
 from core.files import read_json, read_text_table, write_table
 from models.job_folder import LOSSES
-from models.jobs.compute import UNUSED_LABELS
 from models.jobs.job_files import write_report
 from pipeline.full import describe_run
 from submissions.manifest import SUBMISSION_FILE, ExpectedShift, LeftOut
@@ -36,7 +35,6 @@ CURVE = (
     "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
     "train,1,5,9.0,1e-4,0.5,\ntrain,1,9,3.0,1e-4,1.0,{0}1\ntrain,2,18,2.0,1e-4,2.0,{0}2\ntrain,3,27,1.0,1e-4,3.0,{0}3\n"
 )
-UNUSED = "the labels of y in others.csv are not used"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def made(tmp_path_factory):
             write_table(folder / f"{name}.csv", table.assign(id=ATTACK + table["id"], **inputs))
         plan = prepare_and_fake_jobs(path)
         for job in plan.jobs:
-            write_report(job.folder, {"seconds": 1.5, UNUSED_LABELS: [UNUSED] * (job.fold == 1)})
+            write_report(job.folder, {"seconds": 1.5})
         for job in plan.jobs_of_stage("fair"):
             (job.folder / LOSSES).write_text(CURVE.format(job.fold))
         run = built(path)
@@ -104,7 +102,6 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     assert describe_run(run, run.config, previous=run.name)["warnings"] == [caveat]
     titles = {each.title for each in report.sections}
     assert {"Tables", "Scores", "Predictions", "Learning curves", "Largest errors"} <= titles
-    assert section(report, "Tables").count(f"In fold_1 {UNUSED}.") == 1  # once for all stages
     chart = section(report, "Stages and blends")[0].image
     assert all(name in chart for name in ("good", "fair", "poor", *run.candidates))
     numbers = re.findall(r"\| +(\d\S+) ", markdown(report, run.paths.report))

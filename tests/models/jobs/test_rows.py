@@ -1,7 +1,6 @@
 """Rows of extra and test tables that train: which jobs they reach, and that no held-out label does.
 
-Some have only labels of an auxiliary target, some have labels in other units that each job calibrates, and rows of
-the test table have pseudo-labels.
+Some have only labels of an auxiliary target, and rows of the test table have pseudo-labels.
 """
 
 import numpy as np
@@ -15,14 +14,13 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, write_table
 from folds.make import read_folds
-from models.job_folder import REPORT
-from models.jobs.compute import UNUSED_LABELS, pseudo_labels
+from models.jobs.compute import pseudo_labels
 from models.jobs.job import Job, write_predictions
 from models.jobs.plan import make_plan
 from models.jobs.run_job import run_job
 from models.jobs.train import train
 from submissions.config import load_config
-from tests.conftest import SMOKE, mixed_tables, write_competition
+from tests.conftest import mixed_tables, write_competition
 from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned, rows_of
 
 TRAIN, TEST = (table.assign(SMILES=table["SMILES"].map(canonical_smiles)) for table in mixed_tables())
@@ -102,99 +100,16 @@ def test_the_label_of_a_held_out_molecule_changes_no_prediction_of_its_fold(tmp_
     assert [first.equals(second) for first, second in zip(before, after, strict=True)] == [True, True, False]
 
 
-SLOPE, INTERCEPT = -20.0, 55.0
-BOTH = {**TREES, "final_fit": "both"}
-
-
-def source():
-    """Labels in other units: of 30 training molecules and 40 others, two of them wrong."""
-    others = pd.read_csv(SMOKE / "train.csv")[80:120].rename(columns={"lumo_eV": "lumo"})
-    more = pd.concat([TRAIN[:30], others], ignore_index=True)
-    more["value"] = INTERCEPT + SLOPE * (more["lumo"] + np.random.default_rng(0).normal(0, 0.02, 70))
-    more.loc[[5, 45], "value"] += 400
-    return more[["SMILES", "value"]]
-
-
-def plan_with_source(folder, more=None, stage=BOTH, *others, **settings):
-    """A plan with the source and other tables; settings of the source, and `roles` of the competition."""
-    write_table(folder / "more.csv", source() if more is None else more)
-    roles = {**ONLY_MOLECULES, **settings.pop("roles", {})}
-    calibrated = {"file": "more.csv", "columns": {"lumo": "value"}, "calibrate": "affine", **settings}
-    return planned(folder, stages={"one": stage}, competition={**roles, "extra_train": [calibrated, *others]})
-
-
-def extra_rows(plan, fold):
-    """The extra rows that a job trains on."""
-    train = next(rows_of(job, plan).train for job in plan.jobs if job.fold == fold)
-    return train.take(train.extra)
-
-
-def test_a_job_trains_on_calibrated_labels(tmp_path):
-    plan = plan_with_source(tmp_path, weight=0.3)
-    truth = (source()["value"] - INTERCEPT) / SLOPE
-    for fold in (0, 1, 2, REFIT_FOLD):
-        extra = extra_rows(plan, fold)
-        rows = [
-            int(name.removeprefix("extra0_")) - 2 for name in extra.ids
-        ]  # labels begin in row 2 of the file
-        np.testing.assert_allclose(extra.y[:, 0], truth[rows], atol=0.1)
-        assert (extra.weights == 0.3).all()
-    assert len(extra) == 70  # of the refit
-
-
-def test_bounds_of_a_calibrated_table_are_dropped_and_those_of_another_one_stay(tmp_path):
-    """A bound in the units of the source is no label; one of an auxiliary target is."""
-    assay = pd.DataFrame({"SMILES": ["CCCCCBr", "CCCCCCBr"], "lumo": ["1", ">3"], "logD": ["5", ""]})
-    write_table(tmp_path / "assay.csv", assay)
-    other = {"file": "assay.csv", "weight": 0.3, "check_units": False}
-    censored = pd.DataFrame({"SMILES": ["CCCCCCI", "CCCCCCCI"], "value": ["", ">3"], "logD": ["<1", ""]})
-    more = pd.concat([source().astype({"value": str}), censored], ignore_index=True).fillna("")
-    roles = {"auxiliary_targets": ["logD"], "censored": "bound"}
-    network = {**GNN, "final_fit": "both"}
-    extra = extra_rows(
-        plan_with_source(tmp_path, more, network, other, roles=roles, check_units=False), REFIT_FOLD
-    )
-    position_of = {name: i for i, name in enumerate(extra.ids)}
-    assert "extra0_73" not in position_of
-    assert extra.bounds[position_of["extra0_72"], 1, 1] == 1
-    assert extra.bounds[position_of["extra1_3"], 0, 0] == 3
-    assert extra.weights[position_of["extra1_3"]] == 0.3
-
-
-def test_labels_of_held_out_rows_change_no_calibration_in_their_fold(tmp_path):
-    """A canary: labels of fold 0 become absurd; only the other folds see it."""
-    plan = plan_with_source(tmp_path)
-    before = [extra_rows(plan, fold).y for fold in (0, 1)]
-    train = read_table(plan.paths.train)
-    held_out = read_folds(plan.paths.folds, list(train["id"])) == 0
-    write_table(plan.paths.train, train.assign(lumo=np.where(held_out, -train["lumo"] * 50, train["lumo"])))
-    after = [extra_rows(plan, fold).y for fold in (0, 1)]
-    assert np.array_equal(after[0], before[0]) and not np.array_equal(after[1], before[1])
-
-
-def test_the_key_of_a_job_has_the_calibration(tmp_path):
-    affine = plan_with_source(tmp_path)
-    assert plan_with_source(tmp_path, calibrate="isotonic").keys != affine.keys
-    assert plan_with_source(tmp_path).keys == affine.keys
-
-
-def test_a_job_whose_shared_labels_are_too_few_does_not_use_the_source_and_says_so(tmp_path):
-    """Ten training molecules are shared, so that every fold that holds one of them out has too few."""
-    few = source().iloc[[*range(10), *range(30, 70)]]
-    plan = plan_with_source(tmp_path, few)
-    for job in plan.jobs:
-        n_held_out = is_held_out(plan, job.fold)[:10].sum()
-        message = (
-            f"the labels of lumo in more.csv are not used: the {10 - n_held_out} that are shared with the training "
-            "rows are too few or mostly constant"
-        )
-        expected = [message] if n_held_out else []
-        result = run_job(job, plan)
-        assert result.lines[0].endswith(f"; {message}") == bool(n_held_out)
-        assert read_json(job.folder / REPORT)[UNUSED_LABELS] == expected
-        assert rows_of(job, plan).train.extra.any() == (not n_held_out)
-    ignoring = plan_with_source(tmp_path, few, {**TREES, "extra_rows": "ignore"})
-    assert [rows_of(job, ignoring).unused_labels for job in ignoring.jobs] == [[], [], []]
+def test_bounds_and_weights_of_an_extra_table_reach_the_rows(tmp_path):
+    more = pd.DataFrame({"SMILES": NEW[:3], "lumo": ["1", ">3", ""], "logD": ["<5", "", "4"]})
+    write_table(tmp_path / "more.csv", more)
+    extra = {"file": "more.csv", "weight": 0.3, "check_units": False}
+    roles = {**ONLY_MOLECULES, "auxiliary_targets": ["logD"], "censored": "bound", "extra_train": [extra]}
+    plan = planned(tmp_path, stages={"one": GNN}, competition=roles)
+    rows = rows_of(plan.jobs[0], plan).train
+    first, second = (rows.ids.index(f"extra0_{number}") for number in (2, 3))
+    assert (rows.y[first, 0], rows.bounds[second, 0, 0], rows.bounds[first, 1, 1]) == (1, 3, 5)
+    assert rows.weights[[first, second]].tolist() == [0.3, 0.3]
 
 
 SOURCE = {**TREES, "max_trees": 20}

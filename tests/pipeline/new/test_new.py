@@ -251,12 +251,12 @@ def test_a_name_that_is_no_plain_word_is_refused(name):
         target_file(name, force=False)
 
 
-def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(tmp_path, capsys):
+def test_extra_tables_are_matched_by_column(tmp_path, capsys):
     files = write(tmp_path, mol=smiles(80))
     train = pd.read_csv(tmp_path / "train.csv")
     answers = pd.DataFrame({"structure": pd.read_csv(tmp_path / "test.csv")["mol"][:7], "value": 0})
     answers.loc[2:, "value"] = None
-    shared = pd.DataFrame({"structure": train["mol"], "value": 3 * train["y0"] + 1})
+    shared = pd.DataFrame({"structure": train["mol"], "value": train["y0"] + 1})
     other = pd.DataFrame({"structure": [f"[13CH3]{text}" for text in train["mol"][:20]], "value": range(20)})
     extra = []
     for name, table in (("shared", pd.concat([shared, answers])), ("other", other)):
@@ -270,7 +270,7 @@ def test_extra_tables_are_matched_by_column_and_calibrated_if_they_share_inputs(
     assert "inputs are in the training table; WARNING: it has labels of 2 inputs of the test table" in said
     found = load_config(str(tmp_path / "mine.yaml")).competition.extra_train
     columns = {"mol": "structure", "y0": "value"}
-    assert [(table.columns, table.calibrate) for table in found] == [(columns, "affine"), (columns, "none")]
+    assert [table.columns for table in found] == [columns, columns]
 
 
 @pytest.mark.parametrize(
