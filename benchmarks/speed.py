@@ -90,7 +90,7 @@ def train_backbone(of_package: bool, epochs: int, folder: Path) -> None:
     vocabulary, items = unimol.read_vocabulary({}), []
     rows, _ = read_rows(*MOLECULES, N_CONFORMERS)
     for text in rows.inputs["SMILES"]:
-        conformers = embed_conformers(build_molecule(text, fragments="all", repeat_units="keep"))
+        conformers = embed_conformers(build_molecule(text, fragments="all"))
         items.append(unimol.encode(select(conformers, 0), vocabulary, remove_hydrogens=False))
     network: Any = unimol.UnimolBackbone(vocabulary, "molecule")
     collate: Any = unimol.collate

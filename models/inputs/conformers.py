@@ -11,7 +11,7 @@ Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 
 Wang et al., MMPolymer, CIKM 2024 (carbon caps).
 """
 
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,13 @@ def conformer_cache(root: Path, **settings: Any) -> Cache:
 
     Args:
         root: folder of all caches.
-        settings: conformers, fragments and repeat_units of `models.stages.conformer_stage.ConformerStage`.
+        settings: conformers and fragments of `models.stages.conformer_stage.ConformerStage`.
     """
     return Cache(root, "conformers", settings, partial(_compute, **settings))
 
 
-def _compute(smiles: list[str], conformers: int, fragments: str, repeat_units: str) -> list[Array]:
-    return [embed_conformers(build_molecule(text, fragments, repeat_units), conformers) for text in smiles]
+def _compute(smiles: list[str], conformers: int, fragments: str) -> list[Array]:
+    return [embed_conformers(build_molecule(text, fragments), conformers) for text in smiles]
 
 
 def select(conformers: Array, number: int) -> Array:
@@ -53,38 +53,19 @@ def select(conformers: Array, number: int) -> Array:
     return conformers[:, [0, 3 * number + 1, 3 * number + 2, 3 * number + 3]]
 
 
-def build_molecule(smiles: str, fragments: str, repeat_units: str) -> Chem.Mol:
+def build_molecule(smiles: str, fragments: str) -> Chem.Mol:
     """Return the molecule of a canonical SMILES without hydrogens, with its atoms in a fixed order.
 
-    Two '*' are the ends of a repeat unit if each has one single bond, to an atom that is not '*'. Any other
-    '*' can only be capped: it becomes a carbon with the hydrogens that its bonds allow. A molecule with a '*'
-    that has more bonds than a carbon can have is returned unchanged. A molecule with more than MAX_ATOMS
-    atoms is cut after them.
+    A molecule with more than MAX_ATOMS atoms is cut after them.
 
     Args:
         smiles: canonical SMILES.
         fragments: "all" or "largest".
-        repeat_units: "keep", "cap" or "cyclic_dimer".
     """
     molecule = Chem.MolFromSmiles(smiles)
     if fragments == "largest":
         molecule = max(Chem.GetMolFrags(molecule, asMols=True), key=_fragment_size)
-    if molecule.GetNumAtoms() > MAX_ATOMS:
-        return _first_atoms(molecule)
-    stars = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
-    if repeat_units == "keep" or not stars:
-        return molecule
-    if repeat_units == "cyclic_dimer" and _are_unit_ends(stars):
-        closed = _cyclic_oligomer(molecule, stars)
-    else:
-        closed = Chem.RWMol(molecule)
-        for star in stars:
-            closed.ReplaceAtom(star.GetIdx(), Chem.Atom(6))
-    try:
-        Chem.SanitizeMol(closed)
-    except Chem.MolSanitizeException:  # more bonds than a carbon can have
-        return molecule
-    return closed.GetMol()
+    return _first_atoms(molecule) if molecule.GetNumAtoms() > MAX_ATOMS else molecule
 
 
 def _first_atoms(molecule: Chem.Mol) -> Chem.Mol:
@@ -102,35 +83,6 @@ def _first_atoms(molecule: Chem.Mol) -> Chem.Mol:
 def _fragment_size(fragment: Chem.Mol) -> tuple[int, int, str]:
     """Return a sort key: number of heavy atoms, number of atoms, and the SMILES to break ties."""
     return fragment.GetNumHeavyAtoms(), fragment.GetNumAtoms(), Chem.MolToSmiles(fragment)
-
-
-def _are_unit_ends(stars: list[Chem.Atom]) -> bool:
-    """Return whether two '*' have one single bond each, to an atom that is not '*'."""
-    if [star.GetDegree() for star in stars] != [1, 1]:
-        return False
-    bonds = [star.GetBonds()[0] for star in stars]
-    neighbors = [star.GetNeighbors()[0] for star in stars]
-    are_single = all(bond.GetBondType() == Chem.BondType.SINGLE for bond in bonds)
-    return are_single and all(atom.GetAtomicNum() for atom in neighbors)
-
-
-def _cyclic_oligomer(molecule: Chem.Mol, stars: list[Chem.Atom]) -> Chem.RWMol:
-    """Join repeat units head to tail into a ring: two, or three if both ends are at one atom.
-
-    Two units with both ends at one atom would have two bonds between the same atoms.
-    """
-    head, tail = (star.GetNeighbors()[0].GetIdx() for star in stars)
-    n_units = 3 if head == tail else 2
-    size = molecule.GetNumAtoms()
-    ring = Chem.RWMol(reduce(Chem.CombineMols, [molecule] * n_units))
-    star_indices = []
-    for unit in range(n_units):
-        next_unit = (unit + 1) % n_units
-        ring.AddBond(unit * size + tail, next_unit * size + head, Chem.BondType.SINGLE)
-        star_indices += [unit * size + star.GetIdx() for star in stars]
-    for index in sorted(star_indices, reverse=True):
-        ring.RemoveAtom(index)
-    return ring
 
 
 def is_flat(conformers: Array) -> bool:

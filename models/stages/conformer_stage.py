@@ -41,17 +41,14 @@ class ConformerStage(MoleculeStage):
     """Whether the backbone computes padding."""
 
     packages = ("torch", "unimol_tools", "rdkit")
+    removed = MoleculeStage.removed | {
+        "repeat_units": "write repeat units into the CSV as all stages should read them (docs/stages.md)"
+    }
     conformers: PositiveInt = 1
     """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
     over all."""
     fragments: Literal["all", "largest"] = "all"
     """For salts and mixtures: read all fragments, or the one with the most heavy atoms."""
-    repeat_units: Literal["keep", "cap", "cyclic_dimer"] = "keep"
-    """What to do with '*', the open ends of a polymer's repeat unit. keep: an atom of unknown
-    element, without MMFF relaxation. cap: replace it by carbon. cyclic_dimer: join two units head
-    to tail into a ring (three units if both ends are at one atom); molecules without exactly two
-    single-bonded ends are capped. A molecule in which a '*' has more bonds than a carbon can have
-    is kept."""
     epochs: PositiveInt = 15
     batch_size: PositiveInt = 16
     learning_rate: PositiveFloat = 1e-3
@@ -68,7 +65,7 @@ class ConformerStage(MoleculeStage):
 
     def cache(self, root: Path) -> Cache:
         """Return the cache of conformers in the folder of all caches."""
-        settings = self.model_dump(include={"conformers", "fragments", "repeat_units"})
+        settings = self.model_dump(include={"conformers", "fragments"})
         return conformer_cache(root, **settings)
 
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:

@@ -35,9 +35,7 @@ class Unimol2(ConformerStage):
     def reader(self, folder: Path) -> Any:
         """Return a function that makes the graph and coordinates of the heavy atoms of a molecule."""
         featurise = load(self.network_module).featurise
-        return lambda smiles, conformer: featurise(
-            build_molecule(smiles, self.fragments, self.repeat_units), conformer
-        )
+        return lambda smiles, conformer: featurise(build_molecule(smiles, self.fragments), conformer)
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Return features of atoms and pairs, padded to the longest molecule."""

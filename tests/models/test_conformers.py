@@ -9,7 +9,7 @@ from models.inputs.conformers import build_molecule, embed_conformers, is_flat, 
 
 
 def conformer(smiles, n=1):
-    return embed_conformers(build_molecule(smiles, "all", "keep"), n)
+    return embed_conformers(build_molecule(smiles, "all"), n)
 
 
 def distance(atoms):
@@ -50,23 +50,6 @@ def test_several_conformers_differ_have_hydrogens_and_the_first_is_the_default()
     assert distance(select(three, 2)) == pytest.approx(1.52, abs=0.03)
 
 
-@pytest.mark.parametrize(
-    ("unit", "capped", "cyclic"),
-    [
-        ("*CC(*)c1ccccc1", "CCC(C)c1ccccc1", "c1ccc(C2CC(c3ccccc3)C2)cc1"),  # head to tail: 1,3
-        ("*N[C@@H](C)C(*)=O", "CN[C@@H](C)C(C)=O", "C[C@@H]1NC(=O)[C@H](C)NC1=O"),  # alanine's cyclic dimer
-        ("*C*", "CCC", "C1CC1"),  # both ends at one atom: three units
-        ("*CCO", "CCCO", "CCCO"),  # one end only
-        ("*=CC=*", "C=CC=C", "C=CC=C"),  # double bonds
-        ("*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F", "*(F)(F)(F)(F)F"),  # more bonds than a carbon can have
-    ],
-)
-def test_repeat_units_are_closed_according_to_the_setting(unit, capped, cyclic):
-    for setting, expected in {"keep": unit, "cap": capped, "cyclic_dimer": cyclic}.items():
-        prepared = build_molecule(Chem.CanonSmiles(unit), "all", setting)
-        assert Chem.MolToSmiles(prepared) == Chem.CanonSmiles(expected), setting
-
-
 @pytest.mark.parametrize(("smiles", "largest"), [("CC(=O)[O-].[Na+]", "CC(=O)[O-]"), ("CCO.O.O", "CCO")])
 def test_the_largest_fragment_is_the_one_with_the_maximum_number_of_heavy_atoms(smiles, largest):
-    assert Chem.MolToSmiles(build_molecule(smiles, "largest", "keep")) == largest
+    assert Chem.MolToSmiles(build_molecule(smiles, "largest")) == largest

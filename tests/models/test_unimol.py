@@ -41,7 +41,7 @@ def small_backbone():
 
 def item(smiles):
     """Return the input of Uni-Mol2 for a molecule."""
-    molecule = build_molecule(smiles, "all", "keep")
+    molecule = build_molecule(smiles, "all")
     return featurise(molecule, embed_conformers(molecule))
 
 

@@ -28,7 +28,7 @@ HANDLES = [chr(0x4E00 + i) for i in range(len(X))]
 TREES = "kind: lightgbm, max_trees: 20"
 
 
-@pytest.mark.parametrize("stage", [TREES, "kind: sklearn", "kind: catboost, max_trees: 20"])
+@pytest.mark.parametrize("stage", [TREES, "kind: sklearn"])
 def test_a_text_column_without_a_shared_sign_is_left_out_with_a_note(tmp_path, stage, capsys):
     links, notes = [f"https {sign}" for sign in HANDLES], ["red", "blue", "red green"] * 24
     path = of_x(tmp_path, X, 0, "text: [note, handle, link]", stage, note=notes, handle=HANDLES, link=links)
@@ -130,7 +130,7 @@ def test_of_a_large_molecule_only_what_is_fast_is_computed_and_a_warning_names_i
     "smiles", [LARGE, "c1ccc2ccccc2c1" * 60, "NC(C)C(=O)" * 60, "[Na+].[O-]" + "C" * 300]
 )
 def test_uni_mol_reads_the_first_atoms_of_a_large_molecule_with_flat_coordinates(smiles):
-    molecule = conformers.build_molecule(smiles, "all", "keep")
+    molecule = conformers.build_molecule(smiles, "all")
     array = conformers.embed_conformers(molecule)
     assert conformers.is_flat(array)
     assert (array[:, 0] > 1).sum() == molecule.GetNumAtoms() == conformers.MAX_ATOMS
