@@ -112,7 +112,7 @@ def read_rows(name: str, column: str, target: str, n_rows: int) -> tuple[Dataset
     if column == "SMILES":
         table[column] = table[column].map(canonical_smiles)
         roles = ([column], [])
-    context = Context(*roles, [], [], Task([target]), seed=0, cache=Path("unused"), retry_failed_fit=False)
+    context = Context(*roles, [], [], Task([target]), seed=0, cache=Path("unused"))
     return Dataset([str(i) for i in table.index], table[[column]], table[[target]].to_numpy()), context
 
 

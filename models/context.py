@@ -50,8 +50,6 @@ class Context:
     predicts_held_out: bool = False
     """Whether the rows to predict are held-out training rows, not test rows. External predictions are
     looked up by id, and both tables may contain the same ids."""
-    retry_failed_fit: bool = True
-    """Whether a network that does not beat the mean predictor is fitted once more with another seed."""
     held_out: HeldOut | None = None
     """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a refit."""
     threads: int = 1

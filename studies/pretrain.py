@@ -274,7 +274,6 @@ def train(
         task=Task([f"label {i}" for i in range(y.shape[1])]),
         seed=SEED,
         cache=work,
-        retry_failed_fit=False,
         held_out=held_out,
     )
     print(f"training; the losses so far are in {folder / LOSSES}", flush=True)

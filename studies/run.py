@@ -125,8 +125,8 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the stage in the competition of the study: `minilm`, or `minilm__rate_0.1`."""
-        return self.stage if self.variant == BASELINE else f"{self.stage}__{self.variant}"
+        """Name of the stage in the competition of the study: `minilm`, or `minilm__rate_0_1`."""
+        return self.stage if self.variant == BASELINE else f"{self.stage}__{self.variant.replace('.', '_')}"
 
 
 def cells_of(study: Study, data: str) -> Iterator[Cell]:

@@ -39,7 +39,7 @@ def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> N
     """
     train_with = functools.partial(train_network, train=train, folder=folder)
     is_better, used = with_smaller_batches(stage, functools.partial(train_with, context=context))
-    if not is_better and context.retry_failed_fit:
+    if not is_better:
         other = replace(context, seed=derive_seed(context.seed, "checkpoint_again"))
         is_better, used = with_smaller_batches(used, functools.partial(train_with, context=other))
         note = "not better than the mean of the training labels with its first seed; trained with another"

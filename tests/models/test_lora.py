@@ -45,7 +45,7 @@ def stage(weights, **changes):
 
 
 def context(**changes):
-    return replace(encoders.context(["SMILES"], ["note"]), retry_failed_fit=False, **changes)
+    return replace(encoders.context(["SMILES"], ["note"]), **changes)
 
 
 def prepare(config, folder):
