@@ -23,13 +23,14 @@ KINDS = {
     "gnn": "models.stages.gnn:Gnn",
     "bert": "models.stages.bert:Bert",
     "lightgbm": "models.stages.lightgbm:Lightgbm",
-    "catboost": "models.stages.catboost:Catboost",
     "sklearn": "models.stages.sklearn:Sklearn",
     "gp": "models.stages.gp:Gp",
     BASELINE: "models.stages.baseline:Baseline",
     "file": "models.stages.file:File",
 }
 """Value of the key `kind` in the YAML -> module and class."""
+REMOVED_KINDS = {"catboost": "it did not gain; use kind: sklearn, estimator: catboost.CatBoostRegressor"}
+"""Kind of earlier versions -> what to use instead."""
 
 
 def stage_class(kind: str) -> type[Stage]:
@@ -43,6 +44,8 @@ def stage_class(kind: str) -> type[Stage]:
     """
     if ":" in kind:
         return _users_class(kind)
+    if kind in REMOVED_KINDS:
+        raise ConfigError(f"kind: {kind} was removed; {REMOVED_KINDS[kind]}")
     if kind not in KINDS:
         raise ConfigError(
             f"kind must be one of {', '.join(KINDS)}, or file.py:Class for a stage of your own; got {kind!r}"
@@ -121,8 +124,8 @@ def _check_pseudo_label_sources(stages: dict[str, Any]) -> dict[str, Any]:
     return stages
 
 
-StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*(__[A-Za-z0-9_.]+)?$")]
-"""Letters, digits and underscores. Stages of a study append the name of a variant, as in `gnn__rate_0.1`."""
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+"""Letters, digits and underscores."""
 
 
 def _stage(block: Any, info: ValidationInfo) -> Stage:

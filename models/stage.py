@@ -110,7 +110,7 @@ class Stage(StrictModel):
     """
 
     removed = {
-        "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does"
+        "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does",
     }
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that train the stage; see `libraries`."""

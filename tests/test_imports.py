@@ -153,7 +153,7 @@ def test_code_outside_of_the_stages_does_not_ask_which_kind_a_stage_is():
 @pytest.mark.parametrize(
     "code",
     [
-        "isinstance(x, Gp | trees.Trees)",
+        "isinstance(x, Gp | lightgbm.Lightgbm)",
         "getattr(self.config, 'quantization', None)",
         "hasattr(run.config.stages[name], 'epochs')",
         "plan.stages[job.stage].kind in ('gp', 'file')",

@@ -24,15 +24,8 @@ from models.stage import Feature, Stage
 from models.targets import balanced_weights, labelled_rows, target_scale
 
 NGRAMS = "models.inputs.ngrams"
-CLASS_WEIGHTS = (
-    "is_unbalance",
-    "unbalance",
-    "scale_pos_weight",
-    "class_weights",
-    "auto_class_weights",
-    "class_weight",
-)
-"""Parameters of LightGBM, CatBoost and scikit-learn that weight classes differently."""
+CLASS_WEIGHTS = "is_unbalance", "scale_pos_weight", "auto_class_weights", "class_weight"
+"""Parameters of LightGBM and of estimators that weight classes differently."""
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,9 @@ def test_the_embedded_competitions_load(path):
         ("numeric: [__x]", "no column may begin with '__'"),
         ("standardise: tautomer", r"standardise.*'none', 'cleanup' or 'parent'"),
         ("{smiles: , text: [SMILES], standardise: parent}", "standardise: parent needs molecule columns"),
-        (
-            "{problem_type: binary, metric: mcc, classes: [a, b], extra_train: [{file: m.csv, calibrate: affine}]}",
-            "m.csv: calibrate is for regression, and problem_type is binary",
-        ),
+        ("extra_train: [{file: m.csv, calibrate: affine}]", "calibrate was removed; it did not gain; convert"),
+        ("stages: {a: {kind: catboost}}", "kind: catboost was removed; it did not gain; use kind: sklearn"),
+        ("stages: {a: {kind: lightgbm, search_trials: 5}}", "search_trials was removed; it did not gain; add"),
         ("folds: {n_folds: many}", r"folds\.n_folds: .*valid integer.* \(got 'many'\)"),
         ("folds: {kind: file}", "kind: file and the setting file must be given together"),
         ("folds: {file: mine.csv}", "kind: file and the setting file must be given together"),

@@ -22,7 +22,7 @@ from models.jobs.job import Job
 from models.jobs.plan import JobPlan, made_by
 from models.jobs.run_job import run_job
 from models.registry import KINDS, make_stage
-from models.stages.trees import Trees
+from models.stages.lightgbm import Lightgbm
 from models.training import network
 from tests.conftest import mixed_tables
 from tests.models import made
@@ -37,8 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "unimol2": {"epochs": 1},
     "gnn": {"width": 32, "hidden_width": 32, "epochs": 1, "batch_size": 16, "molecule_features": ["maccs"]},
     "bert": SMALL_BERT,
-    "lightgbm": {"n_bits": 64, "max_trees": 30, "search_trials": 2},
-    "catboost": {"n_bits": 64, "max_trees": 30, "parameters": {"depth": 3}, "search_trials": 2},
+    "lightgbm": {"n_bits": 64, "max_trees": 30},
     "sklearn": {
         "n_bits": 64, "estimator": "sklearn.ensemble.ExtraTreesRegressor", "parameters": {"n_estimators": 20},
     },
@@ -56,7 +55,6 @@ CLASS_SETTINGS: dict[str, dict[str, Any]] = {
     "own": {"noise": 0.0},  # noise would leave the range
     "sklearn": {"estimator": "sklearn.ensemble.ExtraTreesClassifier"},
     "lightgbm": {"class_weights": "balanced"},
-    "catboost": {"class_weights": "balanced"},
 }
 TASKS = {
     "regression": Task(["lumo", "mu"]),
@@ -101,7 +99,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contract")
     encoder = {"encoder": str(publish(folder / "published")), "columns": ["note"]}
     SMALL["bert, lora"]["weights"] = str(publish_decoder(folder / "decoder"))
-    for kind in ("sklearn", "lightgbm", "catboost"):
+    for kind in ("sklearn", "lightgbm"):
         SMALL[kind]["features"] = ["morgan", encoder]
     SMALL["file"] = {"folder": str(folder / "external")}
     write_external_predictions(folder / "external", *mixed_tables(), ["lumo", "mu"])
@@ -185,7 +183,7 @@ def test_the_same_seed_predicts_the_same_and_a_refit_uses_the_selections_of_its_
     nothing.
     """
     folder, train, test, y_pred = fitted(case)
-    monkeypatch.delattr(Trees, "choose")
+    monkeypatch.delattr(Lightgbm, "best_n_trees")
     refit = fit(case, train, tmp_path / "job", replace(context(home, case[1]), fold_model_dirs=[folder]))
     np.testing.assert_allclose(refit.predict(test, tmp_path / "job"), y_pred, rtol=1e-6)
 

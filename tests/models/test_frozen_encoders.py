@@ -158,7 +158,6 @@ def test_frozen_message_passing_is_chemprops_mean_over_atoms(tmp_path):
     [
         ("sklearn", {"features": ["maccs", MINIMOL], "estimator": "sklearn.linear_model.Ridge"}),
         ("lightgbm", {"features": [MINIMOL], "max_trees": 30}),
-        ("catboost", {"features": [MINIMOL], "max_trees": 30}),
         ("gp", {"kernels": [MINIMOL]}),
         ("gnn", {"molecule_features": [MINIMOL], "width": 16, "hidden_width": 16, "batch_size": 16}),
     ],

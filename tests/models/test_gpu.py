@@ -3,36 +3,19 @@
 import os
 from contextlib import closing
 
-import numpy as np
 import pytest
 import torch
 
-from competition.task import Task as Target
 from core.errors import ConfigError
 from models import hardware
 from models.hardware import Card, require_opencl
 from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import Queue, Resources, Task, run
-from models.stages.catboost import Catboost
 from pipeline import commands
 from pipeline.full import full
 from tests.conftest import mixed_tables, write_competition
-from tests.models import made
 
 CARD = Card("0", 80.0, True)
-
-
-@pytest.mark.parametrize(("problem_type", "n_classes"), [("regression", 0), ("binary", 2), ("multiclass", 3)])
-def test_catboost_accepts_the_options_for_a_card(problem_type, n_classes, tmp_path, monkeypatch):
-    """It checks them before it asks for the driver, which is missing here."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config = Catboost.model_validate({"kind": "catboost", "gpu": 1.0, "max_trees": 2})
-    task = Target(["y"], problem_type=problem_type, classes=[str(c) for c in range(n_classes)])
-    x = np.arange(60.0)
-    train = made.rows(x % n_classes if n_classes else x, x=x)
-    with pytest.raises(ConfigError, match="(?i)cuda") as raised:
-        config.fit(train, tmp_path, made.context(tmp_path, numeric=["x"], task=task))
-    assert "catboost_options" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.stages.inner_split import inner_split
 from models.stages.lightgbm import Lightgbm
 from models.stages.tabular import TargetData
-from models.stages.trees import inner_folds, inner_split
 from tests.models.made import context, fitted, rows
 
 
@@ -22,20 +22,16 @@ def sample(n, n_classes=0, **arrays):
 def test_rows_of_a_group_are_on_one_side_and_the_sides_have_their_shares(n_classes):
     """Also with a group of a third of the rows, which is not held out for the number of trees."""
     groups = np.random.default_rng(0).permutation(np.r_[np.repeat(np.arange(100), 4), np.full(200, 100)])
-    data = sample(600, n_classes, groups=groups)
-    split, folds = inner_split(data, seed=0), inner_folds(data, seed=0)
-    for train, held_out in [split, *folds]:
-        assert sorted([*train, *held_out]) == list(range(600))
-        assert not set(groups[train]) & set(groups[held_out])
-    assert len(split[1]) == pytest.approx(100, abs=20)
-    assert sorted(np.concatenate([held_out for _, held_out in folds])) == list(range(600))
+    train, held_out = inner_split(sample(600, n_classes, groups=groups), seed=0)
+    assert sorted([*train, *held_out]) == list(range(600))
+    assert not set(groups[train]) & set(groups[held_out])
+    assert len(held_out) == pytest.approx(100, abs=20)
 
 
 def test_one_group_is_divided_and_each_side_has_rows_of_a_rare_class():
     assert len(inner_split(sample(10, groups=np.zeros(10)), seed=0)[1]) == 2
     rare = replace(sample(300, 2), y=(np.arange(300) % 50 == 0).astype(float))
     assert rare.y[inner_split(rare, seed=0)[1]].sum() == 1
-    assert [rare.y[held_out].sum() for _, held_out in inner_folds(rare, seed=0)] == [2, 2, 2]
 
 
 def test_the_latest_rows_are_held_out_with_folds_in_time():
@@ -44,8 +40,6 @@ def test_the_latest_rows_are_held_out_with_folds_in_time():
     groups = np.array([0, 1, 2, 3, 4, 5, 6, 7, 0])
     data = sample(9, times=times, groups=groups)
     assert inner_split(data, seed=0)[1].tolist() == [0, 6, 8]
-    folds = [(train.tolist(), held_out.tolist()) for train, held_out in inner_folds(data, 0)]
-    assert folds == [([1, 5, 7], [2, 3]), ([1, 2, 3, 5, 7], [4]), ([1, 2, 3, 4, 5, 7], [0, 6, 8])]
     part = data.take(np.array([4, 0]))  # rows of a target with missing labels
     assert (part.times.tolist(), part.groups.tolist()) == ([4, 5], [4, 0])
     late = replace(data, groups=np.where(np.arange(9) == 5, 6, groups))

@@ -1,12 +1,10 @@
-"""Trees of both libraries: what they see, where the number of trees comes from, weights, objectives, and the
-search.
+"""Boosted trees: what they see, where the number of trees comes from, weights and objectives.
 
 What stages of one model per target share is held to estimators of scikit-learn, too.
 """
 
 from typing import Any
 
-import catboost
 import lightgbm
 import numpy as np
 import pandas as pd
@@ -17,23 +15,15 @@ from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from models.job_folder import read_notes
-from models.stages.catboost import Catboost
-from models.stages.lightgbm import Lightgbm
+from models.stages.lightgbm import Lightgbm, mean_n_trees
 from models.stages.sklearn import Sklearn
-from models.stages.trees import mean_choice
 from tests.models.made import context, fitted, rows
 
 SETTINGS = {
     "lightgbm": Lightgbm(kind="lightgbm", max_trees=100, learning_rate=0.1),
-    "catboost": Catboost(kind="catboost", max_trees=100, learning_rate=0.2, parameters={"rsm": 1.0}),
     "sklearn": Sklearn(kind="sklearn", estimator="sklearn.ensemble.ExtraTreesRegressor"),
 }
 of_all = pytest.mark.parametrize("kind", SETTINGS)
-
-
-@pytest.fixture(params=["lightgbm", "catboost"])
-def kind(request):
-    return str(request.param)
 
 
 def fit(kind, folder, train, settings=None, **context_changes):
@@ -57,13 +47,13 @@ def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind, tmp_path)
     assert stage.predict(test, tmp_path)[:3, 0] == pytest.approx([0, 25, 10], abs=2)
 
 
-def test_random_labels_get_few_trees_and_a_law_gets_many(kind, tmp_path):
+def test_random_labels_get_few_trees_and_a_law_gets_many(tmp_path):
     """The number of trees is found on rows that the trees of the search have not seen."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=400)
     n_trees = {}
     for name, y in (("noise", rng.normal(size=400)), ("law", np.sin(2 * x))):
-        fit(kind, tmp_path / name, rows(y, x=x), {"max_trees": 200}, numeric=["x"])
+        fit("lightgbm", tmp_path / name, rows(y, x=x), {"max_trees": 200}, numeric=["x"])
         n_trees[name] = models_of(tmp_path / name)[0]["n_trees"]
     assert n_trees["noise"] < 20 < n_trees["law"]
 
@@ -75,25 +65,21 @@ def test_of_two_answers_to_one_question_the_heavier_row_is_believed(kind, tmp_pa
     assert stage.predict(rows(x=[0.0]), tmp_path)[0, 0] == pytest.approx(9, abs=1)
 
 
-QUANTILE = {
-    "lightgbm": {"objective": "quantile", "alpha": 0.9},
-    "catboost": {"loss_function": "Quantile:alpha=0.9"},
-}
-COUNTS = {"lightgbm": {"objective": "poisson"}, "catboost": {"loss_function": "Poisson"}}
+QUANTILE = {"objective": "quantile", "alpha": 0.9}
+COUNTS = {"objective": "poisson"}
 
 
 @pytest.mark.parametrize(
     ("parameters", "absolute", "expected"),
     [({}, False, 1.0), ({}, True, 0.81), (QUANTILE, False, np.log(10)), (COUNTS, False, 1.0)],
 )
-def test_the_objective_fits_the_metric_unless_it_is_set(kind, tmp_path, parameters, absolute, expected):
+def test_the_objective_fits_the_metric_unless_it_is_set(tmp_path, parameters, absolute, expected):
     """Labels of an exponential distribution: mean 1, nine tenths below log 10; few trees are on the way from the mean
     to the minimum of Huber's loss, .73; counts stay positive.
     """
     y, x = np.random.default_rng(0).exponential(size=2000), np.tile([0.0, 1.0], 1000)
     task = Task(["y"], minimizes_absolute_error=absolute)
-    settings = {"parameters": parameters.get(kind, {})}
-    stage = fit(kind, tmp_path, rows(y, x=x), settings, numeric=["x"], task=task)
+    stage = fit("lightgbm", tmp_path, rows(y, x=x), {"parameters": parameters}, numeric=["x"], task=task)
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path)[:, 0] == pytest.approx([expected] * 2, rel=0.12)
 
 
@@ -103,25 +89,24 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
 
 
 @pytest.mark.parametrize(
-    ("kind", "task", "parameters", "message"),
+    ("task", "parameters", "message"),
     [
-        ("lightgbm", Task(["y"]), {"learning_rate": 1}, "by the stage"),
-        ("catboost", Task(["y"]), {"task_type": "GPU"}, "by the stage"),
-        ("catboost", Task(["y"]), {"max_dept": 3}, "max_depth"),
-        ("lightgbm", Task(["y"]), {"reg_lambda": 1}, "lambda_l2"),
-        ("lightgbm", Task(["y"]), {"objective": "nothing"}, "lightgbm rejects the rows, or its parameters"),
-        ("catboost", Task(["y"]), {"max_depth": 3}, "catboost rejects the rows, or its parameters"),
-        ("lightgbm", BINARY, {"objective": "huber"}, "huber does not fit; problem type binary requires"),
-        ("catboost", MULTICLASS, {"objective": "Logloss"}, "problem type multiclass requires MultiClass"),
-        ("catboost", Task(["y"]), {"loss_function": "Focal:focal_alpha=1"}, "Focal does not fit; regression"),
+        (Task(["y"]), {"learning_rate": 1}, "by the stage"),
+        (Task(["y"]), {"device_type": "gpu"}, "by the stage"),
+        (Task(["y"]), {"num_leavs": 3}, "num_leaves"),
+        (Task(["y"]), {"reg_lambda": 1}, "lambda_l2"),
+        (Task(["y"]), {"objective": "nothing"}, "lightgbm rejects the rows, or its parameters"),
+        (BINARY, {"objective": "huber"}, "huber does not fit; problem type binary requires"),
+        (MULTICLASS, {"objective": "binary"}, "problem type multiclass requires multiclass"),
+        (Task(["y"]), {"objective": "binary"}, "binary does not fit; regression"),
     ],
 )
 def test_parameters_of_the_stage_of_nobody_or_of_another_problem_type_are_refused(
-    kind, task, parameters, message, tmp_path
+    task, parameters, message, tmp_path
 ):
     x = np.arange(60.0)
     with pytest.raises((ValueError, ConfigError), match=message):
-        stage = type(SETTINGS[kind]).model_validate({"kind": kind, "parameters": parameters})
+        stage = Lightgbm.model_validate({"kind": "lightgbm", "parameters": parameters})
         fitted(stage, context(tmp_path, numeric=["x"], task=task), rows(x > 30, x=x), tmp_path)
 
 
@@ -131,26 +116,19 @@ class Reached(Exception):
 
 @pytest.mark.parametrize(("gpu", "has_card"), [(0.0, True), (0.5, False), (0.5, True)])
 def test_trees_are_grown_on_a_card_where_gpu_is_above_zero_and_there_is_one(
-    kind, tmp_path, monkeypatch, gpu, has_card
+    tmp_path, monkeypatch, gpu, has_card
 ):
     seen: dict[str, Any] = {}
 
-    def called(parameters=None, *others, **settings):
-        seen.update(parameters or settings)
+    def called(parameters, *others, **settings):
+        seen.update(parameters)
         raise Reached
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_card)
     monkeypatch.setattr(lightgbm, "train", called)
-    monkeypatch.setattr(catboost, "CatBoostRegressor", called)
     with pytest.raises(Reached):
-        fit(kind, tmp_path, rows(np.arange(40.0), x=np.arange(40.0)), {"gpu": gpu}, numeric=["x"])
-    card = {
-        "lightgbm": {"device_type": "gpu"},
-        "catboost": {"task_type": "GPU", "devices": "0", "gpu_ram_part": 0.475},
-    }
-    is_on_card = gpu > 0 and has_card
-    assert (card[kind].items() <= seen.items()) is is_on_card
-    assert ("rsm" in seen) is (kind == "catboost" and not is_on_card)
+        fit("lightgbm", tmp_path, rows(np.arange(40.0), x=np.arange(40.0)), {"gpu": gpu}, numeric=["x"])
+    assert seen["device_type"] == ("gpu" if gpu > 0 and has_card else "cpu")
     assert bool(read_notes(tmp_path)) == (gpu > 0 and not has_card)
 
 
@@ -163,9 +141,9 @@ def test_a_small_variance_far_from_zero_is_learned(kind, tmp_path):
 
 
 @pytest.mark.parametrize("y", [[1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]])
-def test_two_labels_or_equal_ones_are_enough(kind, y, tmp_path):
+def test_two_labels_or_equal_ones_are_enough(y, tmp_path):
     train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
-    fit(kind, tmp_path, train, numeric=["x"]).predict(train, tmp_path)
+    fit("lightgbm", tmp_path, train, numeric=["x"]).predict(train, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -175,36 +153,40 @@ def test_two_labels_or_equal_ones_are_enough(kind, y, tmp_path):
         ([0.0, 1.0, 2.0], {"text": ["note"]}, "each n-gram of note is in one"),
     ],
 )
-def test_one_label_or_no_shared_sign_is_refused(kind, y, columns, message, tmp_path):
+def test_one_label_or_no_shared_sign_is_refused(y, columns, message, tmp_path):
     with pytest.raises(DataError, match=message):
-        fit(kind, tmp_path, rows(y, x=[0.0, 1.0, 2.0], note=["\u4e00", "\u4e8c", "\u4e09"]), **columns)
+        fit("lightgbm", tmp_path, rows(y, x=[0.0, 1.0, 2.0], note=["\u4e00", "\u4e8c", "\u4e09"]), **columns)
 
 
-def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(kind, tmp_path):
+def test_probabilities_are_shares_of_classes_and_that_of_a_class_without_a_row_is_0(tmp_path):
     """At x = 0 the classes b, c and d are drawn with 1/2, 3/8 and 1/8, at x = 1 with 0, 1/4 and 3/4; a never
     is.
     """
     x = np.repeat([0.0, 1.0], 800)
     y = np.r_[np.tile([1, 1, 1, 1, 2, 2, 2, 3], 100), np.tile([2, 3, 3, 3], 200)]
-    stage = fit(kind, tmp_path, rows(y, x=x), numeric=["x"], task=MULTICLASS)
+    stage = fit("lightgbm", tmp_path, rows(y, x=x), numeric=["x"], task=MULTICLASS)
     y_pred = stage.predict(rows(x=[0.0, 1.0]), tmp_path)
     assert y_pred == pytest.approx(np.array([[0, 0.5, 0.375, 0.125], [0, 0, 0.25, 0.75]]), abs=0.04)
 
 
 @pytest.mark.parametrize(("class_weights", "share"), [("none", 0.1), ("balanced", 0.5)])
 def test_a_label_is_learned_from_its_rows_balanced_if_configured_and_one_class_is_a_constant(
-    kind, class_weights, share, tmp_path
+    class_weights, share, tmp_path
 ):
     """One of ten is 1, whatever x: a tenth, or the half where both classes weigh the same."""
     x = np.tile([0.0, 1.0], 500)
     rare, constant = np.isin(np.arange(1000) % 20, [0, 1]), np.where(x == 0, 1.0, np.nan)
     train, settings = rows(np.c_[rare, constant], x=x), {"class_weights": class_weights}
-    stage = fit(kind, tmp_path, train, settings, numeric=["x"], task=MULTILABEL)
+    stage = fit("lightgbm", tmp_path, train, settings, numeric=["x"], task=MULTILABEL)
     expected = np.array([[share, 1.0], [share, 1.0]])
     assert stage.predict(rows(x=[0.0, 1.0]), tmp_path) == pytest.approx(expected, abs=0.03)
 
 
-def test_a_fold_with_a_single_class_hands_nothing_on_to_a_refit(tmp_path):
-    for name, model in (("0", {"classes": [0]}), ("1", {"classes": [0, 1], "n_trees": 7, "found": {}})):
-        write_json(tmp_path / name / "training.json", {"models": [model]})
-    assert mean_choice([tmp_path / "0", tmp_path / "1"], 0) == {"n_trees": 7, "found": {}}
+def test_a_refit_has_the_mean_number_of_trees_of_the_folds_without_those_of_a_single_class(tmp_path):
+    folders = [tmp_path / f"{fold}" for fold in range(4)]
+    models = [{"classes": [0]}, *({"n_trees": n_trees} for n_trees in (10, 20, 33))]
+    for folder, model in zip(folders, models, strict=True):
+        write_json(folder / "training.json", {"models": [{"n_trees": 5}, model]})
+    assert mean_n_trees(folders, 0) == 5
+    assert mean_n_trees(folders, 1) == 21
+    assert mean_n_trees(folders[:1], 1) is None

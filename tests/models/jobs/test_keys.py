@@ -24,7 +24,7 @@ REQUIRED: dict[str, dict[str, Any]] = {"file": {"folder": "oof"}, "sklearn": {"e
 """Settings that a kind requires."""
 STAGES = {kind: make_stage({"kind": kind, **REQUIRED.get(kind, {})}) for kind in KINDS}
 CONTEXT = made.context(Path("unused"), smiles=["SMILES"], text=["note"], numeric=["pH"], categorical=["site"])
-FEATURES = {"baseline", "lightgbm", "catboost", "sklearn", "gp"}
+FEATURES = {"baseline", "lightgbm", "sklearn", "gp"}
 UNIMOL = {"unimol", "unimol2"}
 
 
@@ -32,7 +32,6 @@ UNIMOL = {"unimol", "unimol2"}
     ("library", "trained_by_it"),
     [
         ("lightgbm", {"lightgbm"}),
-        ("catboost", {"catboost"}),
         ("scikit-learn", {"baseline", "sklearn", "gp"}),
         ("scipy", {"baseline", "sklearn", "gp"}),
         ("torch", {"gnn", "bert"} | UNIMOL),

@@ -108,14 +108,14 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and
     old = planned(tmp_path, stages=stages)
     finish(old.select(["trees"]), 400.0)
     assert describe_retraining(old) == []
-    edit(monkeypatch, "models/stages/trees.py")
+    edit(monkeypatch, "models/stages/lightgbm.py")
     edit(monkeypatch, "folds/groups.py")
     before = metadata.version("lightgbm")
     upgrade(monkeypatch, "lightgbm", "99.0.1")
     new = planned(tmp_path, stages=stages)
     assert describe_retraining(new) == [
         f"stage trees: 3 finished jobs (20 min) will be trained again: lightgbm {before} -> 99.0.1, "
-        "changes of folds/groups.py, models/stages/trees.py; --reuse keeps them"
+        "changes of folds/groups.py, models/stages/lightgbm.py; --reuse keeps them"
     ]
     assert describe_retraining(planned(tmp_path, stages=stages, reuse=True)) == []
     finish(new.select(["trees"], fold=0), 400.0)

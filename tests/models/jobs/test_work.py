@@ -10,14 +10,13 @@ from rdkit import Chem
 
 from competition.dataset import REFIT_FOLD, read_rows
 from core.errors import DataError
-from core.files import read_table, sha256_of, write_json
+from core.files import read_table, sha256_of
 from folds.make import read_folds
 from models.jobs import compute
 from models.jobs.job import Job, read_predictions, stage_oof, stage_test, write_predictions
 from models.jobs.job_files import report_of, start_attempt, verify_job, write_report
 from models.jobs.progress import ProgressFile
 from models.jobs.run_job import run_job
-from models.stages import trees
 from models.training import trainer
 from models.training.loss_log import read_losses
 from tests.conftest import mixed_tables
@@ -67,16 +66,6 @@ def test_a_job_trains_on_other_folds_and_a_refit_on_every_row(tmp_path):
         rows = rows_of(job, plan)
         assert rows.train.ids == list(ids[folds != fold])
         assert rows.held_out.ids == list(ids[folds == fold])
-
-
-def test_the_number_of_trees_and_searched_settings_are_means_over_the_folds(tmp_path):
-    """Counts 10, 20, 33: 63 / 3. Leaves 4, 8, 64 on the search's logarithmic scale: the cube root of 2048, 12.7."""
-    folders = [tmp_path / f"{fold}" for fold in range(3)]
-    for folder, count, leaves in zip(folders, (10, 20, 33), (4, 8, 64), strict=True):
-        models = [{"n_trees": 5, "found": {}}, {"n_trees": count, "found": {"num_leaves": leaves}}]
-        write_json(folder / "training.json", {"models": models})
-    assert trees.mean_choice(folders, 0) == {"n_trees": 5, "found": {}}
-    assert trees.mean_choice(folders, 1) == {"n_trees": 21, "found": {"num_leaves": 13}}
 
 
 @pytest.mark.parametrize("final_fit", ["folds", "both"])
