@@ -110,6 +110,7 @@ class Stage(StrictModel):
     """
 
     removed = {
+        "class_weights": "it did not gain beside the tuned thresholds of a submission",
         "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does",
     }
     packages: ClassVar[tuple[str, ...]] = ()
@@ -156,9 +157,6 @@ class Stage(StrictModel):
     folds, and every table marks it."""
     pseudo_labels: PseudoLabels | None = None
     """Train also on test rows, labelled by other stages."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """For classification. balanced: every class has the same total weight in training. This distorts the
-    probabilities. For a metric of labels, tuned thresholds have the same effect without it."""
     gpu: GpuShare = 0.0
     """Share of a GPU for each job, if there is a GPU; trees are then grown on it. With 0.25, four jobs share
     one GPU, since a small network leaves most of it idle. true means 1; false means 0, which is training on
@@ -299,11 +297,6 @@ class Stage(StrictModel):
         """Dropout rates for the report; "" without dropout layers."""
         return ""
 
-    @property
-    def reweights_classes(self) -> bool:
-        """Whether classes are weighted differently, so that probabilities are distorted."""
-        return self.class_weights != "none"
-
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
         """Yield an error message for each setting that does not fit the problem type of the stage.
 
@@ -312,8 +305,6 @@ class Stage(StrictModel):
         """
         if problem_type != "regression" and self.target_transform not in (None, "none"):
             yield "target_transform requires regression, but this stage learns classes; remove it"
-        if problem_type == "regression" and self.class_weights != "none":
-            yield "class_weights requires classification, but this stage learns regression; remove it"
         if self.extra_rows == "pretrain" and not self.reports_progress:
             yield "extra_rows: pretrain requires a stage that trains in epochs; use train or ignore"
 

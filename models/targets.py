@@ -162,24 +162,6 @@ def target_scale(y: Array, has_classes: bool = False) -> tuple[Array, Array]:
     return np.nanmean(y, axis=0), np.where(scale > 0, scale, 1.0)
 
 
-def balanced_weights(y: Array, weights: Array | float = 1.0) -> Array:
-    """Return weights with the same total for each class of a target: n / (K n_c), as in scikit-learn.
-
-    Args:
-        y: class indices, (n_rows, n_targets), NaN if missing.
-        weights: weights before balancing, broadcast to that shape; n and n_c are sums of them.
-
-    Returns:
-        Weights (n_rows, n_targets) with the same sum per target as before; 0 for missing labels.
-    """
-    balanced = np.where(np.isnan(y), 0.0, weights)
-    for labels, column in zip(y.T, balanced.T, strict=True):
-        which = np.unique(labels, return_inverse=True)[1]
-        totals = np.bincount(which, column)  # the total of NaN is 0
-        column *= column.sum() / (max((totals > 0).sum(), 1) * np.where(totals > 0, totals, 1.0))[which]
-    return balanced
-
-
 def with_bounds(y: Array, bounds: Array) -> tuple[Array, Array]:
     """Return labels with the bounds of censored ones in their place, and which are bounds; (n_rows, n_targets) each.
 

@@ -174,9 +174,6 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
         description += f" from {weights}"
         labels = describe_labels(weights)
         description += f" ({labels})" if labels else ""
-    metric = competition.scorer
-    if stage.reweights_classes and metric.row_losses:
-        warnings.append(f"class weights distort the probabilities that {metric.name} scores")
     return "; ".join([description, *warnings])
 
 

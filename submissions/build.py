@@ -333,7 +333,6 @@ def _marks(run: Run, name: str) -> list[str]:
         "other code": run.plan.is_from_other_code(name),
         "pseudo-labels": stage.pseudo_labels is not None,
         "refit": stage.final_fit != "folds",
-        "class weights": stage.reweights_classes,
         "fewer epochs": any((each.stage, each.reason) == (name, EPOCHS) for each in run.left_out),
     }
     columns = run.columns

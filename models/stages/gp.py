@@ -35,7 +35,7 @@ from models.stages.gp_regression import (
     latent_variance,
     weighted_sum,
 )
-from models.targets import balanced_weights, labelled_rows
+from models.targets import labelled_rows
 
 MANY_ROWS = 6000
 """Training rows above which a fold takes more than one or two minutes on a core."""
@@ -228,8 +228,6 @@ class Gp(Stage):
         weights = np.ones_like(train.y)
         if train.weights is not None:
             weights *= train.weights[:, None]
-        if self.class_weights == "balanced":
-            weights = balanced_weights(train.y, weights)
         return y, np.where(np.isnan(y), 0.0, np.broadcast_to(weights, y.shape))
 
     def _blocks(self, rows: Dataset, folder: Path, context: Context) -> Blocks:

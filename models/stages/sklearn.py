@@ -115,7 +115,6 @@ class Sklearn(FeatureStage):
             tables.has_weights
             or (tables.has_extra_weights and self.extra_rows != "ignore")
             or self.pseudo_labels is not None
-            or self.class_weights == "balanced"
         )
         if has_weights:
             require_weights(name)

@@ -21,11 +21,9 @@ from models.features import check_encoders
 from models.inputs.encoder_settings import EncoderFeature
 from models.job_folder import TRAINING
 from models.stage import Feature, Stage
-from models.targets import balanced_weights, labelled_rows, target_scale
+from models.targets import labelled_rows, target_scale
 
 NGRAMS = "models.inputs.ngrams"
-CLASS_WEIGHTS = "is_unbalance", "scale_pos_weight", "auto_class_weights", "class_weight"
-"""Parameters of LightGBM and of estimators that weight classes differently."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +92,6 @@ class FeatureStage(Stage):
         return bool(context.text) and self.tfidf_features > 0
 
     @property
-    def reweights_classes(self) -> bool:
-        """Whether classes are weighted differently, by `class_weights` or by a parameter of the library."""
-        return super().reweights_classes or any(self.parameters.get(name) for name in CLASS_WEIGHTS)
-
-    @property
     def needs_raw_labels(self) -> bool:
         """Whether regression labels are passed to the library as they are, and not standardised."""
         return False
@@ -155,13 +148,9 @@ class FeatureStage(Stage):
             )
         mean, scale = target_scale(train.y, task.has_probabilities or self.needs_raw_labels)
         y = (train.y - mean) / scale  # libraries use float32, which loses the digits of a large mean
-        weights = [train.weights] * len(labelled)
-        if self.class_weights == "balanced":
-            row_weights = 1.0 if train.weights is None else train.weights[:, None]
-            weights = list(balanced_weights(train.y, row_weights).T)
         models = []
         for target, rows in enumerate(labelled):
-            data = TargetData(x, y[:, target], weights[target], groups=train.groups, times=train.times)
+            data = TargetData(x, y[:, target], train.weights, groups=train.groups, times=train.times)
             path = folder / f"target_{target}"
             labelled_data = data if len(rows) == len(train) else data.take(rows)
             models.append(self._fit_record(labelled_data, target, path, context))

@@ -23,7 +23,7 @@ from models.context import Context
 from models.hardware import free_gpu_memory, is_out_of_memory
 from models.job_folder import write_notes
 from models.stage import FEATURES
-from models.targets import balanced_weights, with_bounds
+from models.targets import with_bounds
 from models.training.batches import Batches, EncodedDataset, micro_batch_size
 from models.training.network import Encoded, Network, predict_network
 from models.training.neural_stage import COLUMNS, SCALING, NeuralStage
@@ -133,8 +133,6 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
         y, sides = with_bounds(y, rows.bounds[:, : y.shape[1]])
     weights = np.ones_like(y) * (1.0 if rows.weights is None else rows.weights[:, None])
     weights[:, rows.y.shape[1] :] *= stage.auxiliary_weight
-    if stage.class_weights == "balanced":
-        weights = balanced_weights(y, weights)
     encoded = encode_rows(stage, rows, folder, context, context.seed)
     n = stage.n_augmentations[0]
     return EncodedDataset(lambda number: encoded(number % n if n else number), y, weights, sides)

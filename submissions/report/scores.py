@@ -31,7 +31,6 @@ FLAGS = {
     "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows with unscored models of all rows (final_fit); score: of the fold models",
     "fewer epochs": "trained with fewer epochs than the YAML says, to fit into the budget",
-    "class weights": "trained with class weights, which distort its probabilities",
     **FOLD_MARKS,
 }
 THRESHOLDS = {

@@ -54,7 +54,6 @@ SMALL: dict[str, dict[str, Any]] = {
 CLASS_SETTINGS: dict[str, dict[str, Any]] = {
     "own": {"noise": 0.0},  # noise would leave the range
     "sklearn": {"estimator": "sklearn.ensemble.ExtraTreesClassifier"},
-    "lightgbm": {"class_weights": "balanced"},
 }
 TASKS = {
     "regression": Task(["lumo", "mu"]),

@@ -107,7 +107,7 @@ def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_
 
 def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp_path):
     train = replace(rows(), y=np.arange(48.0)[:, None] % 2, auxiliary=np.full((48, 1), np.nan))
-    one = stage(auxiliary=("z",), task=BINARY, epochs=1, class_weights="balanced")
+    one = stage(auxiliary=("z",), task=BINARY, epochs=1)
     before = one.prepare(train, tmp_path)[0].head.linear.weight[-1].tolist()
     one.fit(train, tmp_path)
     assert weights_of(tmp_path)["head.linear.weight"][-1].tolist() == before
@@ -116,7 +116,7 @@ def test_an_auxiliary_target_without_labels_has_an_untrained_head_and_a_note(tmp
     assert read_notes(tmp_path) == [note]
 
 
-def test_weights_of_labels_are_those_of_rows_auxiliary_targets_and_balanced_classes(tmp_path):
+def test_weights_of_labels_are_those_of_rows_and_auxiliary_targets(tmp_path):
     y, auxiliary = np.array([[0.0], [0], [0], [1]]), np.array([[1.0], [0], [1], [np.nan]])
     train = replace(rows(4), y=y, auxiliary=auxiliary, weights=np.full(4, 0.5))
 
@@ -125,10 +125,6 @@ def test_weights_of_labels_are_those_of_rows_auxiliary_targets_and_balanced_clas
 
     assert weights(auxiliary_weight=0.3) == [[0.5, 0.15]] * 4
     assert weights(auxiliary_weight=0.0) == [[0.5]] * 4
-    balanced = weights(task=BINARY, class_weights="balanced", auxiliary_weight=1.0)
-    assert np.array(balanced) == pytest.approx(
-        np.array([[1 / 3, 0.375], [1 / 3, 0.75], [1 / 3, 0.375], [1, 0]])
-    )
 
 
 def test_auxiliary_targets_together_with_classes_must_be_labels_of_two_classes():

@@ -30,8 +30,6 @@ def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("classes")
     problem_type, metric = request.param.split()
     stages: dict[str, Any] = {name: {"kind": "lightgbm"} for name in ("good", "fair", "poor")}
-    if problem_type == "binary":
-        stages["fair"]["class_weights"] = "balanced"
     if problem_type == "multilabel":
         stages["fair"] = {"kind": "gnn", "backbone_dropout": 0.25}
     roles = (
@@ -109,8 +107,6 @@ def test_figures_marks_and_notes_are_those_of_the_problem_type(made):
     assert ("Confusion matrix" in html) == (problem_type != "multilabel")
     assert ("expected calibration error" in html) == (problem_type != "ordinal")
     assert "| class" in markdown(report, run.paths.report)
-    flags = [scores_of(report)[stage]["flags"] for stage in ("good", "fair", "poor")]
-    assert flags == ["", "class weights" * (problem_type == "binary"), ""]
     notes = section(report, "Scores")[1:]
     dropout = "fair: dropout 0.25 in the backbone, 0.0 before the last layer."
     assert (dropout in notes) == (problem_type == "multilabel")
