@@ -74,7 +74,10 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     if choice.n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = choice.n_folds
     pairs = find_pairs(tables)
-    stages = choose_stages(args.preset, tables, problem, has_pairs=bool(pairs)) if args.preset else []
+    stages: list[Block] = []
+    if args.preset:
+        in_time = choice.kind == "time"
+        stages = choose_stages(args.preset, tables, problem, has_pairs=bool(pairs), in_time=in_time)
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*external, *stages]

@@ -165,7 +165,7 @@ def _number_of_folds(n_rows: int, n_targets: int) -> int:
 
 
 def choose_stages(
-    preset: str, tables: DetectedTables, problem: ProblemGuess, has_pairs: bool = False
+    preset: str, tables: DetectedTables, problem: ProblemGuess, has_pairs: bool = False, in_time: bool = False
 ) -> list[Block]:
     """Return the stages of a preset that the tables have the columns, targets and rows for, the first of each name.
 
@@ -173,6 +173,7 @@ def choose_stages(
 
     Args:
         has_pairs: whether the YAML has pairs of texts that are compared.
+        in_time: whether folds are blocks in time, so that only a refit trains on the latest rows.
     """
     smiles = tables.with_roles("smiles")
     reactions = [column.name for column in tables.columns if column.reaction]
@@ -219,6 +220,8 @@ def choose_stages(
             continue
         is_default = inputs == (text or smiles)  # the columns that a language model reads by default
         settings = stage.settings if is_default else _with_columns(stage.settings, inputs)
+        if in_time:
+            settings = {**settings, "final_fit": "refit"}
         stages.append(Block(stage.name, settings, stage.reason.format(features=features)))
     return stages
 

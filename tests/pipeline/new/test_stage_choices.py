@@ -222,6 +222,13 @@ def test_folds_that_cannot_be_are_refused(tmp_path, group, kind, words):
         choose_folds(detected, choose_problem(detected), group, kind)
 
 
+def test_with_folds_in_time_a_model_of_all_rows_predicts_the_test_table(tmp_path):
+    detected = detected_in(tmp_path, **INPUTS["both"])
+    blocks = choose_stages("quick", detected, choose_problem(detected), in_time=True)
+    assert {make_stage(block.settings).final_fit for block in blocks} == {"refit"}
+    assert {make_stage(block.settings).final_fit for block in stages(detected).values()} == {"folds"}
+
+
 @pytest.mark.parametrize(
     ("word", "encoders"),
     [
