@@ -80,20 +80,6 @@ TargetTransform = Literal["none", "standard", "robust", "min_max", "quantile", "
 GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
 
 
-class PseudoLabels(StrictModel):
-    """Pseudo-labelling: train also on test rows, labelled with predictions of other stages.
-
-    Source: Lee, Pseudo-Label, 2013.
-    """
-
-    stages: list[str] = Field(min_length=1)
-    """Stages that predict the labels, as their mean; they must not use pseudo-labels themselves.
-    The job of fold k uses their models of fold k, which did not see its labels either. A refit uses
-    the mean over all folds."""
-    weight: Share = 0.3
-    """Weight of a test row; a row of the training table has weight 1."""
-
-
 class Stage(StrictModel):
     """Settings that every stage has, and what other code asks a stage. A kind overrides what differs.
 
@@ -111,6 +97,7 @@ class Stage(StrictModel):
 
     removed = {
         "class_weights": "it did not gain beside the tuned thresholds of a submission",
+        "pseudo_labels": "it did not gain; docs/stages.md has a recipe by extra_train",
         "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does",
     }
     packages: ClassVar[tuple[str, ...]] = ()
@@ -155,8 +142,6 @@ class Stage(StrictModel):
     seed, fitted on all rows with the number of trees and the tuned settings of the folds. both: the
     mean of the two. A refit has no held-out rows: the score of the stage is then the score of its
     folds, and every table marks it."""
-    pseudo_labels: PseudoLabels | None = None
-    """Train also on test rows, labelled by other stages."""
     gpu: GpuShare = 0.0
     """Share of a GPU for each job, if there is a GPU; trees are then grown on it. With 0.25, four jobs share
     one GPU, since a small network leaves most of it idle. true means 1; false means 0, which is training on

@@ -196,10 +196,10 @@ def require_auxiliary(y: Array, names: list[str], problem_type: ProblemType) -> 
 
 
 def require_log1p(y: Array) -> None:
-    """Raise a DataError if 1 + y has no logarithm for a label, or a pseudo-label."""
+    """Raise a DataError if 1 + y has no logarithm for a label."""
     if np.nanmin(y) <= -1:
         raise DataError(
-            f"target_transform: log1p needs targets and pseudo-labels above -1; got {np.nanmin(y):g}. Set power, "
+            f"target_transform: log1p needs targets above -1; got {np.nanmin(y):g}. Set power, "
             "which takes any number."
         )
 

@@ -48,7 +48,6 @@ from submissions.run import (
     open_run,
 )
 
-NO_LABELS = "its pseudo-labels change with each seed of other stages, so it is not trained under a budget"
 FEWER_EPOCHS = "trained for {}, since not all of them fit into the budget"
 
 say = partial(print, flush=True)
@@ -110,8 +109,6 @@ def plan_jobs(options: Namespace, config: Config, clock: Clock) -> JobPlan:
     stages = dict(config.stages)
     if clock.has_limit:
         stages = with_more_seeds(stages)
-        if not stages:
-            raise ConfigError("Every stage has pseudo_labels, and such stages need --budget none.")
     plan = make_plan(config.competition, stages, options.reuse)
     for line in describe_retraining(plan):
         say(line)
@@ -226,7 +223,6 @@ def describe_larger_budget(budget: Budget) -> list[str]:
 def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> list[LeftOut]:
     """Return a row for each stage or seed that a budget does not train, and for each network with fewer epochs."""
     rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.decisions.left_out]
-    rows += [LeftOut(name, None, TIME, NO_LABELS) for name in config.stages if name not in budget.plan.stages]
     states = [state for state in budget.states.values() if state.name in finished.stages]
     shortened = [state for state in states if state.epochs < state.all_epochs]
     rows += [

@@ -331,7 +331,6 @@ def _marks(run: Run, name: str) -> list[str]:
     jobs = run.plan.jobs_of_stage(name)
     marks = {
         "other code": run.plan.is_from_other_code(name),
-        "pseudo-labels": stage.pseudo_labels is not None,
         "refit": stage.final_fit != "folds",
         "fewer epochs": any((each.stage, each.reason) == (name, EPOCHS) for each in run.left_out),
     }

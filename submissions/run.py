@@ -370,12 +370,8 @@ def _digests(job: Job, test_key: str) -> list[str]:
 
 
 def unfinished_seeds(plan: JobPlan) -> set[tuple[str, int]]:
-    """Return stage and seed of each job that is not finished, or has pseudo-labels of such a job."""
-    return {
-        (job.stage, job.seed)
-        for job in plan.jobs
-        if not all(each.has_predicted(plan.test_key) for each in (job, *job.dependencies))
-    }
+    """Return stage and seed of each job that is not finished."""
+    return {(job.stage, job.seed) for job in plan.jobs if not job.has_predicted(plan.test_key)}
 
 
 def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
@@ -392,14 +388,10 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
         outcomes = [results.get(job.title) or recorded_failure(job) for job in unfinished]
         reasons = [outcome for outcome in outcomes if outcome.status == "failed"]
         reasons += [outcome for outcome in outcomes if outcome.status not in ("failed", "ok")]
-        if reasons:
-            first = reasons[0]
-            fold = first.name.rpartition("/fold_")[2]
-            error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
-            left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
-        else:
-            error = "it has pseudo-labels of a stage that is left out"
-            left_out.append(LeftOut(stage, seed, "dependency", error))
+        first = reasons[0]
+        fold = first.name.rpartition("/fold_")[2]
+        error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
+        left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
     return left_out
 
 

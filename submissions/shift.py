@@ -96,7 +96,7 @@ def cheapest_good_stage(run: Run, seconds: float) -> str | None:
     for name, stage in run.config.stages.items():
         jobs = [job for job in run.plan.jobs_of_stage(name) if job.fold != REFIT_FOLD]
         took = max(read_json(job.folder / REPORT)["seconds"] for job in jobs)
-        is_alone = stage.is_trained and stage.pseudo_labels is None and not stage.gpu
+        is_alone = stage.is_trained and not stage.gpu
         if is_alone and took <= seconds:
             alone = stage_alone(run.columns, name).scored
             scores[name] = run.columns.gain(run.columns.score(alone))

@@ -55,13 +55,10 @@ NOT_STARTED = "time ran out before it started"
 def with_more_seeds(stages: dict[str, Stage]) -> dict[str, Stage]:
     """Return the stages with at least MAX_SEEDS seeds, which are trained if there is time.
 
-    A stage that comes first, or does not depend on its seed, keeps the seeds of the YAML. Stages with pseudo-labels
-    are left out, since their labels change with each new seed of another stage.
+    A stage that comes first, or does not depend on its seed, keeps the seeds of the YAML.
     """
     result = {}
     for name, stage in stages.items():
-        if stage.pseudo_labels is not None:
-            continue
         seeds = list(stage.seeds)
         if stage.depends_on_seed and not stage.comes_first:
             seeds += [seed for seed in range(MAX_SEEDS) if seed not in seeds]

@@ -6,7 +6,6 @@ The code of this file and of all that it imports is in the key of every job.
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from competition.dataset import (
     FEATURE,
-    REFIT_FOLD,
     Dataset,
     TableColumns,
     read_rows,
@@ -25,7 +23,7 @@ from core.types import Array, Integers
 from folds.training_rows import training_rows
 from models import targets
 from models.context import Context
-from models.jobs.job import Job, mean_test
+from models.jobs.job import Job
 from models.stage import Stage
 
 PIECE = 10_000
@@ -100,7 +98,7 @@ class JobRows:
     """Rows of one job.
 
     Attributes:
-        train: training rows of the fold, followed by pseudo-labelled test rows if the stage has them.
+        train: training rows of the fold.
         held_out: rows of the fold with their labels; no rows for a refit.
         test: rows of the test table, without labels.
         context: the job's seed, columns and task.
@@ -132,15 +130,12 @@ def rows_of_job(
     is_train_row = training_rows(rows, job.fold, tables.in_time_order) & usable_rows(rows, stage)
     train = rows.take(is_train_row)
     context = tables.context(tables.job_seed(job.seed, job.fold), rows.inputs)
-    if stage.pseudo_labels is not None:
-        labels = pseudo_labels(job, tables.test_key, test.ids, context.task)
-        train = with_pseudo_labels(train, test, labels, stage.pseudo_labels.weight)
     context = replace(
         context,
         threads=threads,
         predicts_held_out=True,
         fold_ids=fold_of_groups(train),
-        fold_model_dirs=[need.folder for need in job.dependencies if need.stage == job.stage],
+        fold_model_dirs=[fold.folder for fold in job.dependencies],
     )
     held_out = rows.take(np.asarray(rows.folds == job.fold))
     return JobRows(train, held_out, test, context)
@@ -175,8 +170,7 @@ def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:
 
 
 def fold_of_groups(train: Dataset) -> Integers:
-    """Return the fold (n_rows,) of each training row; extra and pseudo-labelled rows have the fold of their
-    group.
+    """Return the fold (n_rows,) of each training row; extra rows have the fold of their group.
 
     If no other row of the group has a fold, they keep their number below 0.
     """
@@ -186,44 +180,3 @@ def fold_of_groups(train: Dataset) -> Integers:
         return folds
     of_group = pd.Series(folds).groupby(train.groups).transform("max").to_numpy()
     return np.where(folds < 0, of_group, folds)
-
-
-def pseudo_labels(job: Job, test_key: str, ids: list[str], task: Task) -> Array:
-    """Return labels (n_rows, n_targets) of the test rows: the mean over the source stages, each over its
-    jobs.
-
-    For classes it is the most probable class (Lee, Pseudo-Label, 2013); an ordinal level stays a number. The
-    labels of fold k's job come from models of fold k, so that none of them has seen a label of fold k.
-    """
-    sources = sorted({need.stage for need in job.dependencies} - {job.stage})
-    jobs_of_source = [[need for need in job.dependencies if need.stage == source] for source in sources]
-    mean = np.mean([mean_test(jobs, test_key, ids, task.outputs) for jobs in jobs_of_source], axis=0)
-    return task.default_labels(mean) if task.has_probabilities else mean
-
-
-def with_pseudo_labels(train: Dataset, test: Dataset, y: Array, weight: float) -> Dataset:
-    """Return training rows and, below them, the test rows with labels `y` (n_test_rows, n_targets) and a
-    weight.
-    """
-
-    def extended(values: Any, value: float) -> Any:
-        """Append one value for all test rows."""
-        if values is None:
-            return None
-        return np.concatenate([values, np.full((len(test), *values.shape[1:]), value)])
-
-    groups = None
-    if train.groups is not None and test.groups is not None:
-        groups = np.append(train.groups, test.groups)
-    return Dataset(
-        ids=[*train.ids, *test.ids],
-        inputs=pd.concat([train.inputs, test.inputs], ignore_index=True),
-        y=np.vstack([train.y, y]),
-        weights=extended(np.ones(len(train)) if train.weights is None else train.weights, weight),
-        auxiliary=extended(train.auxiliary, np.nan),
-        extra=extended(train.extra, False),
-        folds=extended(train.folds, REFIT_FOLD),
-        groups=groups,
-        times=extended(train.times, np.nan),
-        bounds=extended(train.bounds, np.nan),
-    )

@@ -21,8 +21,7 @@ class Job:
     """One fold of one seed of one stage, or a refit of that seed on all rows.
 
     Attributes:
-        dependencies: jobs that must be finished before it: the sources of its pseudo-labels, and for a refit
-            the folds of its seed.
+        dependencies: jobs that must be finished before it: for a refit the folds of its seed.
         predicts_test: whether its test predictions are used; with `final_fit: refit` only refits are.
         n_rows: number of rows of the training table that it trains on, as a measure of its time.
     """

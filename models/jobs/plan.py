@@ -44,7 +44,7 @@ COMPETITION_SETTINGS = {
     "pairs", "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
-NOT_IN_KEY = {"seeds", "folder", "final_fit", "pseudo_labels", "gpu"}
+NOT_IN_KEY = {"seeds", "folder", "final_fit", "gpu"}
 """Settings of a stage that change no job, or are in its key in another form."""
 
 
@@ -95,7 +95,7 @@ class JobPlan:
         return self.reuse and not self.keys[stage].endswith(digest(self.made_by[stage], 12))
 
     def with_settings(self, name: str, stage: Stage) -> "JobPlan":
-        """Return the jobs of one stage, which has no pseudo-labels, with other settings and the same code."""
+        """Return the jobs of one stage with other settings and the same code."""
         return replace(self, jobs=[], keys={}, stages={}).with_stage(name, stage, self.made_by[name])
 
     def with_stage(self, name: str, stage: Stage, made_by: dict[str, str]) -> "JobPlan":
@@ -104,20 +104,12 @@ class JobPlan:
         Args:
             made_by: result of `made_by`.
         """
-        labels = stage.pseudo_labels
-        sources = sorted(set(labels.stages)) if labels else []
         settings = self.key_of_tables | key_of_settings(stage, self.competition.task)
-        if labels:
-            settings["pseudo_labels"] = [self.test_key, labels.weight]
-            settings["sources"] = [
-                [each, self.keys[each], sorted(self.stages[each].seeds)] for each in sources
-            ]
         key, trained_by = key_of(self.paths, name, stage, settings, made_by)
         key = (self.reuse and key_of_other_code(self.paths, name, key)) or key
-        source_jobs = [job for job in self.jobs if job.stage in sources and job.fold != REFIT_FOLD]
         return replace(
             self,
-            jobs=[*self.jobs, *jobs_of(name, stage, key, self.n_folds, self.paths, source_jobs, self.n_rows)],
+            jobs=[*self.jobs, *jobs_of(name, stage, key, self.n_folds, self.paths, self.n_rows)],
             keys={**self.keys, name: key},
             stages={**self.stages, name: stage},
             made_by={**self.made_by, name: trained_by},
@@ -141,7 +133,7 @@ class JobPlan:
 
 
 def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: bool = False) -> JobPlan:
-    """Return the jobs of all stages in the order of the YAML, stages with pseudo-labels last.
+    """Return the jobs of all stages in the order of the YAML.
 
     Args:
         reuse: whether finished jobs of other code are accepted if there are none of the current code.
@@ -169,7 +161,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
         n_rows=n_rows,
     )
     context = tables.context(inputs=read_prepared(paths.train).columns)
-    for name, stage in sorted(stages.items(), key=lambda item: item[1].pseudo_labels is not None):
+    for name, stage in stages.items():
         stage.require_inputs(competition.inputs)
         plan = plan.with_stage(name, stage, made_by(stage, context))
     return plan
@@ -200,13 +192,11 @@ def key_of_tables(competition: CompetitionConfig, tables: JobTables) -> dict[str
 
 
 def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
-    """Return what of the keys depends on the settings of a stage, as if it had no pseudo-labels."""
+    """Return what of the keys depends on the settings of a stage."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
     return {
         "stage": stage.model_dump(mode="json", exclude=excluded),
         "weights": [digest_of_weights(weights) for weights in stage.weight_names()],
-        "pseudo_labels": None,
-        "sources": [],
         "target_transform": stage.transform_for(task),
         **stage.key_settings(task),
     }
@@ -251,28 +241,25 @@ def jobs_of(
     key: str,
     n_folds: int,
     paths: Paths,
-    pseudo_label_jobs: Sequence[Job] = (),
     n_rows: Mapping[int, int] = MappingProxyType({}),
 ) -> list[Job]:
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
-        pseudo_label_jobs: jobs that predict its pseudo-labels.
         n_rows: fold -> number of its training rows, if they are known.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
         folds = []
         for fold in range(n_folds):
-            needs = tuple(job for job in pseudo_label_jobs if job.fold == fold)
             folder = paths.job(name, key, seed, fold)
             predicts_test = stage.final_fit != "refit"
-            folds.append(Job(name, seed, fold, folder, needs, predicts_test, n_rows.get(fold, 1)))
+            n_rows_of_fold = n_rows.get(fold, 1)
+            folds.append(Job(name, seed, fold, folder, predicts_test=predicts_test, n_rows=n_rows_of_fold))
         jobs += folds
         if stage.final_fit != "folds":
             folder = paths.job(name, key, seed, "all")
-            needs = (*folds, *pseudo_label_jobs)
-            jobs.append(Job(name, seed, REFIT_FOLD, folder, needs, n_rows=n_rows.get(REFIT_FOLD, 1)))
+            jobs.append(Job(name, seed, REFIT_FOLD, folder, tuple(folds), n_rows=n_rows.get(REFIT_FOLD, 1)))
     return jobs
 
 

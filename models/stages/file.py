@@ -39,7 +39,7 @@ class File(Stage):
     """External predictions, for example of another notebook or of AutoGluon. Nothing is trained."""
 
     is_trained = False
-    no_effect = ("seeds", "target_transform", "final_fit", "pseudo_labels", "gpu")
+    no_effect = ("seeds", "target_transform", "final_fit", "gpu")
     kind: Literal["file"]
     folder: UserPath
     """Folder with oof.csv and test.csv. Both contain the id and the columns of the submission. For

@@ -111,12 +111,7 @@ class Sklearn(FeatureStage):
         """
         yield from super().check(tables)
         name = self.estimator_name(tables.task.problem_type)
-        has_weights = (
-            tables.has_weights
-            or (tables.has_extra_weights and self.extra_rows != "ignore")
-            or self.pseudo_labels is not None
-        )
-        if has_weights:
+        if tables.has_weights or (tables.has_extra_weights and self.extra_rows != "ignore"):
             require_weights(name)
         warning = DOWNLOAD_WARNINGS.get(name.partition(".")[0])
         if warning:

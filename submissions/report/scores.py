@@ -28,7 +28,6 @@ from submissions.run import Run
 
 FLAGS = {
     "other code": "trained by another code version (--reuse)",
-    "pseudo-labels": "trained on test rows with predictions of other stages as labels, fold by fold",
     "refit": "predicts test rows with unscored models of all rows (final_fit); score: of the fold models",
     "fewer epochs": "trained with fewer epochs than the YAML says, to fit into the budget",
     **FOLD_MARKS,

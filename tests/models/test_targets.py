@@ -79,7 +79,7 @@ def test_a_label_or_a_bound_without_a_logarithm_is_refused(tmp_path):
         fit("log1p", labelled(-2), tmp_path)
     bounds = np.full((30, 2, 2), np.nan)
     bounds[3, 0, 1] = -1.5
-    with pytest.raises(DataError, match="log1p needs targets and pseudo-labels above -1; got -1.5"):
+    with pytest.raises(DataError, match="log1p needs targets above -1; got -1.5"):
         fit("log1p", replace(labelled(), bounds=bounds), tmp_path)
 
 

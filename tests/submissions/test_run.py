@@ -229,11 +229,10 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
 # What stages did, and what is left out
 
 
-def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml(tmp_path):
+def test_what_failed_is_left_out_as_if_it_were_not_in_the_yaml(tmp_path):
     stages = {
         "good": {**TREES, "seeds": [0, 1], "final_fit": "both"},
         "fair": TREES,
-        "poor": {**TREES, "pseudo_labels": {"stages": ["fair"]}},
     }
     plan = prepare_and_fake_jobs(fake_competition(tmp_path, stages=stages))
     results = {}
@@ -245,7 +244,6 @@ def test_what_failed_and_what_needs_it_is_left_out_as_if_it_were_not_in_the_yaml
     assert [(each.stage, each.seed, each.reason, each.error) for each in left_out] == [
         ("fair", 0, "error", "fold 2: ValueError: no"),
         ("good", 1, "error", "fold all: ValueError: no"),
-        ("poor", 0, "dependency", "it has pseudo-labels of a stage that is left out"),
     ]
     run = open_run(load_config(str(tmp_path / "mixed.yaml")), finished_part(plan), left_out)
     build(run)
@@ -267,14 +265,15 @@ def test_a_job_that_was_skipped_gives_the_reason_for_its_seed(tmp_path):
 def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_out_is_no_failure(
     tmp_path,
 ):
-    saw = {"kind": "bert", "pseudo_labels": {"stages": ["good"]}}
-    run = opened(tmp_path, stages={"good": TREES, "fair": saw, "poor": {**TREES, "final_fit": "refit"}})
+    run = opened(
+        tmp_path, stages={"good": TREES, "fair": {"kind": "bert"}, "poor": {**TREES, "final_fit": "refit"}}
+    )
     plan = replace(run.plan, reuse=True, made_by={**run.plan.made_by, "good": {}})
     left_out = [LeftOut("fair", None, "epochs", "15 of 30 epochs"), LeftOut("unimol", 1, "time", "")]
     run = replace(run, plan=plan, left_out=left_out)
     build(run)
     assert marks_of(run) == {
-        "good": ["other code"], "fair": ["pseudo-labels", "fewer epochs"], "poor": ["refit"]
+        "good": ["other code"], "fair": ["fewer epochs"], "poor": ["refit"]
     }  # fmt: skip
     assert run.exit_status == 0
     table = describe_left_out(left_out)
@@ -283,18 +282,18 @@ def test_what_a_reader_has_to_know_of_a_stage_is_marked_and_what_a_budget_left_o
     assert BUDGET_ADVICE not in describe_left_out([LeftOut("unimol", 1, "error", "ValueError")])
 
 
-def test_a_refitted_and_a_pseudo_labelled_stage_predict_new_rows_as_they_predicted_the_test_table(
-    tmp_path, capsys
-):
-    """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels and source."""
+def test_refitted_stages_predict_new_rows_as_they_predicted_the_test_table(tmp_path, capsys):
+    """By saved weights alone: the folds of a stage that was refitted are gone, and so are labels."""
     small = {**TREES, "max_trees": 15}
-    labelled = {**small, "parameters": {"num_leaves": 4}, "pseudo_labels": {"stages": ["a"]}}
-    stages = {"b": {**labelled, "final_fit": "both"}, "a": {**small, "final_fit": "refit"}}
+    stages = {
+        "b": {**small, "parameters": {"num_leaves": 4}, "final_fit": "both"},
+        "a": {**small, "final_fit": "refit"},
+    }
     submissions = {"stack": False, "default": "mean", "margin": 1e6}
     path = fake_competition(tmp_path, stages=stages, submissions=submissions)
     train_all(path)
     run = built(path)
-    assert marks_of(run) == {"a": ["refit"], "b": ["pseudo-labels", "refit"]}
+    assert marks_of(run) == {"a": ["refit"], "b": ["refit"]}
 
     for job in run.plan.jobs_of_stage("a")[:-1]:
         shutil.rmtree(job.folder)
