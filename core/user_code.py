@@ -23,6 +23,8 @@ Opened = dict[str, dict[str, str]]
 """Name of a user file -> what it opened, relative to its folder -> its content (`content_of`)."""
 OPENED_IN_C = ["arrow", "cbm", "feather", "h5", "mol2", "parquet", "pdb", "safetensors", "sdf", "smi"]
 """Endings of files that libraries open in C, where Python does not see it."""
+MAX_SECONDS = 20
+"""Seconds after which the trial of a user-defined function ends with an error."""
 _FOLDERS: list[str] = []
 """Folders of the user files at the end of sys.path, the latest first."""
 _IMPORTED: dict[str, str] = {}

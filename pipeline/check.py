@@ -18,7 +18,7 @@ from core.errors import ConfigError, DataError, Mistake
 from core.files import as_json
 from core.text import format_duration
 from core.types import Array
-from core.user_code import load_user_code, time_limit, user_code, user_code_errors
+from core.user_code import MAX_SECONDS, load_user_code, time_limit, user_code, user_code_errors
 from folds.leaks import describe_leaks
 from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
@@ -35,8 +35,6 @@ from submissions.config import Config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
-MAX_SECONDS = 20
-"""Seconds after which the trial of the user's functions ends with an error."""
 SECONDS_OF_METRIC = 5.0
 """Seconds after which the metric is tried on no more rows."""
 MIN_ROWS_OF_CLASS = 15

@@ -24,7 +24,7 @@ from core.user_code import load_user_code
 from models.context import Context
 from models.registry import Stages
 from models.training.losses import load_loss
-from models.training.optimizer import SCHEDULES
+from models.training.schedules import SCHEDULES
 from pipeline import commands
 from submissions.config import Config, load_config
 from tests.conftest import mixed_tables, write_competition

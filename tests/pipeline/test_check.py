@@ -10,7 +10,9 @@ import yaml
 from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError, UserError
+from folds import kinds
 from models.hardware import Card
+from models.training import neural_stage
 from pipeline import check as check_step
 from pipeline.check import check_competition
 from submissions.config import load_config
@@ -303,10 +305,13 @@ def test_functions_of_the_user_are_tried_before_any_training(tmp_path, key, name
     {"submissions": "candidates: ['mine.py:endless']"},
     {"submissions": "postprocess: 'mine.py:endless'"},
     {"competition": "metric: 'mine.py:endless', greater_is_better: true"},
+    {"folds": "kind: 'mine.py:endless'"},
+    {"stages": "s: {kind: gnn, schedule: 'mine.py:endless'}"},
 ])  # fmt: skip
 def test_a_function_of_the_user_that_does_not_end_is_reported_with_its_line(tmp_path, monkeypatch, settings):
     (tmp_path / "mine.py").write_text(USERS)
-    monkeypatch.setattr(check_step, "MAX_SECONDS", 1)
+    for module in (check_step, kinds, neural_stage):
+        monkeypatch.setattr(module, "MAX_SECONDS", 1)
     with refused(r"mine\.py:endless must .*TimeoutError in line \d+: not finished after 1 s"):
         checked(written(tmp_path, **settings))
 
