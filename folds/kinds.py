@@ -9,12 +9,12 @@ from functools import partial
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from core.errors import ConfigError, join_first
-from core.settings import StrictModel, UserPath, absolute_code_ref
+from core.settings import StrictModel, UserPath, name_or_code_ref
 from core.types import Integers
-from core.user_code import MAX_SECONDS, load_user_code, short_ref, time_limit, user_code_errors
+from core.user_code import MAX_SECONDS, in_order_of, load_user_code, short_ref, time_limit, user_code_errors
 from folds.groups import RowKeys, cluster_keys, scaffold_keys
 from folds.splitters import (
     FoldFunction,
@@ -77,8 +77,12 @@ def _folds_of_user(code_ref: str, data: SplitData) -> Integers:
     """Return the folds of a function of the user, (n_rows,): each of 0 to n_folds - 1, and -1."""
     function = load_user_code("folds.kind", code_ref, "split(data)")
     n_rows = len(data.rows)
-    with user_code_errors(code_ref, "return the fold of each row"), time_limit(MAX_SECONDS):
-        folds = np.asarray(function(data), dtype=np.float64)
+    must = "return the fold of each row"
+    with user_code_errors(code_ref, must), time_limit(MAX_SECONDS):
+        returned = function(data)
+    returned = in_order_of(returned, code_ref, data.rows.index)
+    with user_code_errors(code_ref, must):
+        folds = np.asarray(returned, dtype=np.float64)
     numbers = np.unique(folds).tolist()
     needed = set(range(data.n_folds))
     if folds.shape != (n_rows,) or not needed <= {*numbers} <= needed | {-1}:
@@ -90,18 +94,10 @@ def _folds_of_user(code_ref: str, data: SplitData) -> Integers:
     return folds.astype(np.int64)
 
 
-def _require_kind(name: str, info: ValidationInfo) -> str:
-    if name in FOLD_KINDS:
-        return name
-    if ":" not in name:
-        raise ValueError(f"must be one of {', '.join(FOLD_KINDS)}, or file.py:function")
-    return absolute_code_ref(name, info)
-
-
 class FoldsConfig(StrictModel):
     """How the training rows are split into folds. Rows with equal inputs always share a fold."""
 
-    kind: Annotated[str, AfterValidator(_require_kind)] = "kfold"
+    kind: Annotated[str, name_or_code_ref(FOLD_KINDS)] = "kfold"
     """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds of the project except kfold,
     time, column and file balance the classes. `file.py:name`: a user-defined function from `SplitData`
     (`folds/splitters.py`) to the fold of each row; rows with equal inputs (`data.groups`) must share a fold.

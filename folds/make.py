@@ -200,9 +200,9 @@ def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
         write_table(file, folds)
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig) -> str:
-    """Prepare and write the tables of a competition with their folds; return lines about both."""
-    tables = make_folds(competition, config, prepare(competition))
+def run(competition: CompetitionConfig, config: FoldsConfig, n_workers: int | None = None) -> str:
+    """Prepare and write the tables of a competition with their folds, see `prepare`; return lines about both."""
+    tables = make_folds(competition, config, prepare(competition, n_workers))
     write_tables(tables, competition)
     return f"{describe_tables(tables.report)}\n{describe(tables, competition)}"
 

@@ -51,10 +51,10 @@ class Lightgbm(Trees):
         return set(_ConfigAliases._get_all_param_aliases())
 
     def library_errors(self) -> tuple[type[Exception], ...]:
-        """Return the error of LightGBM."""
+        """Return the errors of LightGBM, and those of values that are no numbers."""
         import lightgbm
 
-        return (lightgbm.basic.LightGBMError,)
+        return lightgbm.basic.LightGBMError, TypeError, ValueError
 
     def check_machine(self) -> None:
         """Raise a ConfigError if the trees are to be grown on a GPU, and LightGBM cannot use it."""

@@ -23,6 +23,7 @@ from core.files import sha256_of
 from core.modules import code_digest_of, load
 from core.settings import nearest
 from core.types import Array, ProblemType
+from core.user_code import MAX_SECONDS, in_order_of, time_limit
 from models.context import CheckTables, Context
 from models.features import feature_blocks, fit_encoders
 from models.inputs.columns import table_blocks
@@ -119,6 +120,8 @@ class Sklearn(FeatureStage):
         )
         if has_weights:
             require_weights(name)
+        if self.parameters and not self.is_from_other_package:
+            yield from self._try_parameters(tables.task)
         warning = DOWNLOAD_WARNINGS.get(name.partition(".")[0])
         if warning:
             yield warning
@@ -131,6 +134,18 @@ class Sklearn(FeatureStage):
             if tables.in_time_order:
                 ignored = "hold out the latest"
             yield f"{name} holds out some training rows by itself and cannot {ignored}, so it may overfit"
+
+    def _try_parameters(self, task: Task) -> Iterator[str]:
+        """Yield a warning if a fit on made-up rows fails, as by parameters that exclude each other."""
+        rows = self.made_up_rows(task)
+        try:
+            with time_limit(MAX_SECONDS):
+                self._fitted(task, 0, rows.x, rows.y)
+        except TimeoutError:
+            return  # too slow to be tried
+        except self.library_errors() as error:
+            message = " ".join(str(error).split())
+            yield f"WARNING: {self.model_name(task)} rejects made-up rows with {self.parameters}: {message}"
 
     def library_errors(self) -> tuple[type[Exception], ...]:
         """Return the errors by which estimators reject parameters and rows."""
@@ -194,7 +209,7 @@ class Sklearn(FeatureStage):
         else:
             estimator = from_bytes(path.with_suffix(".skops").read_bytes())
         predict = estimator.predict_proba if context.task.has_probabilities else estimator.predict
-        return np.asarray(predict(x))
+        return np.asarray(in_order_of(predict(x), self.model_name(context.task), range(x.shape[0])))
 
     def _build(self, seed: int, task: Task) -> Any:
         return build_estimator(self.model_name(task), self.parameters, seed, task.has_probabilities)

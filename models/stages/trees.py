@@ -15,7 +15,9 @@ the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 import statistics
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,7 +32,7 @@ from core.modules import load
 from core.settings import nearest
 from core.types import Integers, ProblemType
 from folds.splitters import balanced_group_folds, blocks_in_time
-from models.context import Context
+from models.context import CheckTables, Context
 from models.features import encoder_block, fit_encoders, molecule_blocks
 from models.inputs.columns import category_block, fit_categories, numeric_block
 from models.job_folder import TRAINING, write_notes
@@ -97,10 +99,13 @@ class Trees(FeatureStage):
     @classmethod
     def _check_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         for name in parameters:
-            if name in cls.model_fields or name in RESERVED_PARAMETERS:
+            if name in cls.model_fields:
+                raise ValueError(f"{name} is set by the stage: write it beside `parameters`, not in it")
+            if name in RESERVED_PARAMETERS:
                 raise ValueError(
-                    f"{name} is controlled by the stage: remove it from `parameters`, or set it as a "
-                    f"stage setting"
+                    f"{name} is set by the stage, so remove it: by its settings seeds, gpu and max_trees, by --workers "
+                    f"and by the task. It stops early after {PATIENCE} trees without a lower error on a split of its "
+                    "training rows"
                 )
             if name not in cls.library_parameters():
                 close = nearest(name, cls.library_parameters())
@@ -159,6 +164,24 @@ class Trees(FeatureStage):
         else:
             return
         yield f"parameters: the objective {self.objective} does not fit; {expected}"
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Fit a tree on made-up rows as well, which shows invalid parameters; see `Stage.check`.
+
+        Lists and mappings among the parameters are for columns that are not known yet.
+        """
+        yield from super().check(tables)
+        if not self.parameters:
+            return
+        values = {
+            name: value
+            for name, value in self.parameters.items()
+            if not isinstance(value, list | dict) and "," not in str(value)
+        }
+        tried = self.model_copy(update={"parameters": values, "gpu": 0.0})
+        context = replace(tables.context, task=tables.task, categorical=[])
+        with TemporaryDirectory() as folder, self.reported_errors(tables.task):
+            tried.fit_booster(self.made_up_rows(tables.task), 1, Path(folder) / "booster", context)
 
     def trains_on_gpu(self) -> bool:
         """Return whether boosters are trained on a GPU: the settings request one, and this process sees one."""

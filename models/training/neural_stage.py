@@ -17,6 +17,7 @@ from models.hardware import cards_in_new_process, cpu_has_bf16, require_precisio
 from models.stage import FEATURES
 from models.targets import require_auxiliary
 from models.training.batches import Batches, join_columns
+from models.training.schedules import with_warmup
 from models.training.settings import Schedule, TrainingSettings
 
 if TYPE_CHECKING:
@@ -102,12 +103,9 @@ class NeuralStage(TrainingSettings):
             names = tables.context.auxiliary
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
         if any(user_code(self.schedule)):
-            rows_per_step = self.batch_size * self.gradient_accumulation_steps
-            n_steps = self.epochs * math.ceil(len(tables.train) / rows_per_step)
+            n_steps = self.epochs * math.ceil(len(tables.train) / self.batch_size)
             with time_limit(MAX_SECONDS):
-                multiplier = self.schedule_for(n_steps)
-                for step in range(n_steps):
-                    multiplier(step)
+                list(map(with_warmup(self, n_steps), range(n_steps)))
 
 
 class MoleculeStage(NeuralStage):

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from models.training.network import Network
+from models.training.schedules import with_warmup
 from models.training.settings import TrainingSettings
 
 INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
@@ -70,4 +71,4 @@ def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """Return the schedule of the settings, whose `step` is called after each step of the optimizer."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, settings.schedule_for(total_steps))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup(settings, total_steps))

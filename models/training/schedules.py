@@ -6,7 +6,7 @@ To add one, write a function here and name it in `SCHEDULES`; its arguments afte
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -97,20 +97,19 @@ def load_schedule(name: str) -> Callable[..., float]:
     return checked
 
 
-def with_warmup(
-    name: str, warmup: float, total_steps: int, settings: Mapping[str, Any]
-) -> Callable[[int], float]:
+def with_warmup(settings: Any, total_steps: int) -> Callable[[int], float]:
     """Return a schedule after a linear warm-up, as a function of the step.
 
     The warm-up ends at 1; it starts one step above 0, or above the schedule's `WARMUP_STARTS`. The schedule then
     runs over the remaining steps, so that its last step is just above its end point.
 
     Args:
-        warmup: below 1 a share of all steps, else a number of steps, of which at most half are used.
-        settings: values of `ALL_SETTINGS`.
+        settings: `TrainingSettings` with the name of the schedule and its settings. A warm-up below 1 is a share
+            of all steps, else a number of steps, of which at most half are used.
     """
-    function = load_schedule(name)
-    schedule = partial(function, **{setting: settings[setting] for setting in settings_of(name)})
+    function = load_schedule(settings.schedule)
+    schedule = partial(function, **settings.model_dump(include=settings_of(settings.schedule)))
+    warmup = settings.warmup
     warmup_steps = round(warmup * total_steps) if warmup < 1 else min(round(warmup), total_steps // 2)
     warmup_steps = min(warmup_steps, total_steps - 1)
     start = WARMUP_STARTS.get(function, 0.0)

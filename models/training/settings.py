@@ -3,26 +3,17 @@
 docs/stages.md and docs/evidence.md report the measurements that the defaults are based on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationInfo,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, WithJsonSchema, model_validator
 
-from core.settings import StrictModel, UserCodeRef, absolute_code_ref
+from core.settings import StrictModel, UserCodeRef, name_or_code_ref
 from core.types import ProblemType
 from core.user_code import short_ref
 from models.inputs.encoder_settings import EncoderFeature
 from models.stage import Feature, GpuShare, Share, Stage
-from models.training.schedules import ALL_SETTINGS, SCHEDULES, settings_of, with_warmup
+from models.training.schedules import ALL_SETTINGS, SCHEDULES, settings_of
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
@@ -58,20 +49,8 @@ class MultiSampleHead(StrictModel):
 LossName = Literal["mse", "mae", "huber", "bce", "cross_entropy"]
 CLASS_LOSSES = {"binary": "bce", "multilabel": "bce", "multiclass": "cross_entropy"}
 """Problem type -> its loss on logits. All other losses are for standardised regression targets."""
-
-
-def _require_schedule(name: str, info: ValidationInfo) -> str:
-    if name in SCHEDULES:
-        return name
-    if ":" not in name:
-        raise ValueError(f"must be one of {', '.join(SCHEDULES)}, or file.py:function")
-    return absolute_code_ref(name, info)
-
-
 Schedule = Annotated[
-    str,
-    AfterValidator(_require_schedule),
-    WithJsonSchema({"enum": [*SCHEDULES, "file.py:function"]}),
+    str, name_or_code_ref(SCHEDULES), WithJsonSchema({"enum": [*SCHEDULES, "file.py:function"]})
 ]
 
 
@@ -170,10 +149,6 @@ class TrainingSettings(Stage):
         of_others = sorted(ALL_SETTINGS - settings_of(self.schedule))
         self.require_defaults(of_others, f"with schedule: {short_ref(self.schedule)}")
         return self
-
-    def schedule_for(self, total_steps: int) -> Callable[[int], float]:
-        """Return the factor of the learning rate as a function of the step, warm-up included."""
-        return with_warmup(self.schedule, self.warmup, total_steps, self.model_dump(include=ALL_SETTINGS))
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
         """Yield the errors of `Stage.config_errors`, and of a loss or label smoothing that

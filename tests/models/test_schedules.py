@@ -8,8 +8,11 @@ from models.registry import make_stage
 from models.training.schedules import SCHEDULES, with_warmup
 from tests.models import made
 
-SETTINGS = {"cycles": 3, "decay": 0.2}
 TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
+
+
+def settings(schedule, warmup):
+    return make_stage({"kind": "gnn", "schedule": schedule, "warmup": warmup})
 
 
 @pytest.mark.parametrize(
@@ -29,20 +32,20 @@ TWO_DEGREES = 0.99939082701909576  # cos(pi / 90)
     ],
 )  # fmt: skip
 def test_after_a_rise_by_equal_parts_the_other_steps_follow_the_schedule(name, warmup, total, rates):
-    rate = with_warmup(name, warmup, total, SETTINGS)
+    rate = with_warmup(settings(name, warmup), total)
     assert {step: rate(step) for step in rates} == pytest.approx(rates)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("warmup", "total"), [(0.99, 5), (0.5, 1)])
 def test_every_step_moves_the_weights_and_none_exceeds_the_peak(name, warmup, total):
-    values = [with_warmup(name, warmup, total, SETTINGS)(step) for step in range(total)]
+    values = [with_warmup(settings(name, warmup), total)(step) for step in range(total)]
     assert min(values) > 0
     assert max(values) == pytest.approx(1.0)
 
 
 def test_a_warm_up_in_steps_takes_at_most_half_of_a_run_that_a_budget_has_shortened():
-    rate = with_warmup("linear", 100, 20, SETTINGS)
+    rate = with_warmup(settings("linear", 100), 20)
     assert [rate(step) for step in (0, 9, 10, 15)] == pytest.approx([1 / 11, 10 / 11, 1.0, 0.5])
 
 
@@ -78,7 +81,7 @@ def test_a_schedule_of_the_users_follows_the_warm_up_and_its_code_is_in_the_key_
         (tmp_path / "mine.py").write_text(code)
         keys.append(code_files(stage, made.context(tmp_path)))
     assert keys[0] == keys[1] != keys[2]
-    rate = stage.schedule_for(12)
+    rate = with_warmup(stage, 12)
     assert [rate(step) for step in (0, 1, 2, 6, 7, 11)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.2, 0.2])
 
 
@@ -93,4 +96,4 @@ def test_a_schedule_of_the_users_follows_the_warm_up_and_its_code_is_in_the_key_
 def test_what_is_no_learning_rate_is_refused(tmp_path, name, message):
     (tmp_path / "mine.py").write_text(MINE)
     with pytest.raises(ConfigError, match=message):
-        list(map(with_warmup(f"{tmp_path}/mine.py:{name}", 0, 20, SETTINGS), range(20)))
+        list(map(with_warmup(settings(f"{tmp_path}/mine.py:{name}", 0), 20), range(20)))

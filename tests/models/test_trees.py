@@ -107,6 +107,12 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
     [
         ("lightgbm", Task(["y"]), {"learning_rate": 1}, "by the stage"),
         ("catboost", Task(["y"]), {"task_type": "GPU"}, "by the stage"),
+        (
+            "lightgbm",
+            Task(["y"]),
+            {"early_stopping_round": 50},
+            "It stops early after 100 trees without a lower error",
+        ),
         ("catboost", Task(["y"]), {"max_dept": 3}, "max_depth"),
         ("lightgbm", Task(["y"]), {"reg_lambda": 1}, "lambda_l2"),
         ("lightgbm", Task(["y"]), {"objective": "nothing"}, "lightgbm rejects the rows, or its parameters"),

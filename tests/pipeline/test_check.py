@@ -81,6 +81,13 @@ def test_a_column_that_gives_the_label_is_a_warning(tmp_path):
             "kind: lightgbm, features: []", "numeric: [], text: [], categorical: []",
             "features is empty, and all input columns are molecules",
         ),
+        ("kind: lightgbm, parameters: {num_leaves: many}", "", "lightgbm rejects .*num_leaves.*many"),
+        ("kind: lightgbm, parameters: {bagging_fraction: 1.5}", "", "lightgbm rejects .*bagging_fraction"),
+        ("kind: lightgbm, parameters: {objective: tweedie, max_bin: 63, monotone_constraints: [1, 0]}", "", None),
+        ("kind: catboost, parameters: {depth: 40}", "", "catboost rejects .*depth"),
+        ("kind: catboost, parameters: {max_depth: 3}", "", "catboost rejects .*max_depth"),
+        ("kind: catboost, parameters: {grow_policy: Lossguide, max_leaves: 20}", "", None),
+        ("kind: sklearn, parameters: {C: -1}", "", "estimator: .*'C' parameter of SVR must be"),
         ("kind: gnn, layer_decay: 0.9", "", "message passing repeats one layer"),
         ("kind: gnn, loss: 'own.py:absent'", "", r"gnn\.loss: there is no file .*own\.py"),
         ("kind: sklearn, target_transform: log1p", "", r".*above -1; got -\d"),
@@ -118,6 +125,16 @@ def test_what_a_stage_can_never_do_is_reported_before_any_training(
         checked(path)
 
 
+@pytest.mark.parametrize("solver", ["lbfgs", "liblinear"])
+def test_parameters_of_an_estimator_that_exclude_each_other_are_a_warning(tmp_path, solver):
+    logistic = "kind: sklearn, parameters: {penalty: l1, solver: " + solver + "}"
+    grade = np.tile(["low", "high"], 30)
+    path = written(tmp_path, {"grade": grade}, stages=f"s: {{{logistic}}}", competition=BINARY_GRADE)
+    is_rejected = "WARNING: sklearn.linear_model.LogisticRegression rejects made-up rows" in checked(path)
+    assert is_rejected == (solver == "lbfgs")
+
+
+BINARY_GRADE = "targets: [grade], problem_type: binary, classes: [low, high], metric: roc_auc"
 NAMED = "targets: [grade], problem_type: multiclass, metric: f1_macro"
 GRADED = "targets: [grade], problem_type: ordinal, classes: [low, middle, high], metric: quadratic_kappa"
 WET = "targets: [wet], problem_type: binary, metric: roc_auc"
