@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -235,7 +235,7 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str, n_workers: int | None)
 
 def _compute(
     function: Any, inputs: pd.DataFrame, rows: Integers, code_ref: str, n_workers: int
-) -> Iterator[tuple[Integers, pd.DataFrame]]:
+) -> Generator[tuple[Integers, pd.DataFrame], None, None]:
     """Yield some of the positions `rows` at a time, in their order, with their features.
 
     The first ones are computed here, and tell how long the others take. If it is long, workers compute these.
@@ -254,26 +254,24 @@ def _compute(
         return
     # What a function loads once, such as a model, takes time in its first call only.
     seconds = len(others) * min(first_seconds / len(first), check_seconds / (CHECKED_ROWS + 1))
-    n_workers = max(1, min(n_workers, int(seconds / MIN_SECONDS_OF_WORKER)))
-    n_parts = n_workers * max(1, math.ceil(seconds / n_workers / SECONDS_PER_CALL))
-    parts = np.array_split(others, min(n_parts, len(others)))
-    tables = [inputs.iloc[part].reset_index(drop=True) for part in parts]
-    computed_parts = (_call(function, table, code_ref) for table in tables)
-    if n_workers > 1:
-        computed_parts = _compute_by_workers(tables, code_ref, n_workers)
-    if seconds >= MIN_SECONDS_OF_WORKER:
-        left = format_duration(seconds / n_workers)
-        print(
-            f"{short_ref(code_ref)}: the other {len(others)} take about {left} (workers: {n_workers})",
-            flush=True,
-        )
+    if seconds < MIN_SECONDS_OF_WORKER:
+        yield others, _call(function, inputs.iloc[others].reset_index(drop=True), code_ref)
+        return
+    n_workers = min(n_workers, int(seconds / MIN_SECONDS_OF_WORKER))
+    left = seconds / n_workers
+    parts = np.array_split(others, min(n_workers * math.ceil(left / SECONDS_PER_CALL), len(others)))
+    name = short_ref(code_ref)
+    print(
+        f"{name}: the other {len(others)} take about {format_duration(left)} (workers: {n_workers})",
+        flush=True,
+    )
     started = time.monotonic()
-    for n_done, (part, computed) in enumerate(zip(parts, computed_parts, strict=True), start=1):
-        yield part, computed
+    tables = [inputs.iloc[part].reset_index(drop=True) for part in parts]
+    for n_done, computed in enumerate(_compute_by_workers(tables, code_ref, n_workers), start=1):
+        yield parts[n_done - 1], computed
         left = (time.monotonic() - started) / n_done * (len(parts) - n_done)
         if left and n_done % n_workers == 0:  # about every SECONDS_PER_CALL
-            share = f"{n_done / len(parts):.0%} of them, {format_duration(left)} left"
-            print(f"{short_ref(code_ref)}: {share}", flush=True)
+            print(f"{name}: {n_done / len(parts):.0%} of them, {format_duration(left)} left", flush=True)
 
 
 def _compute_by_workers(tables: list[pd.DataFrame], code_ref: str, n_workers: int) -> Iterator[pd.DataFrame]:
@@ -370,12 +368,9 @@ def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataF
 
 
 def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
-    must = "return a table of numbers for one of inputs"
-    with user_code_errors(code_ref, must):
-        returned = function(inputs.copy())
-    returned = in_order_of(returned, code_ref, inputs.index)
-    with user_code_errors(code_ref, must):
-        features = pd.DataFrame(returned).astype(float).rename(columns=str)
+    with user_code_errors(code_ref, "return a table of numbers for one of inputs"):
+        features = pd.DataFrame(in_order_of(function(inputs.copy()), inputs.index))
+        features = features.astype(float).rename(columns=str)
     if len(features) != len(inputs) or not features.columns.is_unique:
         raise ConfigError(
             f"competition.features {code_ref} has to return a row of finite numbers (NaN: missing) for each "

@@ -228,14 +228,14 @@ def user_code_errors(code_ref: str, must: str = "") -> Iterator[None]:
         raise ConfigError(f"{short_ref(code_ref)} {start} {what}.") from error
 
 
-def in_order_of(returned: Any, code_ref: str, *row_names: Iterable[Any]) -> Any:
+def in_order_of(returned: Any, *row_names: Iterable[Any]) -> Any:
     """Return a table or column that user code returned for some rows, in their order; other values unchanged.
 
     Args:
         row_names: names of the rows in their order, or several of these, one of which is the index of the table.
 
     Raises:
-        ConfigError: its index has other names.
+        ValueError: its index has other names.
     """
     indices = [pd.Index(names) for names in row_names]
     is_table = isinstance(returned, pd.DataFrame | pd.Series)
@@ -244,9 +244,9 @@ def in_order_of(returned: Any, code_ref: str, *row_names: Iterable[Any]) -> Any:
     for index in indices:
         if {*returned.index} == {*index}:
             return returned.loc[index]
-    raise ConfigError(
-        f"{short_ref(code_ref)} returned a table whose index ({join_first(returned.index)}) does not name its rows "
-        f"({join_first(indices[0])}). Keep the index of the input, or return an array in the order of the rows."
+    raise ValueError(
+        f"the index of the table, {join_first(returned.index)}, does not name its rows, {join_first(indices[0])}. Keep "
+        "the index of the input, or return an array in the order of the rows"
     )
 
 

@@ -4,9 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
 
 from loky import ProcessPoolExecutor
 from loky.backend.context import LokyContext
@@ -33,12 +32,12 @@ DRIVER_POLL = 0.5
 """Seconds between two checks of a worker whether its driver is alive."""
 
 
-def new_pool(n_workers: int, environment: Mapping[str, str] = MappingProxyType({})) -> ProcessPoolExecutor:
+def new_pool(n_workers: int, **environment: str) -> ProcessPoolExecutor:
     """Return a pool of worker processes, which start with the first call, in WORKER_ENVIRONMENT and `environment`."""
     return ProcessPoolExecutor(
         n_workers,
         context=LokyContext(),  # joblib registers its copy of loky under the same name
-        env={**WORKER_ENVIRONMENT, **environment},
+        env=WORKER_ENVIRONMENT | environment,
         initializer=_start_worker,
         initargs=(os.getpid(),),
     )

@@ -77,12 +77,8 @@ def _folds_of_user(code_ref: str, data: SplitData) -> Integers:
     """Return the folds of a function of the user, (n_rows,): each of 0 to n_folds - 1, and -1."""
     function = load_user_code("folds.kind", code_ref, "split(data)")
     n_rows = len(data.rows)
-    must = "return the fold of each row"
-    with user_code_errors(code_ref, must), time_limit(MAX_SECONDS):
-        returned = function(data)
-    returned = in_order_of(returned, code_ref, data.rows.index)
-    with user_code_errors(code_ref, must):
-        folds = np.asarray(returned, dtype=np.float64)
+    with user_code_errors(code_ref, "return the fold of each row"), time_limit(MAX_SECONDS):
+        folds = np.asarray(in_order_of(function(data), data.rows.index), dtype=np.float64)
     numbers = np.unique(folds).tolist()
     needed = set(range(data.n_folds))
     if folds.shape != (n_rows,) or not needed <= {*numbers} <= needed | {-1}:

@@ -87,9 +87,8 @@ def _numbers(stage: Stage, method: str, returned: Any, rows: Dataset, task: Task
     A table that is indexed by ids, or as the inputs are, is brought into the order of the rows.
     """
     shape = len(rows), len(task.outputs)
-    returned = in_order_of(returned, stage.kind, rows.inputs.index, rows.ids)
     with _errors_of(stage, f"return numbers from {method}"):
-        numbers = np.asarray(returned, dtype=np.float64)
+        numbers = np.asarray(in_order_of(returned, rows.inputs.index, rows.ids), dtype=np.float64)
     numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     if numbers.shape != shape or not np.isfinite(numbers).all():
         raise ConfigError(

@@ -155,7 +155,7 @@ class LocalExecutor:
     def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
         """Start a worker that sees one card, or none, or all of them."""
         visible = {} if sees_all else {"CUDA_VISIBLE_DEVICES": card}
-        return Slot(new_pool(1, visible), card)
+        return Slot(new_pool(1, **visible), card)
 
     def _collect(self) -> None:
         """Make the workers of ended tasks idle.

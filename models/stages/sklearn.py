@@ -209,7 +209,7 @@ class Sklearn(FeatureStage):
         else:
             estimator = from_bytes(path.with_suffix(".skops").read_bytes())
         predict = estimator.predict_proba if context.task.has_probabilities else estimator.predict
-        return np.asarray(in_order_of(predict(x), self.model_name(context.task), range(x.shape[0])))
+        return np.asarray(in_order_of(predict(x), range(x.shape[0])))
 
     def _build(self, seed: int, task: Task) -> Any:
         return build_estimator(self.model_name(task), self.parameters, seed, task.has_probabilities)

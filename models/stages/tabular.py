@@ -137,9 +137,9 @@ class FeatureStage(Stage):
         x = rng.normal(size=(N_MADE_UP, N_MADE_UP)).astype(np.float32)
         if task.has_probabilities:
             n_classes = len(task.classes)
-            return TargetData(x, np.arange(N_MADE_UP) % n_classes * 1.0, None, n_classes)
-        y = rng.normal(size=N_MADE_UP)
-        return TargetData(x, np.abs(y) if self.needs_raw_labels else y, None)
+            return TargetData(x, (np.arange(N_MADE_UP) % n_classes).astype(np.float64), None, n_classes)
+        y: Array = rng.normal(size=N_MADE_UP)
+        return TargetData(x, y**2 if self.needs_raw_labels else y, None)
 
     @abstractmethod
     def library_errors(self) -> tuple[type[Exception], ...]:

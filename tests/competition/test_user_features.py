@@ -213,7 +213,7 @@ def test_a_table_in_another_order_is_matched_by_its_index_and_another_index_is_r
         ("table.assign(n=table['SMILES'].str.len())[['n']].sort_values('n', ascending=False)", None),
         (
             "table.assign(n=1.0).set_index('SMILES')",
-            r"index \('CCCC', 'CCBr'\) does not name its rows \(0, 1\)",
+            r"index of the table, 'CCCC', 'CCBr', does not name its rows, 0, 1\.",
         ),
     ):
         path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")

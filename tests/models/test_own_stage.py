@@ -104,7 +104,7 @@ def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path):
         ("rows.inputs.index", None),
         (
             "rows.inputs['s']",
-            r"user\.py:Mine returned a table whose index \('CCC', 'CC', 'C'\) does not name its rows",
+            r"user\.py:Mine must .* index of the table, 'CCC', 'CC', 'C', does not name its rows, 0, 1, 2\.",
         ),
     ],
 )
