@@ -13,7 +13,7 @@
 #   ./run.sh ledger [COMPETITION]   fetch scores and list all submissions with them
 #   ./run.sh kernel [COMPETITION]   write an offline notebook: [--training] [--verify] [--push]
 #   ./run.sh study NAME             repeat the experiment behind a default (docs/evidence.md)
-#   ./run.sh test [--all]           lint, types and tests; --all adds the slow tests; other options go to pytest
+#   ./run.sh test [--all] [PATH]    lint, types and tests; --all adds the slow tests; those of PATH come before lint
 #   ./run.sh help                   print this text; every command but test has --help
 #
 # COMPETITION is a name in competition/configs/ or a YAML file (default: qm9_orbitals).
@@ -49,6 +49,12 @@ full() {
   last_step pipeline full "$@"
 }
 
+check_style() {
+  step ruff check .
+  step ruff format --check .
+  step mypy
+}
+
 run_tests() {
   local files=(requirements-test.txt requirements-kaggle.txt) marks="not slow" workers
   case "${1:-}" in
@@ -57,11 +63,10 @@ run_tests() {
   esac
   setup "${files[@]}"
   cd "$here"
-  step ruff check .
-  step ruff format --check .
-  step mypy
+  if (($# == 0)); then check_style; fi
   workers=$("$python" -c 'import loky; print(min(loky.cpu_count(), 8))') # each has its own copy of torch in memory
   step pytest -q -n "$workers" --dist worksteal -m "$marks" --durations=10 "$@"
+  if (($#)); then check_style; fi
 }
 
 verb=${1:-help}

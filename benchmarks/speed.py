@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import DATA, MOLECULES, SPAWN, TWEETS, read_rows
+from core.workers import WORKER_ENVIRONMENT
 from models import targets
 from models.inputs.weights import find_weights
-from models.jobs.local import WORKER_ENVIRONMENT
 from models.registry import make_stage
 
 FEW, MANY = 2, 4

@@ -1,12 +1,17 @@
 """Canonical forms of the cells of raw tables, keys of equal inputs, and user-defined features of the clean rows."""
 
+import math
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from loky import cpu_count
+from loky.process_executor import BrokenProcessPool
 
 from competition.cells import describe_rows, molecule_cells, parse_numbers, raise_if_any, to_numbers
 from competition.config import CompetitionConfig
@@ -23,10 +28,13 @@ from competition.molecules import (
 from core.errors import ConfigError, DataError, join_first
 from core.files import digest, read_json, read_table, remove_damaged, work_root, write_json, write_table
 from core.modules import code_digest_of
+from core.text import format_duration
+from core.types import Integers
 from core.user_code import (
     Opened,
     changed_files,
     imported_versions,
+    in_order_of,
     load_user_code,
     opened_files,
     remember_opened,
@@ -34,13 +42,16 @@ from core.user_code import (
     user_code_errors,
     with_helpers,
 )
+from core.workers import ignored, new_pool
 
 MAX_COPIES = 0.1
 """Share of the rows up to which texts are copies. What more rows have in common is a form that numbers fill in."""
 FIRST_ROWS = 32
 """Number of rows in the first call of a user's function; the next calls get as many as fit into SECONDS_PER_CALL."""
 SECONDS_PER_CALL = 30.0
-"""A kill loses at most the features of one call."""
+"""A kill loses at most the features of one call of each worker."""
+MIN_SECONDS_OF_WORKER = 10.0
+"""Seconds of work for which a worker is started."""
 CHECKED_ROWS = 3
 """Number of rows whose user-defined features are computed again, to see that they depend neither on other rows nor on
 something that has changed since they were kept."""
@@ -164,12 +175,17 @@ def keys_of_near_inputs(rows: pd.DataFrame, competition: CompetitionConfig, n_in
     return keys.where(~keys.isin(forms), rows[INPUT_KEY])
 
 
-def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+def with_user_features(
+    table: pd.DataFrame, config: CompetitionConfig, n_workers: int | None = None
+) -> pd.DataFrame:
     """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
 
     It is called once for each distinct row of inputs, and again for a few rows of each table. The numbers are
     kept in `work/cache/user_features/`, in a file per version of the code, so that a new table only computes
     its new rows.
+
+    Args:
+        n_workers: number of processes that compute features which take long; None for one per core.
 
     Raises:
         ConfigError: if the function fails, returns other than finite numbers, or gives a row other numbers
@@ -177,7 +193,7 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     """
     if config.features is None:
         return table
-    features = _read_or_compute(table[config.inputs], config.features)
+    features = _read_or_compute(table[config.inputs], config.features, n_workers)
     is_infinite = features.abs() == np.inf
     n_infinite = is_infinite.to_numpy().sum()
     is_tolerant = config.unparsable == "drop"  # in a notebook, an error would cost the submission
@@ -193,7 +209,7 @@ def with_user_features(table: pd.DataFrame, config: CompetitionConfig) -> pd.Dat
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
 
 
-def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
+def _read_or_compute(inputs: pd.DataFrame, code_ref: str, n_workers: int | None) -> pd.DataFrame:
     """Return the features of a table of inputs, (n_rows, n_features); new ones are computed and kept."""
     function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
     file = _cache_file(code_ref, inputs.columns.tolist())
@@ -201,30 +217,86 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     cached = _cached_features(file, function, inputs, keys, code_ref)
     is_new = ~keys.duplicated() & ~keys.isin(cached.index)
     new_rows = np.flatnonzero(is_new)
-    start, n_at_once, left = 0, FIRST_ROWS, ""
-    while start < len(new_rows):
-        rows = new_rows[start : start + n_at_once]
-        done = f"{start + 1} to {start + len(rows)} of {len(new_rows)}"
-        print(f"{short_ref(code_ref)}: computing features of rows {done}{left}", flush=True)
-        started = time.monotonic()
-        some_inputs = inputs.iloc[rows].reset_index(drop=True)
-        computed = _call(function, some_inputs, code_ref)
-        seconds = time.monotonic() - started
-        if start == 0:
-            _require_independent(function, some_inputs, computed, code_ref)
-        computed.index = pd.Index(keys[rows], name=INPUT_KEY)
-        if len(cached) and list(computed) != list(cached):
-            raise ConfigError(
-                f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, and "
-                f"{join_first(cached, str)} for others."
-            )
-        cached = pd.concat([cached, computed]) if len(cached) else computed
-        write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
-        write_table(file, cached.reset_index())
-        start += len(rows)
-        left = f", {(len(new_rows) - start) * seconds / len(rows) / 60:.1f} min left"
-        n_at_once = max(1, round(n_at_once * min(10, SECONDS_PER_CALL / max(seconds, 1))))
+    if len(new_rows):
+        print(f"{short_ref(code_ref)}: computing features of {len(new_rows)} rows", flush=True)
+    with closing(_compute(function, inputs, new_rows, code_ref, n_workers or cpu_count())) as parts:
+        for rows, computed in parts:
+            computed.index = pd.Index(keys[rows], name=INPUT_KEY)
+            if len(cached) and list(computed) != list(cached):
+                raise ConfigError(
+                    f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, "
+                    f"and {join_first(cached, str)} for others."
+                )
+            cached = pd.concat([cached, computed]) if len(cached) else computed
+            write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
+            write_table(file, cached.reset_index())
     return cached.loc[keys.tolist()].reset_index(drop=True)
+
+
+def _compute(
+    function: Any, inputs: pd.DataFrame, rows: Integers, code_ref: str, n_workers: int
+) -> Generator[tuple[Integers, pd.DataFrame], None, None]:
+    """Yield some of the positions `rows` at a time, in their order, with their features.
+
+    The first ones are computed here, and tell how long the others take. If it is long, workers compute these.
+    """
+    first, others = np.split(rows, [FIRST_ROWS])
+    if not len(first):
+        return
+    first_inputs = inputs.iloc[first].reset_index(drop=True)
+    started = time.monotonic()
+    computed = _call(function, first_inputs, code_ref)
+    first_seconds = time.monotonic() - started
+    _require_independent(function, first_inputs, computed, code_ref)
+    check_seconds = time.monotonic() - started - first_seconds
+    yield first, computed
+    if not len(others):
+        return
+    # What a function loads once, such as a model, takes time in its first call only.
+    seconds = len(others) * min(first_seconds / len(first), check_seconds / (CHECKED_ROWS + 1))
+    if seconds < MIN_SECONDS_OF_WORKER:
+        yield others, _call(function, inputs.iloc[others].reset_index(drop=True), code_ref)
+        return
+    n_workers = min(n_workers, int(seconds / MIN_SECONDS_OF_WORKER))
+    left = seconds / n_workers
+    parts = np.array_split(others, min(n_workers * math.ceil(left / SECONDS_PER_CALL), len(others)))
+    name = short_ref(code_ref)
+    print(
+        f"{name}: the other {len(others)} take about {format_duration(left)} (workers: {n_workers})",
+        flush=True,
+    )
+    started = time.monotonic()
+    tables = [inputs.iloc[part].reset_index(drop=True) for part in parts]
+    for n_done, computed in enumerate(_compute_by_workers(tables, code_ref, n_workers), start=1):
+        yield parts[n_done - 1], computed
+        left = (time.monotonic() - started) / n_done * (len(parts) - n_done)
+        if left and n_done % n_workers == 0:  # about every SECONDS_PER_CALL
+            print(f"{name}: {n_done / len(parts):.0%} of them, {format_duration(left)} left", flush=True)
+
+
+def _compute_by_workers(tables: list[pd.DataFrame], code_ref: str, n_workers: int) -> Iterator[pd.DataFrame]:
+    """Yield the features of tables, in their order, computed by several processes."""
+    pool = new_pool(n_workers)
+    try:
+        with ignored(signal.SIGINT):  # Ctrl-C ends the workers below
+            futures = [pool.submit(_compute_in_worker, table, code_ref) for table in tables]
+        for future in futures:
+            computed, opened = future.result()
+            remember_opened(code_ref, opened)
+            yield computed
+    except BrokenProcessPool:
+        raise ConfigError(
+            f"{short_ref(code_ref)} ended one of {n_workers} worker processes, such as by too little memory; set "
+            "--workers to fewer. What was computed is kept."
+        ) from None
+    finally:
+        pool.shutdown(kill_workers=True)
+
+
+def _compute_in_worker(table: pd.DataFrame, code_ref: str) -> tuple[pd.DataFrame, Opened]:
+    """Return the features of a table of inputs, and what the function has opened in this process."""
+    function = load_user_code("competition.features", code_ref, "a function of a table of inputs")
+    return _call(function, table, code_ref), opened_files(code_ref)
 
 
 def _cached_features(
@@ -297,7 +369,7 @@ def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataF
 
 def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     with user_code_errors(code_ref, "return a table of numbers for one of inputs"):
-        features = pd.DataFrame(function(inputs.copy())).reset_index(drop=True)
+        features = pd.DataFrame(in_order_of(function(inputs.copy()), inputs.index))
         features = features.astype(float).rename(columns=str)
     if len(features) != len(inputs) or not features.columns.is_unique:
         raise ConfigError(

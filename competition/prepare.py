@@ -56,14 +56,18 @@ class Prepared(NamedTuple):
     shared: pd.DataFrame
 
 
-def prepare(config: CompetitionConfig) -> Prepared:
-    """Read, check and clean the raw tables; rows keep the order of the files."""
+def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared:
+    """Read, check and clean the raw tables; rows keep the order of the files.
+
+    Args:
+        n_workers: number of processes for features of a user's function; None for one per core.
+    """
     raw = _read_train(config)
     if config.empty_smiles and canonical_smiles(config.empty_smiles) is None:
         raise ConfigError(
             f"competition.empty_smiles, {config.empty_smiles!r}, is not a valid SMILES. Correct it."
         )
-    test, raw_test, dropped_test = prepare_test(config, config.test)
+    test, raw_test, dropped_test = prepare_test(config, config.test, n_workers)
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, raw_test)
 
@@ -97,7 +101,7 @@ def prepare(config: CompetitionConfig) -> Prepared:
         "dropped_test_ids": dropped_test,
         "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),
     }
-    train = with_user_features(without_empty_bounds(train), config)
+    train = with_user_features(without_empty_bounds(train), config, n_workers)
     with_prefix = [name for name in map(str, train) if name.startswith(FEATURE)]
     features = [name.removeprefix(FEATURE) for name in with_prefix]
     report["opened"] = opened_files(config.features)
@@ -230,12 +234,14 @@ def _require_auxiliary_labels(train: pd.DataFrame, config: CompetitionConfig) ->
         )
 
 
-def prepare_test(config: CompetitionConfig, file: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+def prepare_test(
+    config: CompetitionConfig, file: Path, n_workers: int | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Return a clean test table, the raw table with all rows, and the ids of dropped rows."""
     raw = read_table_with_ids(file, [config.id, *config.inputs])
     test, dropped = clean_inputs(raw, config, file, in_train=False)
     test = test[~dropped].reset_index(drop=True)
-    test = with_pair_features(with_user_features(test, config), config.pairs)
+    test = with_pair_features(with_user_features(test, config, n_workers), config.pairs)
     return test, raw, list(raw[config.id][dropped])
 
 

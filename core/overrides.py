@@ -125,10 +125,16 @@ def describe_errors(
     """
     # A setting with several allowed types has an error for each of them; they share a line.
     messages: dict[tuple[str, str], list[str]] = {}
-    for item in error.errors():
-        key = ".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file"
+    items = [
+        (".".join(filter(None, [section, *_keys(values, item["loc"])])) or "the file", item)
+        for item in error.errors()
+    ]
+    for key, item in items:
         message = _message(item, valid_names)
         is_scalar = not isinstance(item["input"], dict | BaseModel)
+        # A text is allowed in place of this mapping, but the errors inside of it say more.
+        if not is_scalar and any(other.startswith(f"{key}.") for other, _ in items):
+            continue
         has_value = is_scalar and item["type"] not in ("extra_forbidden", "missing")
         is_quoted = repr(item["input"]) in message
         got = f" (got {item['input']!r})" if has_value and not is_quoted else ""
@@ -160,10 +166,12 @@ def _message(item: ErrorDetails, valid_names: Mapping[str, set[str]]) -> str:
 
 
 def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Return the location of an error without what pydantic adds for unions: the kind or type."""
+    """Return the location of an error without what pydantic adds for unions: the kind or type, such as `list[str]`."""
     keys = []
     for part in location:
-        if isinstance(values, dict) and (part in values or part != values.get("kind")):
+        if isinstance(values, dict) and (
+            part in values or not (part == values.get("kind") or "[" in str(part))
+        ):
             keys.append(str(part))
             values = values.get(part)
         elif isinstance(values, list) and isinstance(part, int):

@@ -51,6 +51,19 @@ def absolute_code_ref(code_ref: str, info: ValidationInfo) -> str:
     return f"{_absolute_path(Path(file), info)}:{name}"
 
 
+def name_or_code_ref(names: Collection[str]) -> AfterValidator:
+    """Return the annotation of a setting that is one of some names, or `file.py:function`."""
+
+    def require_name(name: str, info: ValidationInfo) -> str:
+        if name in names:
+            return name
+        if ":" not in name:
+            raise ValueError(f"must be one of {', '.join(names)}, or file.py:function")
+        return absolute_code_ref(name, info)
+
+    return AfterValidator(require_name)
+
+
 def _require_unique(values: list[Any]) -> list[Any]:
     duplicates = [value for value in values if values.count(value) > 1]
     if duplicates:

@@ -13,7 +13,9 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError
+import pandas as pd
+
+from core.errors import ConfigError, join_first
 from core.files import digest, sha256_of
 from core.modules import imported_names
 from core.opened_files import CONTENTS, FOLDERS, OPENED, OWN, content_of, files_in, watch
@@ -23,6 +25,8 @@ Opened = dict[str, dict[str, str]]
 """Name of a user file -> what it opened, relative to its folder -> its content (`content_of`)."""
 OPENED_IN_C = ["arrow", "cbm", "feather", "h5", "mol2", "parquet", "pdb", "safetensors", "sdf", "smi"]
 """Endings of files that libraries open in C, where Python does not see it."""
+MAX_SECONDS = 20
+"""Seconds after which the trial of a user-defined function ends with an error."""
 _FOLDERS: list[str] = []
 """Folders of the user files at the end of sys.path, the latest first."""
 _IMPORTED: dict[str, str] = {}
@@ -222,6 +226,28 @@ def user_code_errors(code_ref: str, must: str = "") -> Iterator[None]:
         what = f"{type(error).__name__}{line}: {str(error).rstrip('.')}"
         start = f"must {must};" if must else "raised"
         raise ConfigError(f"{short_ref(code_ref)} {start} {what}.") from error
+
+
+def in_order_of(returned: Any, *row_names: Iterable[Any]) -> Any:
+    """Return a table or column that user code returned for some rows, in their order; other values unchanged.
+
+    Args:
+        row_names: names of the rows in their order, or several of these, one of which is the index of the table.
+
+    Raises:
+        ValueError: its index has other names.
+    """
+    indices = [pd.Index(names) for names in row_names]
+    is_table = isinstance(returned, pd.DataFrame | pd.Series)
+    if not is_table or len(returned) != len(indices[0]):
+        return returned
+    for index in indices:
+        if {*returned.index} == {*index}:
+            return returned.loc[index]
+    raise ValueError(
+        f"the index of the table, {join_first(returned.index)}, does not name its rows, {join_first(indices[0])}. Keep "
+        "the index of the input, or return an array in the order of the rows"
+    )
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def compare_tables(
     paths.similarity.unlink(missing_ok=True)  # it may be that of other tables
     compared = compare_fold_kinds(competition, config, train, test, seed, quick)
     if compared:
-        plot_similarity(compared, config.kind, paths.similarity)
+        plot_similarity(compared, config.title, paths.similarity)
     known = read_comparison(paths)
     if known is not None:
         shift, error_ratio = known.adversarial_validation, known.error_ratio
@@ -68,9 +68,9 @@ def compare_tables(
     recommended = None
     if not quick:
         units, raw_train = units_of_competition(competition)
-        recommended = recommend_folds(competition, units, raw_train, config.kind)
+        recommended = recommend_folds(competition, units, raw_train, config.title)
         recommended["reason"] += f"; {describe_evidence(shift)}"
-        line = f"recommended: {recommended['setting']} (configured: {config.kind}): {recommended['reason']}"
+        line = f"recommended: {recommended['setting']} (configured: {config.title}): {recommended['reason']}"
         blocks += [describe_units(units), textwrap.fill(line, 110)]
     comparison = Comparison(
         made_from=made_from(paths),
@@ -124,7 +124,7 @@ def compare_fold_kinds(
         return []
     n_folds = int(train[FOLD].max()) + 1
     train = _sampled(train, QUICK_ROWS if quick else MAX_TRAIN_ROWS, seed)
-    folds: dict[str, Integers] = {config.kind: train[FOLD].to_numpy(dtype=np.int64)}
+    folds: dict[str, Integers] = {config.title: train[FOLD].to_numpy(dtype=np.int64)}
     for name in () if quick else COMPARED:
         needed = FOLD_KINDS[name].needs
         is_similar = name in AT_RANDOM and config.kind in AT_RANDOM

@@ -1,18 +1,24 @@
 """The `folds:` section of a YAML, and the kinds of folds.
 
 To add a kind, write a function from `SplitData` to the fold of each row here, and an entry of `FOLD_KINDS`. Those of
-the project are in folds/splitters.py.
+the project are in folds/splitters.py. The function of a user is in a file next to the YAML, `kind: mine.py:function`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+import numpy as np
+from pydantic import Field, model_validator
 
-from core.settings import StrictModel, UserPath
+from core.errors import ConfigError, join_first
+from core.settings import StrictModel, UserPath, name_or_code_ref
+from core.types import Integers
+from core.user_code import MAX_SECONDS, in_order_of, load_user_code, short_ref, time_limit, user_code_errors
 from folds.groups import RowKeys, cluster_keys, scaffold_keys
 from folds.splitters import (
     FoldFunction,
+    SplitData,
     balanced_groups,
     kfold,
     stratified,
@@ -62,18 +68,35 @@ FOLD_KINDS = {
 }
 
 
-def _require_kind(name: str) -> str:
-    if name not in FOLD_KINDS:
-        raise ValueError(f"must be one of {', '.join(FOLD_KINDS)}")
-    return name
+def fold_kind(name: str) -> FoldKind:
+    """Return a kind of the registry, or the one of a function of the user, `file.py:name`."""
+    return FOLD_KINDS[name] if name in FOLD_KINDS else FoldKind(partial(_folds_of_user, name))
+
+
+def _folds_of_user(code_ref: str, data: SplitData) -> Integers:
+    """Return the folds of a function of the user, (n_rows,): each of 0 to n_folds - 1, and -1."""
+    function = load_user_code("folds.kind", code_ref, "split(data)")
+    n_rows = len(data.rows)
+    with user_code_errors(code_ref, "return the fold of each row"), time_limit(MAX_SECONDS):
+        folds = np.asarray(in_order_of(function(data), data.rows.index), dtype=np.float64)
+    numbers = np.unique(folds).tolist()
+    needed = set(range(data.n_folds))
+    if folds.shape != (n_rows,) or not needed <= {*numbers} <= needed | {-1}:
+        raise ConfigError(
+            f"folds.kind {short_ref(code_ref)} must return one fold for each of {n_rows} rows: 0 to "
+            f"{data.n_folds - 1} (folds.n_folds), each at least once, or -1 for a row that trains in every fold; got "
+            f"{join_first(numbers, '{:g}'.format)} in shape {folds.shape}."
+        )
+    return folds.astype(np.int64)
 
 
 class FoldsConfig(StrictModel):
     """How the training rows are split into folds. Rows with equal inputs always share a fold."""
 
-    kind: Annotated[str, AfterValidator(_require_kind)] = "kfold"
+    kind: Annotated[str, name_or_code_ref(FOLD_KINDS)] = "kfold"
     """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds of the project except kfold,
-    time, column and file balance the classes.
+    time, column and file balance the classes. `file.py:name`: a user-defined function from `SplitData`
+    (`folds/splitters.py`) to the fold of each row; rows with equal inputs (`data.groups`) must share a fold.
     """
     n_folds: int = Field(default=5, ge=2)
     """Number of folds; each is held out once. column and file have their own number."""
@@ -96,8 +119,13 @@ class FoldsConfig(StrictModel):
 
     @property
     def definition(self) -> FoldKind:
-        """The kind of folds in the registry."""
-        return FOLD_KINDS[self.kind]
+        """What the setting `kind` names."""
+        return fold_kind(self.kind)
+
+    @property
+    def title(self) -> str:
+        """The setting `kind` for messages, without the folder of a file."""
+        return short_ref(self.kind)
 
     @property
     def is_ordered_in_time(self) -> bool:

@@ -30,8 +30,9 @@ from core.files import (
 from core.modules import code_digest_of
 from core.paths import Paths
 from core.types import Integers
+from core.user_code import changed_files, merge_opened, opened_files, user_code_files
 from folds.groups import connected
-from folds.kinds import FOLD_KINDS, FoldsConfig
+from folds.kinds import FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition
 from folds.splitters import SplitData
 from folds.unit_values import group_keys
@@ -66,10 +67,10 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     if config.file:
         settings["file"] = as_csv(read_text_table(config.file))
     digests = {"train": content_digest(tables.train), "test": content_digest(tables.test)}
-    code = code_digest_of(Path(__file__))
+    code = code_digest_of(Path(__file__), *filter(Path.is_file, user_code_files(settings)))
     made_from = digest({**digests, "folds": settings, "seed": competition.seed, "code": code})
     report: dict[str, Any] = {"made_from": made_from, "time_ordered": config.is_ordered_in_time}
-    earlier = _earlier_folds(paths, made_from)
+    earlier = _earlier_folds(paths, made_from, settings)
     if earlier is not None:
         return _with_folds(tables, *earlier)
     train_rows = without_extra_rows(tables.train)
@@ -85,6 +86,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     of_train = pd.DataFrame({FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
     of_test = pd.DataFrame({GROUP: test_groups})
     report["columns"] = [content_digest(of_train), content_digest(of_test)]
+    report["opened"] = opened_files(settings)
     made = _with_folds(tables, of_train, of_test, report)
     _print_changed_folds(paths, made.train, competition.id)
     return made
@@ -120,7 +122,7 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
 def _without_units(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> list[str]:
     """Return a warning if rows have none of the units that are computed from their cells, such as a prefix."""
     units = [unit for unit in competition.units if unit.kind != "value"]  # empty cells were counted before
-    if not units or FOLD_KINDS[config.kind].needs != "group":
+    if not units or config.definition.needs != "group":
         return []
     keys = group_keys(rows, competition, config.similarity, len(rows))
     n_without = np.all([key == rows[INPUT_KEY] for key in keys], axis=0).sum()
@@ -138,16 +140,25 @@ def _with_folds(
     """Return tables with the columns of folds and groups, and the report about these."""
     train = tables.train.assign(**{name: of_train[name].to_numpy() for name in (FOLD, GROUP)})
     test = tables.test.assign(**{GROUP: of_test[GROUP].to_numpy()})
-    return tables._replace(train=train, test=test, report={**tables.report, "folds": report})
+    opened = merge_opened(tables.report["opened"], report["opened"])
+    return tables._replace(
+        train=train, test=test, report={**tables.report, "folds": report, "opened": opened}
+    )
 
 
-def _earlier_folds(paths: Paths, made_from: str) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None:
-    """Return the columns that an earlier command made for both tables, and its report; None without sound ones."""
+def _earlier_folds(
+    paths: Paths, made_from: str, settings: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None:
+    """Return the columns that an earlier command made for both tables, and its report; None without sound ones.
+
+    Args:
+        settings: dumped settings, of which user code may have opened files that have changed since.
+    """
     if not paths.prepare_report.exists():
         return None
     try:
         report = read_json(paths.prepare_report, "folds")["folds"]
-        if report["made_from"] != made_from:
+        if report["made_from"] != made_from or changed_files(settings, report["opened"]):
             return None
         of_train, of_test = read_prepared(paths.train)[[FOLD, GROUP]], read_prepared(paths.test)[[GROUP]]
     except (DataError, KeyError, FileNotFoundError):
@@ -189,9 +200,9 @@ def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
         write_table(file, folds)
 
 
-def run(competition: CompetitionConfig, config: FoldsConfig) -> str:
-    """Prepare and write the tables of a competition with their folds; return lines about both."""
-    tables = make_folds(competition, config, prepare(competition))
+def run(competition: CompetitionConfig, config: FoldsConfig, n_workers: int | None = None) -> str:
+    """Prepare and write the tables of a competition with their folds, see `prepare`; return lines about both."""
+    tables = make_folds(competition, config, prepare(competition, n_workers))
     write_tables(tables, competition)
     return f"{describe_tables(tables.report)}\n{describe(tables, competition)}"
 
@@ -230,7 +241,7 @@ def assign_folds(
             rows=rows,
             smiles=competition.smiles,
         )
-        folds, where = kind.split(data), f"folds.kind {config.kind}"
+        folds, where = kind.split(data), f"folds.kind {config.title}"
     _require_valid(config, folds, groups, rows[competition.id], where)
     original_order = np.argsort(order)
     return folds[original_order], groups[original_order]

@@ -183,7 +183,7 @@ def fold_warnings(
         prepared: prepared training table with its folds.
     """
     too_wide = [
-        f"WARNING: folds.kind {config.kind} holds out what the test table does not: {_describe(share)}. The expected "
+        f"WARNING: folds.kind {config.title} holds out what the test table does not: {_describe(share)}. The expected "
         "score may be too bad"
         for share in _held_out(units, competition, config)
     ]
@@ -199,14 +199,14 @@ def fold_warnings(
     for share in units.chosen:
         if share.unit.kind == "time":
             is_split = not config.is_ordered_in_time
-            here = f"folds.kind {config.kind} has no order in time"
+            here = f"folds.kind {config.title} has no order in time"
         else:
             in_folds = _share_in_folds(
                 share.unit, raw, units.cells, competition, folds, config.is_ordered_in_time
             )
             is_split = in_folds.share > MAX_SHARE
             here = (
-                f"{in_folds.observed} of {(folds >= 0).sum()} held-out rows (folds.kind {config.kind}) share it with "
+                f"{in_folds.observed} of {(folds >= 0).sum()} held-out rows (folds.kind {config.title}) share it with "
                 "rows that train"
             )
         if is_split:

@@ -16,7 +16,7 @@ from rdkit.DataStructs import BulkTanimotoSimilarity
 from competition.config import CompetitionConfig
 from core.types import Array, Integers
 from folds.groups import fingerprint
-from folds.kinds import FOLD_KINDS
+from folds.kinds import fold_kind
 from folds.training_rows import trains_fold
 
 MAX_TRAIN_ROWS = 20_000
@@ -81,7 +81,7 @@ def similarities(
 
 def _nearest(similarity: Array, folds: Integers, fold: int, kind: str) -> float:
     """Return the largest similarity (n_train,) to the training rows of the model of a fold."""
-    is_train_row = trains_fold(folds, fold, FOLD_KINDS[kind].is_ordered_in_time)
+    is_train_row = trains_fold(folds, fold, fold_kind(kind).is_ordered_in_time)
     return float(similarity[is_train_row].max(initial=0.0))
 
 

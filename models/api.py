@@ -1,4 +1,4 @@
-"""What code next to a YAML may import: stages, networks, losses, candidates and features of your own.
+"""What code next to a YAML may import: stages, networks, losses, folds, candidates and features of your own.
 
 These names stay where they are; other modules may change. A notebook reads the columns of a run with
 `submissions.run.latest_run`.
@@ -7,6 +7,7 @@ These names stay where they are; other modules may change. A notebook reads the 
 from competition.dataset import Dataset
 from competition.descriptors import descriptors
 from core.files import read_json, write_json
+from folds.splitters import SplitData
 from models.context import Context
 from models.inputs.fingerprints import morgan
 from models.inputs.skops_files import from_bytes
@@ -19,6 +20,7 @@ __all__ = [
     "Context",
     "Dataset",
     "NeuralStage",
+    "SplitData",
     "Stage",
     "descriptors",
     "from_bytes",

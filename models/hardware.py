@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import loky
-from loky.backend.context import LokyContext
 
 from core.errors import ConfigError
+from core.workers import new_pool
 
 TRY_OPENCL = """
 import lightgbm, numpy
@@ -85,8 +85,7 @@ def cards_in_new_process() -> tuple[list[Card], str]:
     Raises:
         ConfigError: if torch cannot be imported.
     """
-    context = LokyContext()  # joblib registers its copy of loky under the same name
-    with loky.ProcessPoolExecutor(1, context=context) as process:
+    with new_pool(1) as process:
         try:
             cards, reason = process.submit(visible_cards).result()
         except Exception as error:  # what an import of a broken library raises

@@ -24,7 +24,7 @@ By networks:
 By other stages:
 
     training.json             mean and scale of the labels, and the choices of each target
-    target_<t>.txt            the model of a target, of lightgbm; target_<t>.cbm of catboost
+    target_<t>.txt            the model of a target, of lightgbm
     target_<t>.skops          the same of scikit-learn; target_<t>.npz of other packages: the training rows
     target_<t>.npz, baseline.npz    of baseline: coefficients; edges of bins, frequencies of n-grams
     blocks.json, ngrams.skops, topics.skops    n-grams and categories

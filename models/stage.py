@@ -170,8 +170,9 @@ class Stage(StrictModel):
         """Fit on the rows of `train` and write everything that prediction needs into `folder`.
 
         Args:
-            train: training rows with labels. Missing labels are NaN. Rows with the same value of
-                `train.groups` must be on the same side of every split inside them.
+            train: training rows with labels. Missing labels are NaN. `train.weights`, (n_rows,) or None if all
+                are 1, says how much each row counts. Rows with the same value of `train.groups` must be on the
+                same side of every split inside them.
             folder: existing, empty folder.
         """
 

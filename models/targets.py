@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from competition.dataset import Dataset
+from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array, ProblemType
-from core.user_code import short_ref, user_code_errors
+from core.user_code import in_order_of, short_ref, user_code_errors
 from models.context import Context
 from models.stage import Stage, as_probabilities, invalid_probability_rows
 
@@ -51,7 +52,7 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arra
     context = replace(context, task=stage.task_for(context.task))
     with _errors_of(stage):
         returned = stage.predict(rows, folder, context)
-    y_pred = _numbers(stage, "predict", returned, (len(rows), len(context.task.outputs)))
+    y_pred = _numbers(stage, "predict", returned, rows, context.task)
     is_invalid = invalid_probability_rows(context.task, y_pred)
     if is_invalid.any():
         first = np.flatnonzero(is_invalid)[0]
@@ -77,13 +78,17 @@ def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> 
         returned = stage.predict_std(rows, folder, context)
     if returned is None:
         return None
-    return _numbers(stage, "predict_std", returned, (len(rows), len(context.task.outputs)))
+    return _numbers(stage, "predict_std", returned, rows, context.task)
 
 
-def _numbers(stage: Stage, method: str, returned: Any, shape: tuple[int, int]) -> Array:
-    """Return what a method of a stage returned as finite numbers; (n_rows,) counts as one output."""
+def _numbers(stage: Stage, method: str, returned: Any, rows: Dataset, task: Task) -> Array:
+    """Return what a method of a stage returned as finite numbers; (n_rows,) counts as one output.
+
+    A table that is indexed by ids, or as the inputs are, is brought into the order of the rows.
+    """
+    shape = len(rows), len(task.outputs)
     with _errors_of(stage, f"return numbers from {method}"):
-        numbers = np.asarray(returned, dtype=np.float64)
+        numbers = np.asarray(in_order_of(returned, rows.inputs.index, rows.ids), dtype=np.float64)
     numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     if numbers.shape != shape or not np.isfinite(numbers).all():
         raise ConfigError(

@@ -4,6 +4,8 @@ import json
 import time
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,10 @@ from competition.metrics import raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task
 from core.errors import ConfigError, DataError, Mistake
-from core.files import as_json
+from core.files import as_json, read_json
 from core.text import format_duration
 from core.types import Array
-from core.user_code import load_user_code, time_limit, user_code, user_code_errors
+from core.user_code import MAX_SECONDS, load_user_code, time_limit, user_code, user_code_errors
 from folds.leaks import describe_leaks
 from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
@@ -35,8 +37,6 @@ from submissions.config import Config
 
 N_TRIED = 100
 """Made-up rows on which functions of the user's are tried."""
-MAX_SECONDS = 20
-"""Seconds after which the trial of the user's functions ends with an error."""
 SECONDS_OF_METRIC = 5.0
 """Seconds after which the metric is tried on no more rows."""
 MIN_ROWS_OF_CLASS = 15
@@ -258,7 +258,16 @@ def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
     paths = competition.paths
     tables = make_folds(competition, config.folds, prepare(competition))
     lines = [f"{paths.name}: checked", check(config, tables, here)]
-    report = paths.prepare_report
-    if report.exists() and report.read_bytes() == as_json(tables.report).encode():  # jobs may be finished
+    if _are_written(paths.prepare_report, tables.report):  # jobs may be finished
         lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
     return "\n".join(lines)
+
+
+def _are_written(file: Path, report: dict[str, Any]) -> bool:
+    """Return whether the written tables have the report of those that were made now, whatever code made the folds."""
+    try:
+        written = read_json(file, "folds")
+    except DataError:
+        return False
+    folds = {**report["folds"], "made_from": written["folds"].get("made_from")}
+    return as_json(written) == as_json({**report, "folds": folds})

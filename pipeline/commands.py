@@ -112,7 +112,7 @@ def train(options: Namespace) -> int:
     config = load_config(options.competition, overrides)
     competition = config.competition
     with cli.locked(competition.paths, wait=True):
-        make.run(competition, config.folds)
+        make.run(competition, config.folds, options.workers)
     with cli.training(competition.paths, options.shard):
         if options.earlier_run:
             resume(options.earlier_run, competition.paths)

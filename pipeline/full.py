@@ -94,7 +94,7 @@ def prepare_tables(options: Namespace, config: Config) -> None:
     competition = config.competition
     paths = competition.paths
     with cli.locked(paths, wait=True):
-        tables = prepare(competition)  # raw CSV files -> clean tables
+        tables = prepare(competition, options.workers)  # raw CSV files -> clean tables
         tables = make_folds(competition, config.folds, tables)  # and the fold and group of each row
         lines = check(config, tables, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")

@@ -31,7 +31,7 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     competition, manifest = run.config.competition, run.manifest
     require_same_code(run.config, manifest)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
-    table, raw, dropped = prepare_test(competition, test_file)
+    table, raw, dropped = prepare_test(competition, test_file, n_workers)
     for line in describe_raw_inputs(raw, competition, test_file.name):
         print(line, flush=True)
     folder = paths.prediction(digest([list(raw[competition.id]), table.to_csv(index=False)]))

@@ -21,10 +21,11 @@ from competition.task import Task
 from core.errors import ConfigError
 from core.files import PROJECT
 from core.user_code import load_user_code
+from folds.make import assign_folds
 from models.context import Context
 from models.registry import Stages
 from models.training.losses import load_loss
-from models.training.optimizer import SCHEDULES
+from models.training.schedules import SCHEDULES, with_warmup
 from pipeline import commands
 from submissions.config import Config, load_config
 from tests.conftest import mixed_tables, write_competition
@@ -150,6 +151,21 @@ def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_tra
     path.write_text(path.read_text().replace("n_neighbors: 3", "neighbors: 3"))
     with pytest.raises(ConfigError, match="knn.neighbors: unknown key; try n_neighbors"):
         load_config(str(path))
+
+
+def test_the_recipe_of_folds_divides_by_the_size_of_molecules_and_that_of_a_schedule_has_three_rates(
+    tmp_path,
+):
+    (tmp_path / "mine.py").write_text(block("python", "def by_size", RECIPES))
+    settings = yaml.safe_load(block("yaml", "mine.py:by_size", RECIPES))
+    config = load_config(str(write_competition(tmp_path, *mixed_tables(), **settings)))
+    rows = prepare(config.competition).train
+    folds, groups = assign_folds(config.folds, rows, config.competition, 0)
+    sizes = rows.groupby(groups)["SMILES"].transform(lambda smiles: len(smiles.iloc[0]))
+    assert pd.Series(folds).groupby(sizes).nunique().max() == 1
+    assert np.unique(folds).tolist() == [0, 1, 2, 3, 4]
+    rate = with_warmup(config.stages["gnn"], 300)
+    assert [rate(step) for step in (30, 119, 120, 210, 299)] == pytest.approx([1, 1, 0.3, 0.09, 0.09])
 
 
 def test_predictions_of_other_targets_come_from_trees_that_did_not_see_the_row(tmp_path):

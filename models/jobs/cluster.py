@@ -21,8 +21,9 @@ from tqdm import tqdm
 from core.errors import ConfigError, ServiceError
 from core.files import PROJECT, work_root
 from core.settings import TRACKER_VARIABLE
+from core.workers import WORKER_ENVIRONMENT
 from models.hardware import Card
-from models.jobs.local import WORKER_ENVIRONMENT, LocalExecutor
+from models.jobs.local import LocalExecutor
 from models.jobs.scheduler import POLL, Executor, JobResult, Resources, Task, run_task
 
 RETRIES = 5

@@ -4,44 +4,23 @@ A worker that dies affects only its task. Pools are reused from task to task, so
 once.
 """
 
-import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from loky import ProcessPoolExecutor, cpu_count
-from loky.backend.context import LokyContext
 from loky.process_executor import BrokenProcessPool
-from tqdm import tqdm
 
 from core.cli import SIGNALS
+from core.workers import ignored, new_pool
 from models.hardware import Card, visible_cards
-from models.jobs.scheduler import IN_WORKER, JobResult, Resources, Task, one_line, run_task
+from models.jobs.scheduler import JobResult, Resources, Task, one_line, run_task
 
-WORKER_ENVIRONMENT = {
-    IN_WORKER: "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a card; other sums vary
-    # glibc gives large blocks back to the system at once, and each new one costs a page fault per 4 kB: 6 %
-    # of a training step of MiniLM on a CPU.
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    # Growth of memory after which loky starts a new worker; importing torch is no leak.
-    "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**31),
-}
 CORES_OF_GPU_TASK = 2
 """Cores of a task on a card, one of which prepares batches, if there are at least twice as many per card."""
-DRIVER_POLL = 0.5
-"""Seconds between two checks of a worker whether its driver is alive."""
 FEEDER_THREAD = "QueueFeederThread"
 """Name that loky gives to the thread which sends tasks to a worker."""
 TOLERANCE = 1e-9
@@ -148,7 +127,7 @@ class LocalExecutor:
         resource tracker of loky prints a warning about a leaked semaphore.
         """
         slots = [*self.idle, *(placement.slot for placement in self.running.values())]
-        with _ignored(*SIGNALS):
+        with ignored(*SIGNALS):
             for slot in slots:
                 slot.pool.shutdown(wait=True, kill_workers=True)
             for thread in threading.enumerate():
@@ -162,7 +141,7 @@ class LocalExecutor:
 
         Its process starts with SIGINT ignored, since the driver handles Ctrl-C and ends its workers.
         """
-        with _ignored(signal.SIGINT):
+        with ignored(signal.SIGINT):
             return slot.pool.submit(function, *arguments)
 
     def _slot(self, card: str) -> Slot:
@@ -176,14 +155,7 @@ class LocalExecutor:
     def _new_slot(self, card: str, sees_all: bool = False) -> Slot:
         """Start a worker that sees one card, or none, or all of them."""
         visible = {} if sees_all else {"CUDA_VISIBLE_DEVICES": card}
-        pool = ProcessPoolExecutor(
-            1,
-            context=LokyContext(),  # joblib registers its copy of loky under the same name
-            env={**WORKER_ENVIRONMENT, **visible},
-            initializer=_start_worker,
-            initargs=(os.getpid(),),
-        )
-        return Slot(pool, card)
+        return Slot(new_pool(1, **visible), card)
 
     def _collect(self) -> None:
         """Make the workers of ended tasks idle.
@@ -226,33 +198,3 @@ class LocalExecutor:
         for other in self.idle[:1]:  # no more workers than cores
             other.end()
         self.idle[:1] = [slot]
-
-
-@contextmanager
-def _ignored(*signals: signal.Signals) -> Iterator[None]:
-    """Ignore signals in this process and in processes that it starts meanwhile; only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = [(number, signal.signal(number, signal.SIG_IGN)) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in handlers:
-            signal.signal(number, handler)
-
-
-def _start_worker(driver: int) -> None:
-    """Prepare a worker: it ignores Ctrl-C, and ends when its driver has ended for any reason.
-
-    It does not ignore SIGTERM: processes of a user's stage would inherit that, and the stage could not end them.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which Python reports when a worker is killed
-
-    def end_with_driver() -> None:
-        while os.getppid() == driver:
-            time.sleep(DRIVER_POLL)
-        os._exit(1)
-
-    threading.Thread(target=end_with_driver, daemon=True).start()

@@ -26,6 +26,7 @@ from typing import Any, Literal, Protocol
 from tqdm import tqdm
 
 from core.text import format_duration
+from core.workers import IN_WORKER
 from models.hardware import Card, free_gpu_memory, require_gpu
 from models.jobs.progress import describe_loss
 
@@ -37,8 +38,6 @@ SECONDS_BETWEEN_LINES = 30.0
 """Seconds between two lines about what runs."""
 MAX_ERROR_LENGTH = 400
 OVER = "time ran out"
-IN_WORKER = "PIPELINE_WORKER"
-"""Environment variable that is set in workers."""
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
 
 

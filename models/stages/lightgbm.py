@@ -9,6 +9,7 @@ refit as in AutoGluon's refit_full (Erickson et al., 2020).
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,7 @@ from core.files import read_json, write_json
 from core.modules import load
 from core.settings import nearest
 from core.types import Array, ProblemType
-from models.context import Context
+from models.context import CheckTables, Context
 from models.features import encoder_block, fit_encoders, molecule_blocks
 from models.hardware import require_opencl
 from models.inputs.columns import category_block, fit_categories, numeric_block
@@ -89,10 +90,13 @@ class Lightgbm(FeatureStage):
 
         valid_names = set(_ConfigAliases._get_all_param_aliases())  # LightGBM itself ignores unknown names
         for name in parameters:
-            if name in cls.model_fields or name in RESERVED_PARAMETERS:
+            if name in cls.model_fields:
+                raise ValueError(f"{name} is set by the stage: write it beside `parameters`, not in it")
+            if name in RESERVED_PARAMETERS:
                 raise ValueError(
-                    f"{name} is controlled by the stage: remove it from `parameters`, or set it as a "
-                    f"stage setting"
+                    f"{name} is set by the stage, so remove it: by its settings seeds, gpu and max_trees, by --workers "
+                    f"and by the task. It stops early after {PATIENCE} trees without a lower error on a split of its "
+                    "training rows"
                 )
             if name not in valid_names:
                 raise ValueError(f"LightGBM has no parameter {name!r}; try {nearest(name, valid_names)}")
@@ -136,10 +140,27 @@ class Lightgbm(FeatureStage):
         yield f"parameters: the objective {self.objective} does not fit; {expected}"
 
     def library_errors(self) -> tuple[type[Exception], ...]:
-        """Return the error of LightGBM."""
+        """Return the errors of LightGBM, and those of values that are no numbers."""
         import lightgbm
 
-        return (lightgbm.basic.LightGBMError,)
+        return lightgbm.basic.LightGBMError, TypeError, ValueError
+
+    def check(self, tables: CheckTables) -> Iterator[str]:
+        """Fit a tree on made-up rows as well, which shows invalid parameters; see `Stage.check`.
+
+        Lists and mappings among the parameters are for columns that are not known yet.
+        """
+        yield from super().check(tables)
+        values = {
+            name: value
+            for name, value in self.parameters.items()
+            if not isinstance(value, list | dict) and "," not in str(value)
+        }
+        if values:
+            tried = self.model_copy(update={"parameters": values, "gpu": 0.0})
+            context = replace(tables.context, task=tables.task, categorical=[])
+            with self.reported_errors(tables.task):
+                tried._train(self.made_up_rows(tables.task), 1, context)
 
     def check_machine(self) -> None:
         """Raise a ConfigError if the trees are to be grown on a GPU, and LightGBM cannot use it."""

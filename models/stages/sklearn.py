@@ -23,6 +23,7 @@ from core.files import sha256_of
 from core.modules import code_digest_of, load
 from core.settings import nearest
 from core.types import Array, ProblemType
+from core.user_code import in_order_of
 from models.context import CheckTables, Context
 from models.features import feature_blocks, fit_encoders
 from models.inputs.columns import table_blocks
@@ -188,7 +189,7 @@ class Sklearn(FeatureStage):
         else:
             estimator = from_bytes(path.with_suffix(".skops").read_bytes())
         predict = estimator.predict_proba if context.task.has_probabilities else estimator.predict
-        return np.asarray(predict(x))
+        return np.asarray(in_order_of(predict(x), range(x.shape[0])))
 
     def _build(self, seed: int, task: Task) -> Any:
         return build_estimator(self.model_name(task), self.parameters, seed, task.has_probabilities)

@@ -24,6 +24,8 @@ from models.stage import Feature, Stage
 from models.targets import labelled_rows, target_scale
 
 NGRAMS = "models.inputs.ngrams"
+N_MADE_UP = 200
+"""Number of made-up rows, and of their features, more than parameters usually ask for."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,16 @@ class FeatureStage(Stage):
             raise ConfigError("features is empty, and all input columns are molecules; name a feature")
         yield from check_encoders(self, tables)
 
+    def made_up_rows(self, task: Task) -> TargetData:
+        """Return random rows, on which a fit shows whether the library accepts the parameters."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(N_MADE_UP, N_MADE_UP)).astype(np.float32)
+        if task.has_probabilities:
+            n_classes = len(task.classes)
+            return TargetData(x, (np.arange(N_MADE_UP) % n_classes).astype(np.float64), None, n_classes)
+        y: Array = rng.normal(size=N_MADE_UP)
+        return TargetData(x, y**2 if self.needs_raw_labels else y, None)
+
     @abstractmethod
     def library_errors(self) -> tuple[type[Exception], ...]:
         """Return the errors of the library for parameters or rows that it does not support."""
@@ -167,7 +179,7 @@ class FeatureStage(Stage):
             record = {"classes": classes.tolist()}
             data = replace(data, y=positions.astype(np.float64), n_classes=len(classes))
         if data.n_classes != 1:
-            with self._library_errors(context.task):
+            with self.reported_errors(context.task):
                 record |= self.fit_target(data, target, path, context)
         return record
 
@@ -185,7 +197,7 @@ class FeatureStage(Stage):
         """Return predictions (n_rows, n_outputs) of a target; 0 for classes without training rows."""
         y_pred: Any = 1.0
         if classes is None or len(classes) > 1:
-            with self._library_errors(context.task):
+            with self.reported_errors(context.task):
                 y_pred = self.predict_target(x, path, context)
         if classes is None:
             return np.reshape(y_pred, (-1, 1))
@@ -194,7 +206,7 @@ class FeatureStage(Stage):
         return probabilities if context.task.problem_type == "multiclass" else probabilities[:, 1:]
 
     @contextmanager
-    def _library_errors(self, task: Task) -> Iterator[None]:
+    def reported_errors(self, task: Task) -> Iterator[None]:
         """Report the errors of the library with the name and parameters of the model."""
         try:
             yield

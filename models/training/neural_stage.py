@@ -1,5 +1,6 @@
 """Base classes of the stages that train a network: what a kind implements, its fit and its predictions."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from pydantic import NonNegativeFloat
 from competition.dataset import Dataset
 from core.modules import load
 from core.types import Array
+from core.user_code import MAX_SECONDS, time_limit, user_code
 from models.context import CheckTables, Context, molecule_columns
 from models.hardware import cards_in_new_process, cpu_has_bf16, require_precision
 from models.stage import FEATURES
 from models.targets import require_auxiliary
 from models.training.batches import Batches, join_columns
+from models.training.schedules import with_warmup
 from models.training.settings import Schedule, TrainingSettings
 
 if TYPE_CHECKING:
@@ -92,13 +95,17 @@ class NeuralStage(TrainingSettings):
         require_precision(self.precision, bool(cards), has_bf16)
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check the auxiliary targets and the frozen encoders as well; see `Stage.check`."""
+        """Check auxiliary targets, frozen encoders and a user's schedule as well; see `Stage.check`."""
         yield from super().check(tables)
         if self.encoders or self.text_settings:
             yield from load(FEATURES).check_encoders(self, tables)
         if self.learns_auxiliary_targets:
             names = tables.context.auxiliary
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
+        if any(user_code(self.schedule)):
+            n_steps = self.epochs * math.ceil(len(tables.train) / self.batch_size)
+            with time_limit(MAX_SECONDS):
+                list(map(with_warmup(self, n_steps), range(n_steps)))
 
 
 class MoleculeStage(NeuralStage):

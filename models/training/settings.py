@@ -6,12 +6,14 @@ docs/stages.md and docs/evidence.md report the measurements that the defaults ar
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, WithJsonSchema, model_validator
 
-from core.settings import StrictModel, UserCodeRef
+from core.settings import StrictModel, UserCodeRef, name_or_code_ref
 from core.types import ProblemType
+from core.user_code import short_ref
 from models.inputs.encoder_settings import EncoderFeature
 from models.stage import Feature, GpuShare, Share, Stage
+from models.training.schedules import ALL_SETTINGS, SCHEDULES, settings_of
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
@@ -47,9 +49,9 @@ class MultiSampleHead(StrictModel):
 LossName = Literal["mse", "mae", "huber", "bce", "cross_entropy"]
 CLASS_LOSSES = {"binary": "bce", "multilabel": "bce", "multiclass": "cross_entropy"}
 """Problem type -> its loss on logits. All other losses are for standardised regression targets."""
-Schedule = Literal[
-    "constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "warmup_stable_decay"
-]  # fmt: skip
+Schedule = Annotated[
+    str, name_or_code_ref(SCHEDULES), WithJsonSchema({"enum": [*SCHEDULES, "file.py:function"]})
+]
 
 
 class TrainingSettings(Stage):
@@ -76,7 +78,8 @@ class TrainingSettings(Stage):
     weight_decay: NonNegativeFloat = 0.01
     """Weight decay of AdamW on weight matrices. Norms and biases are not decayed."""
     schedule: Schedule = "linear"
-    """Shape of the learning rate after the warm-up."""
+    """Shape of the learning rate after the warm-up. `file.py:function`: a user-defined function from the step and
+    the number of steps, both counted from the end of the warm-up, to the factor of `learning_rate`."""
     warmup: NonNegativeFloat = 0.06
     """Length of the linear warm-up. Below 1: a share of all steps. From 1 on: a number of steps,
     at most half of all."""
@@ -139,6 +142,12 @@ class TrainingSettings(Stage):
             raise ValueError(
                 "head multi_sample applies dropout itself; remove r_drop and pooler_dropout, or this head"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        of_others = sorted(ALL_SETTINGS - settings_of(self.schedule))
+        self.require_defaults(of_others, f"with schedule: {short_ref(self.schedule)}")
         return self
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:

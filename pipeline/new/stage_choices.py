@@ -38,6 +38,12 @@ LETTER = re.compile(r"[^\W\d_]")
 LATIN = r"A-Za-z\u00c0-\u024f"
 SCRIPTS_OF_USE = LATIN + r"\u0400-\u04ff\u0600-\u06ff\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 """Latin, Cyrillic, Arabic, Thai, Japanese, Chinese and Korean letters, which use_multilingual knows."""
+ENGLISH_WORDS = re.compile(r"\b(?:the|and|of|to|is|that|for|with|it|this|was|not|you|are|on)\b")
+FOREIGN_WORDS = re.compile(
+    r"\b(?:der|die|das|und|nicht|ist|ein|eine|ich|le|la|les|des|et|est|une|pas|que|el|los|y|un|una|il|che|di|non|het|een|"
+    r"van|niet|nie|jest|bir|ve)\b"
+)
+"""Frequent words of German, French, Spanish, Italian, Dutch, Polish and Turkish."""
 Need = Literal[
     "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin",
     "other_script", "multilingual", "latin_pairs", "multilingual_pairs", "other_pairs", "table",
@@ -206,6 +212,10 @@ def choose_stages(
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     if notes and not latin:
         print("left out: English encoders, since most letters of the texts are not Latin")
+    if latin and _are_foreign(tables.train[latin]):
+        print(
+            "WARNING: the texts do not look English, as minilm expects; use_multilingual reads 16 languages"
+        )
     stages: list[Block] = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
@@ -242,6 +252,12 @@ def _are_in(scripts: str, texts: pd.DataFrame) -> bool:
     """Return whether most letters of about 200 rows are in ranges of characters of a regular expression."""
     letters = "".join(LETTER.findall("".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel())))
     return len(re.findall(f"[{scripts}]", letters)) >= 0.5 * len(letters)
+
+
+def _are_foreign(texts: pd.DataFrame) -> bool:
+    """Return whether about 200 rows have more frequent words of other languages than of English."""
+    text = " ".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel()).lower()
+    return len(FOREIGN_WORDS.findall(text)) > len(ENGLISH_WORDS.findall(text))
 
 
 def _mean_words(texts: pd.DataFrame) -> float:

@@ -117,7 +117,7 @@ def build_report(run: Run) -> Report:
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
     ]
-    folds = f"{run.plan.n_folds} folds ({run.config.folds.kind})"
+    folds = f"{run.plan.n_folds} folds ({run.config.folds.title})"
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
         subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over rows)",

@@ -1,5 +1,8 @@
 """User-defined features: when they are computed, read from the work folder, and refused."""
 
+import os
+import re
+
 import pytest
 
 from competition import clean
@@ -155,3 +158,68 @@ def test_other_columns_for_other_rows_are_an_error(path):
     path.with_name("test.csv").write_text("id,SMILES\nt1,CCCC\nt2,BrBr\n")
     with pytest.raises(ConfigError, match="returned the columns bromine for some rows, and n for others"):
         prepared(path)
+
+
+PAUSING = """import os, time
+def make(table):
+    time.sleep(float(os.environ["PAUSE"]) * len(table))
+    if "FAIL" in os.environ and "CCCl" in list(table["SMILES"]):
+        raise KeyError("weights")
+    return {"n": table["SMILES"].str.len(), "process": [os.getpid()] * len(table)}
+"""
+
+
+@pytest.fixture
+def slow(path, monkeypatch):
+    """The competition with a function that takes a fiftieth of a second per row, and workers for hundredths."""
+    path.with_name("mine.py").write_text(PAUSING.replace("[os.getpid()]", "[0]"))
+    monkeypatch.setenv("PAUSE", "0.02")
+    monkeypatch.setattr(clean, "FIRST_ROWS", 2)
+    monkeypatch.setattr(clean, "MIN_SECONDS_OF_WORKER", 0.01)
+    monkeypatch.setattr(clean, "SECONDS_PER_CALL", 0.005)
+    return path
+
+
+def test_features_that_take_long_are_computed_by_several_processes_in_the_order_of_the_rows(
+    slow, capsys, monkeypatch
+):
+    code = PAUSING.replace("[os.getpid()]", "[float(os.getpid() != int(os.environ['DRIVER']))]")
+    slow.with_name("mine.py").write_text(code)
+    monkeypatch.setenv("DRIVER", str(os.getpid()))
+    train = prepare(load_competition(str(slow)), n_workers=2).train
+    assert train["feature n"].tolist() == train["SMILES"].str.len().tolist()
+    assert train["feature process"].tolist() == [0, 0, 1, 1, 1, 1, 0]
+    said = capsys.readouterr().out
+    assert "mine.py:make: computing features of 6 rows\n" in said
+    assert re.search(r"mine\.py:make: the other 4 take about 0\.\d+ s \(workers: 2\)\n", said)
+    assert re.search(r"mine\.py:make: \d+% of them, .* left\n", said)
+
+
+def test_an_error_in_another_process_is_one_sentence_with_the_line_and_what_it_opens_is_recorded(
+    slow, monkeypatch
+):
+    monkeypatch.setenv("FAIL", "1")
+    with pytest.raises(ConfigError, match=r"mine\.py:make must .*KeyError in line 5: 'weights'\.$"):
+        prepare(load_competition(str(slow)), n_workers=2)
+    monkeypatch.delenv("FAIL")
+    opens = "    if 'CCCl' in [*table['SMILES']]: open(__file__[:-7] + 'scale' + '.txt')\n    return"
+    slow.with_name("mine.py").write_text(PAUSING.replace("os.getpid()", "0").replace("    return", opens))
+    opened = prepare(load_competition(str(slow)), n_workers=2).report["opened"]
+    assert opened["mine.py"].keys() == {"scale.txt"}
+
+
+def test_a_table_in_another_order_is_matched_by_its_index_and_another_index_is_refused(path):
+    for result, message in (
+        ("table.assign(n=table['SMILES'].str.len())[['n']].sort_values('n', ascending=False)", None),
+        (
+            "table.assign(n=1.0).set_index('SMILES')",
+            r"index of the table, 'CCCC', 'CCBr', does not name its rows, 0, 1\.",
+        ),
+    ):
+        path.with_name("mine.py").write_text(f"def make(table):\n    return {result}\n")
+        if message is None:
+            train = prepared(path).train
+            assert train["feature n"].tolist() == train["SMILES"].str.len().tolist()
+            continue
+        with pytest.raises(ConfigError, match=message):
+            prepared(path)

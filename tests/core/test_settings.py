@@ -237,3 +237,27 @@ def test_an_unknown_stage_and_a_table_that_holdout_makes_cannot_be_chosen(tmp_pa
         load_config(written(tmp_path), Overrides(stages=("other",)))
     with pytest.raises(ConfigError, match="--holdout makes its own tables, so competition.train"):
         parse(["full", "toy", "--holdout", "0.2", "--set", "competition.train=other.csv"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "line"),
+    [
+        (
+            "kind: lightgbm, features: [{encoder: minilm, layers: 2}]",
+            "features.0.layers: must be a valid list (got 2)",
+        ),
+        ("kind: gp, kernels: [{encoder: minimol, pca: 0}]", "kernels.0.pca: must be greater than 0"),
+        (
+            "kind: lightgbm, features: [{encodr: minilm, encoder: minilm}]",
+            "features.0.encodr: unknown key; try columns",
+        ),
+    ],
+)
+def test_a_mistake_in_a_mapping_that_may_also_be_a_name_is_one_line_in_words_of_the_yaml(
+    tmp_path, stage, line
+):
+    path = Path(written(tmp_path, f"stages: {{s: {{{stage}}}}}"))
+    with pytest.raises(ConfigError) as error:
+        load_config(str(path))
+    (found,) = str(error.value).splitlines()[1:]
+    assert found.startswith(f"  stages.s.{line}")

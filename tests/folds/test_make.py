@@ -2,14 +2,16 @@
 taken and refused.
 """
 
+from unittest.mock import ANY
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from competition.config import load_competition
 from competition.dataset import GROUP, read_rows
-from core.errors import DataError
-from core.files import read_table, write_table
+from core.errors import ConfigError, DataError
+from core.files import read_json, read_table, write_table
 from folds import make
 from folds.kinds import FOLD_KINDS, FoldKind
 from folds.make import labels_or_indicators, missing_class_warnings
@@ -17,6 +19,7 @@ from folds.training_rows import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
 from tests.competition.small import TRAIN, write_small
+from tests.conftest import new_process
 from tests.folds.made import divided
 
 NAN = np.nan
@@ -262,3 +265,77 @@ def test_another_group_of_the_same_tables_makes_other_folds(tmp_path):
         _, paths, folds = divided(path)
         column = read_table(tmp_path / "train.csv")[name]
         assert len(set(zip(column, folds, strict=True))) == 3
+
+
+SPLITTERS = """
+from pathlib import Path
+
+def split(data):
+    per_fold = int(Path(__file__).with_name("size.txt").read_text())
+    return [i // per_fold for i in range(len(data.rows))]
+
+def columns(data):
+    return [[0, 1]] * len(data.rows)
+
+def first_only(data):
+    return [0] * len(data.rows)
+
+def missing(data):
+    return [float("nan"), 0, 1, 2, 0, 1]
+
+def pairs(data):
+    yield [0, 1, 2], [3, 4, 5]
+
+def divides(data):
+    return [0, 1, 2, 0, 1, 2, 1]
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A YAML whose folds are those of a function `split` next to it, which reads a file."""
+    (tmp_path / "mine.py").write_text(SPLITTERS)
+    (tmp_path / "size.txt").write_text("2")
+    return write_small(tmp_path, folds={"kind": "mine.py:split", "n_folds": 3})
+
+
+def test_the_folds_of_a_function_of_the_users_are_made_again_after_an_edit_of_it_or_of_its_data(mine):
+    """Folds are in the training table, which is in the key of every job."""
+    output, paths, folds = divided(mine)
+    assert folds == [0, 0, 1, 1, 2, 2]
+    assert read_json(paths.prepare_report)["opened"] == {"mine.py": {"size.txt": ANY}}
+    made = paths.train.stat().st_mtime_ns
+    new_process()
+    assert divided(mine)[2] == folds
+    assert paths.train.stat().st_mtime_ns == made
+    mine.with_name("mine.py").write_text(SPLITTERS.replace("i // per_fold", "i % 3"))
+    before = divided(mine)[2]
+    assert before == [0, 1, 2, 0, 1, 2]
+    mine.with_name("mine.py").write_text(SPLITTERS)
+    assert divided(mine)[2] == folds
+    new_process()
+    mine.with_name("size.txt").write_text("3")
+    with pytest.raises(ConfigError, match="got 0, 1 in shape"):
+        divided(mine)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("columns", r"must return one fold for each of 6 rows: 0 to 2 .* got 0, 1 in shape \(6, 2\)\."),
+        ("first_only", r"each at least once, .* got 0 in shape \(6,\)"),
+        ("missing", "got 0, 1, 2, nan in shape"),
+        ("pairs", r"mine\.py:pairs must return the fold of each row; TypeError"),
+        ("absent", r"mine\.py must define split\(data\)"),
+    ],
+)
+def test_what_is_no_fold_of_each_row_is_refused(mine, name, message):
+    with pytest.raises(ConfigError, match=message):
+        divided(mine, kind=f"{mine.with_name('mine.py')}:{name}")
+
+
+def test_a_function_of_the_users_that_divides_equal_inputs_is_refused(mine):
+    train = mine.with_name("train.csv")
+    train.write_text(train.read_text() + "g,OCC,1\n")  # the molecule of a
+    with pytest.raises(DataError, match=r"folds\.kind mine\.py:divides must keep .* 'a' in 0, 'g' in 1"):
+        divided(mine, kind=f"{mine.with_name('mine.py')}:divides")

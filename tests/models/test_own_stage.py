@@ -95,3 +95,27 @@ def test_errors_of_settings_name_the_key_in_the_yaml(tmp_path):
     path = write_competition(tmp_path, *mixed_tables(), stages={"mine": block})
     with pytest.raises(ConfigError, match=r"(?s)stages\.mine\.value: .*valid number.*stages\.mine\.rate: "):
         load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("rows.ids", None),
+        ("rows.inputs.index", None),
+        (
+            "rows.inputs['s']",
+            r"user\.py:Mine must .* index of the table, 'CCC', 'CC', 'C', does not name its rows, 0, 1, 2\.",
+        ),
+    ],
+)
+def test_predictions_in_a_table_are_matched_by_its_index(tmp_path, index, message):
+    code = CLASS.replace("from models", "import numpy as np\nimport pandas as pd\nfrom models").replace(
+        f"[{ROW_PREDICTION} for _ in rows.ids]",
+        f"pd.DataFrame(np.arange(6.0).reshape(3, 2), index={index})[::-1]",
+    )
+    mine = fitted(write(tmp_path, code), context(tmp_path, task=REGRESSION), ROWS, tmp_path)
+    if message is None:
+        assert mine.predict(ROWS.without_labels(), tmp_path).tolist() == [[0, 1], [2, 3], [4, 5]]
+        return
+    with pytest.raises(ConfigError, match=message):
+        mine.predict(ROWS.without_labels(), tmp_path)

@@ -29,7 +29,7 @@ from models.training.loss_log import read_losses
 from models.training.losses import LabelBatch
 from models.training.network import Network, as_predictions, make_accelerator, predict_network
 from models.training.neural_stage import NeuralStage
-from models.training.optimizer import with_warmup
+from models.training.schedules import with_warmup
 from tests.models import made
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_is_a_data_error_with_advice(tmp_path):
 
 def test_the_rate_in_the_history_follows_the_schedule(tmp_path):
     fit(tmp_path, epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3)
-    rate = with_warmup("cosine", 0.25, 20)  # 40 rows, batches of 8, 4 epochs
+    rate = with_warmup(settings(schedule="cosine", warmup=0.25), 20)  # 40 rows, batches of 8, 4 epochs
     history = read_json(tmp_path / job_folder.TRAINING)["history"]
     expected = [1e-3 * rate(5 * n) for n in (1, 2, 3, 4)]
     assert [epoch["learning_rate"] for epoch in history] == pytest.approx(expected)

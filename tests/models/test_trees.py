@@ -93,6 +93,7 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
     [
         (Task(["y"]), {"learning_rate": 1}, "by the stage"),
         (Task(["y"]), {"device_type": "gpu"}, "by the stage"),
+        (Task(["y"]), {"early_stopping_round": 50}, "It stops early after 100 trees without a lower error"),
         (Task(["y"]), {"num_leavs": 3}, "num_leaves"),
         (Task(["y"]), {"reg_lambda": 1}, "lambda_l2"),
         (Task(["y"]), {"objective": "nothing"}, "lightgbm rejects the rows, or its parameters"),

@@ -10,7 +10,9 @@ import yaml
 from competition.config import load_competition
 from competition.prepare import prepare, write_prepared
 from core.errors import ConfigError, DataError, UserError
+from folds import kinds
 from models.hardware import Card
+from models.training import neural_stage
 from pipeline import check as check_step
 from pipeline.check import check_competition
 from submissions.config import load_config
@@ -79,6 +81,10 @@ def test_a_column_that_gives_the_label_is_a_warning(tmp_path):
             "kind: lightgbm, features: []", "numeric: [], text: [], categorical: []",
             "features is empty, and all input columns are molecules",
         ),
+        ("kind: lightgbm, parameters: {num_leaves: many}", "", "lightgbm rejects .*num_leaves.*many"),
+        ("kind: lightgbm, parameters: {bagging_fraction: 1.5}", "", "lightgbm rejects .*bagging_fraction"),
+        ("kind: lightgbm, parameters: {objective: tweedie, max_bin: 63, monotone_constraints: [1, 0]}", "", None),
+        ("kind: sklearn, parameters: {C: -1}", "", "estimator: .*'C' parameter of SVR must be"),
         ("kind: gnn, layer_decay: 0.9", "", "message passing repeats one layer"),
         ("kind: gnn, loss: 'own.py:absent'", "", r"gnn\.loss: there is no file .*own\.py"),
         ("kind: sklearn, target_transform: log1p", "", r".*above -1; got -\d"),
@@ -116,6 +122,7 @@ def test_what_a_stage_can_never_do_is_reported_before_any_training(
         checked(path)
 
 
+BINARY_GRADE = "targets: [grade], problem_type: binary, classes: [low, high], metric: roc_auc"
 NAMED = "targets: [grade], problem_type: multiclass, metric: f1_macro"
 GRADED = "targets: [grade], problem_type: ordinal, classes: [low, middle, high], metric: quadratic_kappa"
 WET = "targets: [wet], problem_type: binary, metric: roc_auc"
@@ -303,10 +310,13 @@ def test_functions_of_the_user_are_tried_before_any_training(tmp_path, key, name
     {"submissions": "candidates: ['mine.py:endless']"},
     {"submissions": "postprocess: 'mine.py:endless'"},
     {"competition": "metric: 'mine.py:endless', greater_is_better: true"},
+    {"folds": "kind: 'mine.py:endless'"},
+    {"stages": "s: {kind: gnn, schedule: 'mine.py:endless'}"},
 ])  # fmt: skip
 def test_a_function_of_the_user_that_does_not_end_is_reported_with_its_line(tmp_path, monkeypatch, settings):
     (tmp_path / "mine.py").write_text(USERS)
-    monkeypatch.setattr(check_step, "MAX_SECONDS", 1)
+    for module in (check_step, kinds, neural_stage):
+        monkeypatch.setattr(module, "MAX_SECONDS", 1)
     with refused(r"mine\.py:endless must .*TimeoutError in line \d+: not finished after 1 s"):
         checked(written(tmp_path, **settings))
 

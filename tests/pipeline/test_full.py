@@ -24,12 +24,17 @@ class Mean(Stage):
 
     def predict(self, rows, folder, context):
         return np.tile(np.load(folder / "mean.npy"), (len(rows), 1))
+
+def split(data):
+    return data.groups % data.n_folds
 """
 
 
-def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(tmp_path, capsys):
+@pytest.mark.parametrize("kind", ["kfold", "mine.py:split"])
+def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(tmp_path, capsys, kind):
     (tmp_path / "mine.py").write_text(MEAN)
-    path = small(tmp_path, stages={"mean": {"kind": "mine.py:Mean"}})
+    folds = {"kind": kind, "n_folds": 3}
+    path = small(tmp_path, stages={"mean": {"kind": "mine.py:Mean"}}, folds=folds)
     line = r"stage mean: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps"
 
     def check_and_full(*flags):

@@ -253,3 +253,18 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     assert [block for block in with_pairs if block.name not in first] == [
         block for block in without if block.name not in first
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_foreign"),
+    [
+        ("Der Zug ist nicht gekommen und die Leute warten", True),
+        ("Le train est en retard et les gens attendent", True),
+        ("The train is late, and la dolce vita is not for me", False),
+        ("aspirin 5 mg", False),
+    ],
+)
+def test_texts_in_another_language_with_an_english_encoder_are_a_warning(tmp_path, capsys, text, is_foreign):
+    detected = detected_in(tmp_path, t=[f"{text} {k}" for k in range(80)])
+    choose_stages("quick", detected, choose_problem(detected))
+    assert ("WARNING: the texts do not look English" in capsys.readouterr().out) == is_foreign
