@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.utils.class_weight import compute_sample_weight
 
 from core.errors import ConfigError
 from models.jobs.plan import code_files
 from models.registry import make_stage
-from models.targets import balanced_weights, with_bounds
+from models.targets import with_bounds
 from models.training.losses import LINKS, LabelBatch, exclude_absent_classes, load_loss
 from tests.models import made
 
@@ -64,16 +63,6 @@ def test_weights_multiply_errors_and_do_not_cancel_out():
     loss = load_loss("mse")
     assert mean_error(loss, [[1.0], [2.0]], labels([[0.0], [0.0]], [[1.0], [0.1]])) == pytest.approx(1.4 / 2)
     assert mean_error(loss, [[2.0]], labels([[0.0]], [[0.1]])) == pytest.approx(0.4)
-
-
-def test_balanced_weights_are_scikit_learns_for_each_target_and_give_its_classes_the_same_total():
-    y = np.array([[0.0, 1.0], [0.0, NAN], [1.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
-    result, labelled_rows = balanced_weights(y), [0, 2, 3, 4]
-    assert result[:, 0] == pytest.approx(compute_sample_weight("balanced", y[:, 0]))
-    assert result[labelled_rows, 1] == pytest.approx(compute_sample_weight("balanced", y[labelled_rows, 1]))
-    assert result[1, 1] == 0
-    rows = np.arange(1.0, 6)[:, None]  # of 15 in all a third for each class, shared by weight
-    assert balanced_weights(y, rows)[:, 0] == pytest.approx([5 / 3, 10 / 3, 5, 20 / 9, 25 / 9])
 
 
 def penalty(loss, one, other, weights):
