@@ -49,6 +49,7 @@ class Catboost(Trees):
         "depth": (4, 8), "l2_leaf_reg": (0.5, 50.0), "random_strength": (0.1, 10.0), "rsm": (0.05, 1.0),
         "subsample": (0.4, 1.0),
     }  # fmt: skip
+    reads_topics = True
     kind: Literal["catboost"]
     features: list[Feature | EncoderFeature] = ["maplight"]
     learning_rate: PositiveFloat = 0.05
@@ -87,6 +88,12 @@ class Catboost(Trees):
         if counts is not None:
             numbers.append(from_bytes((folder / TOPICS).read_bytes()).transform(counts))
         return np.hstack([*numbers, codes], dtype=np.float32)
+
+    def booster_importances(self, path: Path) -> Array:
+        """Return the mean change of the prediction when a feature changes, (n_features,)."""
+        from catboost import CatBoost
+
+        return np.asarray(CatBoost().load_model(str(path)).get_feature_importance())
 
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""

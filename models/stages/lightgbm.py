@@ -71,6 +71,12 @@ class Lightgbm(Trees):
         dense = map(sparse.csr_matrix, numbers)
         return sparse.hstack([*dense, counts, sparse.csr_matrix(codes)], format="csr")
 
+    def booster_importances(self, path: Path) -> Array:
+        """Return the sum of the gains of the splits on each feature, (n_features,)."""
+        import lightgbm
+
+        return lightgbm.Booster(model_str=path.read_text()).feature_importance("gain")
+
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
         """Return the number of trees with the smallest error on `validation`, and that error."""
         booster = self._train(data, self.max_trees, context, validation)

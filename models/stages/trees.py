@@ -28,15 +28,17 @@ from competition.task import Task
 from core.files import read_json, write_json
 from core.modules import load
 from core.settings import nearest
-from core.types import Integers, ProblemType
+from core.types import Array, Integers, ProblemType
 from folds.splitters import balanced_group_folds, blocks_in_time
 from models.context import Context
-from models.features import encoder_block, fit_encoders, molecule_blocks
+from models.features import encoder_block, fit_encoders, molecule_blocks, named_molecule_blocks
 from models.inputs.columns import category_block, fit_categories, numeric_block
 from models.job_folder import TRAINING, write_notes
 from models.stages.tabular import NGRAMS, FeatureStage, TargetData, library_seed
 
 BLOCKS = "blocks.json"
+DESCRIPTORS = "competition.descriptors"
+"""Module with the names of the descriptors, which takes long to import."""
 MIN_ROWS = 20
 """Minimum number of rows for a search, and for the boosters to subsample rows."""
 RESERVED_PARAMETERS = (
@@ -74,6 +76,8 @@ class Trees(FeatureStage):
     """Objectives of the library that learn a probability per class, the default first."""
     defaults: ClassVar[dict[str, Any]]
     """Parameters of the library that the search tunes -> value without a search."""
+    reads_topics: ClassVar[bool] = False
+    """Whether topics of all texts are among the features, instead of n-grams."""
     ranges: ClassVar[dict[str, tuple[float, float]]]
     """The same parameters -> lowest and highest value, on a logarithmic scale."""
     learning_rate: PositiveFloat = 0.03
@@ -197,6 +201,34 @@ class Trees(FeatureStage):
             load(NGRAMS).ngram_counts(rows, fitted["ngrams"]) if fitted["ngrams"] else None,
             category_block(rows, fitted["categories"]),
         )
+
+    @abstractmethod
+    def booster_importances(self, path: Path) -> Array:
+        """Return the importances of all features by the library, (n_features,), in the booster of a target."""
+
+    def importances(self, rows: Dataset, folder: Path, context: Context) -> pd.Series:
+        """Return the shares of the features, as a mean over targets; see `Stage.importances`.
+
+        Features of one name, such as the bits of a fingerprint, count together.
+        """
+        values = [self.booster_importances(path) for path in folder.glob("target_[0-9]*")]
+        if not values:  # each target has a single class
+            return super().importances(rows, folder, context)
+        shares = np.mean([each / (each.sum() or 1.0) for each in values], axis=0)  # trees may have no split
+        names = list[str]()
+        for name, block in named_molecule_blocks(rows, self, context, folder):
+            if name.endswith(": descriptors"):
+                names += [f"{name} {each}" for each in load(DESCRIPTORS).DESCRIPTORS]
+            else:
+                names += [name] * block.shape[1]
+        names += ["frozen encoders of texts"] * encoder_block(rows, self, context, folder).shape[1]
+        names += context.numeric
+        ngrams = read_json(folder / BLOCKS)["ngrams"] or []
+        words = [f"{column}: {word}" for column, settings in ngrams for word in settings["vocabulary"]]
+        if self.reads_topics:
+            words = ["topics of texts"] * (len(shares) - len(names) - len(context.categorical))
+        names += [*words, *context.categorical]
+        return pd.Series(shares, names).groupby(level=0).sum()
 
     @abstractmethod
     def best_n_trees(self, data: TargetData, validation: TargetData, context: Context) -> tuple[int, float]:
