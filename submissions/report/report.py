@@ -22,7 +22,7 @@ from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
 from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SUBMISSION_FILE, describe_interval
 from submissions.report.elements import Element, Report, Section, Table, data_url
-from submissions.report.importances import importance_section
+from submissions.report.importances import column_importances, feature_importances
 from submissions.report.predictions import (
     error_correlation,
     folds_and_shift,
@@ -121,7 +121,9 @@ def build_report(run: Run) -> Report:
         Section(prediction_title, _safely(run, prediction_section), wide=True),
         Section("Time line", _safely(run, time_line)),
         Section("Learning curves", _safely(run, learning_curve_section), wide=True),
-        Section("Importances", _safely(run, importance_section), wide=True),
+        Section(
+            "Importances", [*_safely(run, feature_importances), *_safely(run, column_importances)], wide=True
+        ),
         Section("Error correlation", _safely(run, error_correlation)),
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
