@@ -89,7 +89,9 @@ def column_importances(run: Run) -> list[Element]:
                 run.config.stages[best], inputs.iloc[which], which, scoring=score, n_repeats=1, random_state=0
             )
         except TimeoutError:
-            return []
+            return [
+                "Input columns were not permuted: there is no time, or features of permuted rows have to be computed."
+            ]
         losses.append(found.importances_mean)
     table = (
         pd.DataFrame(losses, columns=inputs.columns)
