@@ -46,11 +46,11 @@ def score_chart(rows: pd.DataFrame, metric: Metric) -> str:
     return as_svg(figure)
 
 
-def time_line_chart(bars: list[tuple[str, float, float]]) -> str:
+def time_line_chart(bars: list[tuple[str, float, float]], end: float) -> str:
     """Return a row of bars per stage.
 
     Args:
-        bars: stage, start and duration of each job, in minutes since the command started.
+        bars: stage, start and duration of each job, in minutes since the command started; `end` too.
     """
     names, starts, minutes = zip(*bars, strict=True)
     figure, ((axis,),) = new_figure(width=7.6, height=0.9 + ROW_HEIGHT * len({*names}))
@@ -58,7 +58,7 @@ def time_line_chart(bars: list[tuple[str, float, float]]) -> str:
         [as_text(shortened(name)) for name in names], minutes, left=starts, color=BLUE, edgecolor="white"
     )
     axis.invert_yaxis()
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, end)
     axis.set_xlabel("minutes since the command started")
     return as_svg(figure)
 

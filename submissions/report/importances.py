@@ -20,6 +20,7 @@ from models.jobs.compute import predict
 from models.jobs.job import Job
 from models.stage import Stage
 from submissions.blend.scoring import describe_resamples
+from submissions.levels import Level
 from submissions.report.elements import Element, make_table
 from submissions.run import Run
 
@@ -28,17 +29,25 @@ LAST_SECONDS = 30.0
 MAX_FEATURES = 15
 """Number of features of a stage that are listed."""
 MAX_SECONDS = 20.0
-"""Seconds that permutations may take; of a budget at most a third of what is left."""
+"""Seconds that importances may take; of a budget at most a third of what is left."""
 MAX_ROWS = 2000
 """Number of held-out rows that are predicted with a permuted column."""
 
 
-def feature_importances(run: Run) -> list[Element]:
-    """Return the features with the largest shares in the trees of each stage, if there is time.
+def seconds_left(run: Run) -> float:
+    """Return the seconds that importances may take.
 
-    There are none in a report without the clock of its command.
+    There are none before the last level of a submission, which must not wait, at the end of a budget, and in a
+    report without the clock of its command.
     """
-    if run.clock is None or run.clock.end < time.monotonic() + LAST_SECONDS:
+    if run.clock is None or run.manifest.tried is not Level.FULL:
+        return 0.0
+    return min(MAX_SECONDS, (run.clock.end - time.monotonic() - LAST_SECONDS) / 3)
+
+
+def feature_importances(run: Run) -> list[Element]:
+    """Return the features with the largest shares in the trees of each stage, if `seconds_left` are more than 0."""
+    if seconds_left(run) <= 0:
         return []
     rows = run.plan.tables.read_test().take(np.array([0]))
     context = run.plan.tables.context(inputs=rows.inputs)
@@ -61,7 +70,7 @@ def feature_importances(run: Run) -> list[Element]:
 def column_importances(run: Run) -> list[Element]:
     """Return by how much the best stage without a network, which would take longer, needs each input column.
 
-    There are none without time, as in `feature_importances`, or if features are missing in the cache.
+    There are none without time, or if features are missing in the cache.
     """
     from sklearn.inspection import permutation_importance
 
@@ -69,10 +78,9 @@ def column_importances(run: Run) -> list[Element]:
         name for name, each in run.config.stages.items() if each.is_trained and not each.reports_progress
     ]
     is_slow = bool(describe_resamples(run.choice.submitted.n_resamples))
-    if run.clock is None or is_slow or not stages or len(run.config.competition.inputs) < 2:
+    deadline = time.monotonic() + seconds_left(run)
+    if seconds_left(run) <= 0 or is_slow or not stages or len(run.config.competition.inputs) < 2:
         return []
-    now = time.monotonic()
-    deadline = now + min(MAX_SECONDS, (run.clock.end - now - LAST_SECONDS) / 3)
     columns, tables = run.columns, run.plan.tables
     rows, _ = tables.read()
     context = replace(tables.context(inputs=rows.inputs), predicts_held_out=True)

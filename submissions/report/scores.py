@@ -203,9 +203,10 @@ def time_line(run: Run) -> list[Element]:
         if end > 0:  # others are of an earlier command
             bars.append((job.stage, (end - seconds) / 60, seconds / 60))
     caption = (
-        "Jobs of this command; before them tables are prepared, after them submission and report are made"
+        "Jobs of this command that are in the submission, until this report was made. Before them tables were "
+        "prepared; in gaps submissions were made, or jobs ran that did not finish"
     )
-    return [Figure(caption, time_line_chart(bars))] if bars else []
+    return [Figure(caption, time_line_chart(bars, (time.time() - started) / 60))] if bars else []
 
 
 def _lines(run: Run, answers: Answers, name: str, record: StageScores) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from models.jobs.budget_stages import Clock
+from submissions.levels import Level
 from submissions.report import importances
 from submissions.report.importances import column_importances, feature_importances
 from tests.submissions.fakes import built, fake_competition, train_all
@@ -51,9 +52,16 @@ def test_there_are_none_without_the_clock_of_a_command_or_at_the_end_of_its_budg
     assert tables(run, 25.0) == []
 
 
+def test_no_level_of_a_submission_waits_for_them_but_the_last(run, monkeypatch):
+    earlier = run.manifest.model_copy(update={"tried": Level.BLEND})
+    assert tables(run) != []
+    monkeypatch.setattr(type(run), "manifest", earlier)
+    assert tables(run) == []
+
+
 def test_permutations_end_with_their_time_and_compute_no_features(run, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(importances, "MAX_SECONDS", -1.0)
+        patch.setattr(importances, "MAX_SECONDS", 1e-9)
         assert [table.header for table in tables(run)] == [["trees"]]
     empty = mock.Mock(missing=lambda keys: keys)
     monkeypatch.setattr(importances, "feature_caches", lambda *given: [(empty, ["a text"])])
