@@ -224,7 +224,7 @@ class Trees(FeatureStage):
         names += ["frozen encoders of texts"] * encoder_block(rows, self, context, folder).shape[1]
         names += context.numeric
         ngrams = read_json(folder / BLOCKS)["ngrams"] or []
-        words = [f"{column}: {word}" for column, settings in ngrams for word in settings["vocabulary"]]
+        words = [f"{column}: {word!r}" for column, settings in ngrams for word in settings["vocabulary"]]
         if self.reads_topics:
             words = ["topics of texts"] * (len(shares) - len(names) - len(context.categorical))
         names += [*words, *context.categorical]

@@ -54,9 +54,8 @@ def time_line_chart(bars: list[tuple[str, float, float]], end: float) -> str:
     """
     names, starts, minutes = zip(*bars, strict=True)
     figure, ((axis,),) = new_figure(width=7.6, height=0.9 + ROW_HEIGHT * len({*names}))
-    axis.barh(
-        [as_text(shortened(name)) for name in names], minutes, left=starts, color=BLUE, edgecolor="white"
-    )
+    rows = [as_text(shortened(name)) for name in names]
+    axis.barh(rows, minutes, left=starts, color=BLUE, edgecolor=BLUE, alpha=0.5)
     axis.invert_yaxis()
     axis.set_xlim(0, end)
     axis.set_xlabel("minutes since the command started")
