@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from core.errors import DataError, Mistake, UserError
 from core.files import plain, work_root
@@ -40,12 +41,15 @@ def run(main: Callable[[], int | None]) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, signal.default_int_handler)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # one may have come while modules were imported
         status = main()
     except BrokenPipeError:
         sys.exit(141)
     except ENDS as error:
         status, message = explain(error)
         print(message, file=sys.stderr)
+        if "--json" in sys.argv:  # before the options were read
+            print(json.dumps({"status": status, "seconds": 0.0, "mistakes": _mistakes(error, message)}))
     if status:
         sys.exit(status)
 
@@ -65,11 +69,16 @@ def run_for_programs(command: Callable[[Namespace], int | None], options: Namesp
     except ENDS as error:
         status, message = explain(error)
         print(message, file=sys.stderr)
-        mistakes = error.mistakes if isinstance(error, UserError) else [Mistake(message.strip())]
-        result = {**options.result, "mistakes": [mistake._asdict() for mistake in mistakes]}
+        result = {**options.result, "mistakes": _mistakes(error, message)}
     seconds = round(time.monotonic() - started, 1)
     print(json.dumps(plain({"status": status, "seconds": seconds, **result})), file=stdout, flush=True)
     return status
+
+
+def _mistakes(error: BaseException, message: str) -> list[dict[str, Any]]:
+    """Return the mistakes of the user, or the message of another error, as records."""
+    mistakes = error.mistakes if isinstance(error, UserError) else [Mistake(message.strip())]
+    return [mistake._asdict() for mistake in mistakes]
 
 
 def explain(error: BaseException) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """Numbers, durations, lists and tables as text, for a terminal and for Markdown."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,23 +24,23 @@ def format_number(value: float | None) -> str:
 
 
 def format_with_error(value: float | None, standard_error: float | None) -> str:
-    """Return a number and its standard error, or only the number without one."""
-    return (
-        f"{format_number(value)} +- {standard_error:#.2g}".rstrip(".")
-        if is_finite(standard_error)
-        else format_number(value)
-    )
+    """Return a number and its standard error, or only the number without one.
+
+    The error has two digits, and the number has no digits beyond these: 0.63719 and 0.0254 -> "0.637 +- 0.025".
+    """
+    number = format_number(value)
+    if value is None or standard_error is None or not is_finite(standard_error):
+        return number
+    error = f"{standard_error:#.2g}".rstrip(".")
+    if is_finite(value) and standard_error > 0:
+        n_decimals = max(0, 1 - math.floor(math.log10(float(error))))
+        number = min(number, f"{value:.{n_decimals}f}", key=len)
+    return f"{number} +- {error}"
 
 
 def shortened(name: str) -> str:
     """Return a name that is short enough for plots and cards."""
     return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
-
-
-def mean_and_std(values: Sequence[float | None]) -> str:
-    """Return mean and standard deviation of the finite values."""
-    defined = [value for value in values if value is not None and np.isfinite(value)]
-    return f"{np.mean(defined):#.4g} +- {np.std(defined, ddof=1):#.2g}" if len(defined) > 1 else "-"
 
 
 def is_finite(value: float | None) -> bool:

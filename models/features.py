@@ -100,24 +100,31 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
             yield f"WARNING: {n_unknown / n_tokens:.0%} of the tokens are unknown to {settings.weights}"
 
 
-def molecule_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path) -> list[NDArray[np.float32]]:
-    """Return the features of all molecule columns, each (n_rows, n_features); NaN for an undefined feature.
+def named_molecule_blocks(
+    rows: Dataset, stage: Stage, context: Context, folder: Path
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the features of all molecule columns, each (n_rows, n_features); NaN for an undefined feature.
 
-    For each column these are its fingerprints and descriptors, and its features of frozen encoders. The first
-    block is empty, so that they can be concatenated without molecule columns.
+    For each column these are its fingerprints and descriptors, and its features of frozen encoders; the name has
+    the column and what they are.
 
     Args:
         folder: folder that `fit_encoders` wrote to.
     """
-    blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
     for column in context.smiles:
         smiles = rows.inputs[column]
-        blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(stage, context)]
+        for cache in stage_features(stage, context):
+            yield f"{column}: {cache.name}", np.concatenate(cache.load(smiles))
         for index, encoder in enumerate(stage.encoders):
             if reads_molecules(encoder.weights) and column in (encoder.columns or context.smiles):
                 values = np.concatenate(encoder_cache(encoder, context.cache).load(smiles))
-                blocks.append(_reduced(values, folder, f"{index} {column}"))
-    return blocks
+                yield f"{column}: {encoder.weights}", _reduced(values, folder, f"{index} {column}")
+
+
+def molecule_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path) -> list[NDArray[np.float32]]:
+    """Return those of `named_molecule_blocks`; the first one is empty, so that there is always one to concatenate."""
+    blocks = [block for _, block in named_molecule_blocks(rows, stage, context, folder)]
+    return [np.empty((len(rows), 0), dtype=np.float32), *blocks]
 
 
 def feature_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path) -> dict[str, Any]:

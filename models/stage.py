@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
@@ -196,6 +197,15 @@ class Stage(StrictModel):
         It is written beside the predictions, and blends do not use it. None if the stage has none.
         """
         return None
+
+    def importances(self, rows: Dataset, folder: Path, context: Context) -> pd.Series:
+        """Return the share of each feature, by its name, in what a fitted model has learned; empty if it has none.
+
+        Args:
+            rows: any row, whose features have the names.
+            folder: folder that `fit` wrote to.
+        """
+        return pd.Series(dtype=float)
 
     def task_for(self, task: Task) -> Task:
         """Return the task that the stage learns, and check that its settings fit it.

@@ -234,11 +234,18 @@ def kernel(options: Namespace) -> None:
     for part in sorted(notebook.bundle.root.iterdir()):
         size = sum(file.stat().st_size for file in [part, *part.rglob("*")] if file.is_file())
         print(f"{part.name:24} {size / 1e6:10.2f} MB")
+    print(f"Bundle: {notebook.bundle.root}\nNotebook: {notebook.notebook}", flush=True)
     if options.verify:
         verify_notebook(name, options.workers)
     if options.push:
-        push(name, options.training)
-    print(f"Bundle: {notebook.bundle.root}\nNotebook: {notebook.notebook}")
+        push(name, options.training)  # which prints the next step
+        return
+    steps = [
+        f"./run.sh kernel {name} {'--training ' if options.training else ''}--push uploads both to Kaggle"
+    ]
+    if not (options.training or options.verify):
+        steps.insert(0, f"./run.sh kernel {name} --verify tries the notebook here without a network")
+    print(f"Next: {'; '.join(steps)}")
 
 
 def new(options: Namespace) -> None:

@@ -99,7 +99,9 @@ def prepare_tables(options: Namespace, config: Config) -> None:
         lines = check(config, tables, here=options.executor == "local")  # all mistakes at once
         say(f"{paths.name}: checked\n{lines}")
         write_tables(tables, competition)
-        say(make.describe(tables, competition))
+        of_folds = make.describe(tables, competition).splitlines()
+        said = lines.splitlines()  # such as warnings about the folds
+        say("\n".join(line for line in of_folds if line not in said))
 
 
 def plan_jobs(options: Namespace, config: Config, clock: Clock) -> JobPlan:

@@ -192,6 +192,7 @@ def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
 
     Before the last one the tables are compared, if that was not done while stages were trained and there is time.
     """
+    finished = replace(finished, clock=clock)
     levels = levels_of(finished, has_interim)
     for level in levels:
         left = clock.end - time.monotonic()

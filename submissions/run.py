@@ -25,6 +25,7 @@ from core.text import format_table
 from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
 from folds.comparison import read_comparison
 from models.job_folder import REPORT
+from models.jobs.budget_stages import Clock
 from models.jobs.job import Job
 from models.jobs.job_files import recorded_failure
 from models.jobs.plan import JobPlan, jobs_of
@@ -69,6 +70,7 @@ class Run:
         left_out: requested stages and seeds that are not in `config` and `plan`.
         budget: seconds of the command that built the run; None if it had no budget.
         is_late: whether its time is over, so that a metric of the user's is not called: all scores by it are NaN.
+        clock: time of the command that makes the report; None for one without importances and time line.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Run:
     left_out: Sequence[LeftOut] = field(default=())
     budget: float | None = None
     is_late: bool = False
+    clock: Clock | None = None
 
     @property
     def paths(self) -> Paths:

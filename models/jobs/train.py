@@ -55,6 +55,7 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
         verify_job(job)
     plan = replace(plan, test_key=key_of_test_table(plan.paths))
     waiting = [job for job in plan.jobs if not job.has_predicted(plan.test_key)]
+    waiting.sort(key=lambda job: -plan.stages[job.stage].gpu)  # networks first, which take longest to import
     external = sorted({job.stage for job in waiting if not plan.stages[job.stage].is_trained})
     if external:
         raise DataError(

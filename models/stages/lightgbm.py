@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt, field_validator
 
@@ -24,7 +25,7 @@ from core.modules import load
 from core.settings import nearest
 from core.types import Array, ProblemType
 from models.context import CheckTables, Context
-from models.features import encoder_block, fit_encoders, molecule_blocks
+from models.features import encoder_block, fit_encoders, molecule_blocks, named_molecule_blocks
 from models.hardware import require_opencl
 from models.inputs.columns import category_block, fit_categories, numeric_block
 from models.job_folder import TRAINING, write_notes
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     import lightgbm
 
 BLOCKS = "blocks.json"
+DESCRIPTORS = "competition.descriptors"
+"""Module with the names of the descriptors, which takes long to import."""
 MIN_ROWS = 20
 """Minimum number of rows for subsampling them."""
 RESERVED_PARAMETERS = (
@@ -203,6 +206,32 @@ class Lightgbm(FeatureStage):
         counts = load(NGRAMS).ngram_counts(rows, fitted["ngrams"])
         dense = map(sparse.csr_matrix, numbers)
         return sparse.hstack([*dense, counts, sparse.csr_matrix(codes)], format="csr")
+
+    def importances(self, rows: Dataset, folder: Path, context: Context) -> pd.Series:
+        """Return shares of the gains of all splits, as a mean over targets; see `Stage.importances`.
+
+        Features of one name, such as the bits of a fingerprint, count together.
+        """
+        import lightgbm
+
+        shares = []
+        for path in folder.glob("target_[0-9]*"):
+            gains = lightgbm.Booster(model_str=path.read_text()).feature_importance("gain")
+            shares.append(gains / (gains.sum() or 1.0))  # trees may have no split
+        if not shares:  # each target has a single class
+            return super().importances(rows, folder, context)
+        names = list[str]()
+        for name, block in named_molecule_blocks(rows, self, context, folder):
+            if name.endswith(": descriptors"):
+                names += [f"{name} {each}" for each in load(DESCRIPTORS).DESCRIPTORS]
+            else:
+                names += [name] * block.shape[1]
+        names += ["frozen encoders of texts"] * encoder_block(rows, self, context, folder).shape[1]
+        names += context.numeric
+        for column, settings in read_json(folder / BLOCKS)["ngrams"] or []:
+            names += [f"{column}: {word!r}" for word in settings["vocabulary"]]
+        names += context.categorical
+        return pd.Series(np.mean(shares, axis=0), names).groupby(level=0).sum()
 
     def fit_target(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:
         """Fit a booster with the number of trees of the folds, or else with its own, and write it as text."""

@@ -46,6 +46,22 @@ def score_chart(rows: pd.DataFrame, metric: Metric) -> str:
     return as_svg(figure)
 
 
+def time_line_chart(bars: list[tuple[str, float, float]], end: float) -> str:
+    """Return a row of bars per stage.
+
+    Args:
+        bars: stage, start and duration of each job, in minutes since the command started; `end` too.
+    """
+    names, starts, minutes = zip(*bars, strict=True)
+    figure, ((axis,),) = new_figure(width=7.6, height=0.9 + ROW_HEIGHT * len({*names}))
+    rows = [as_text(shortened(name)) for name in names]
+    axis.barh(rows, minutes, left=starts, color=BLUE, edgecolor=BLUE, alpha=0.5)
+    axis.invert_yaxis()
+    axis.set_xlim(0, end)
+    axis.set_xlabel("minutes since the command started")
+    return as_svg(figure)
+
+
 def heat_map(table: pd.DataFrame, lowest: float, colors: str, form: str) -> str:
     """Return a heat map of a table with values from `lowest` to 1; NaN is blank.
 
@@ -84,6 +100,7 @@ def panels(lines_of_panels: dict[str, list[tuple[Any, Any, str]]], x_label: str,
         axis.set_visible(False)
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set(title=as_text(shortened(title)), xlabel=x_label, ylabel=y_label)
+        axis.xaxis.get_major_locator().set_params(integer=x_label == "epoch")
         for x, y, style in lines_of_panels[title]:
             axis.plot(x, y, style, color=BLUE, alpha=0.5, linewidth=1, markersize=3, rasterized=style == ".")
     return as_svg(figure)

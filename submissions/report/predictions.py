@@ -77,7 +77,11 @@ def prediction_section(run: Run) -> list[Element]:
     for target, y, y_pred in zip(run.task.targets, truth.T, predicted.T, strict=True):
         ends = [np.nanmin(y), np.nanmax(y)]
         scatter[target] = [(ends, ends, "-"), (y_pred, y, ".")]
+    numbers = run.task.on_scale_of_levels(np.arange(len(run.task.classes), dtype=float))
+    pairs = zip(numbers, run.task.classes, strict=True)
+    levels = [f"{number:g} is the level {name}." for number, name in pairs if f"{number:g}" != name]
     return [
+        *levels,
         f"Out-of-fold predictions of at most {MAX_POINTS} rows. Blend weights and choices are "
         "cross-fitted, too: those for a row come from the other folds.",
         Figure(
@@ -239,13 +243,13 @@ def largest_errors(run: Run) -> list[Element]:
     largest = sizes.groupby(rows).max().dropna().nlargest(N_LARGEST_ERRORS)
     for rank, i in enumerate(largest.index, start=1):
         row = train.iloc[i]
-        others = [f"{name} {row[name]}" for name in [*competition.numeric, *competition.categorical]]
+        names = [name for name in [*competition.numeric, *competition.categorical] if pd.notna(row[name])]
         is_shown = (rows == i) & (sizes.notna() if is_class else True)  # of classes only wrong labels
         card = Card(
             title=f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
             molecules={row[name]: figures.molecule(row[name]) for name in competition.smiles},
             texts={name: row[name][:MAX_TEXT_LENGTH] for name in competition.text},
-            values=", ".join(others),
+            values=", ".join(f"{name} {row[name]}" for name in names),
             errors=make_table(errors[is_shown]),
         )
         elements.append(card)
@@ -258,9 +262,12 @@ def _residuals(run: Run) -> pd.DataFrame:
     y_pred = run.task.on_scale_of_levels(predictions(run))
     std = np.nanstd(y[run.columns.has_fold], axis=0)
     residuals = (y - y_pred) / np.where(std, std, np.nan)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {"truth": y.ravel(), "prediction": y_pred.ravel(), "residual (sd)": residuals.ravel()}
     )
+    if run.task.classes:
+        table["truth"] = pd.Series(run.columns.y.ravel()).map(dict(enumerate(run.task.classes)))
+    return table
 
 
 def _confident_errors(run: Run) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
 from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SUBMISSION_FILE, describe_interval
 from submissions.report.elements import Element, Report, Section, Table, data_url
+from submissions.report.importances import column_importances, feature_importances
 from submissions.report.predictions import (
     error_correlation,
     folds_and_shift,
@@ -31,12 +32,15 @@ from submissions.report.predictions import (
 )
 from submissions.report.scores import (
     class_section,
+    fold_section,
     gain,
     load_answers,
     score_overview,
     score_section,
     seconds_of_stage,
     stages_without_weight,
+    time_line,
+    weight_notes,
 )
 from submissions.run import Run, left_out_notes
 
@@ -52,7 +56,8 @@ def report(run: Run) -> str:
     folder = run.paths.report
     summary = markdown(content, folder)
     write_atomically(folder / SUMMARY, summary + "\n")
-    write_atomically(folder / PAGE, page(content))
+    html = page(content).replace(f"{display_path(run.paths.root)}/", "../")  # also if its folder is moved
+    write_atomically(folder / PAGE, html)
     return summary
 
 
@@ -109,18 +114,26 @@ def build_report(run: Run) -> Report:
         Section("What next", [*closing[1:]]),
         Section("Left out", _left_out(run), brief=True, wide=True),
         Section("Scores", score_section(run, answers), brief=True, wide=True),
+        Section("Scores by fold", _safely(run, fold_section)),
         Section("Tables", _tables(run), brief=True),
         Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),
         Section(prediction_title, _safely(run, prediction_section), wide=True),
+        Section("Time line", _safely(run, time_line)),
         Section("Learning curves", _safely(run, learning_curve_section), wide=True),
+        Section(
+            "Importances", [*_safely(run, feature_importances), *_safely(run, column_importances)], wide=True
+        ),
         Section("Error correlation", _safely(run, error_correlation)),
         Section("Folds and shift", _safely(run, folds_and_shift), wide=True),
         Section(errors_title, _safely(run, largest_errors), wide=True),
+        Section("Pretrained weights", weight_notes(run), brief=True, wide=True),
     ]
     folds = f"{run.plan.n_folds} folds ({run.config.folds.title})"
+    n_groups, n_rows = run.columns.n_groups, run.columns.has_fold.sum()
+    resampled = "rows" if n_groups == n_rows else f"{n_groups:,} groups of {n_rows:,} rows"
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
-        subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over rows)",
+        subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over {resampled})",
         summary=_summary(run),
         warnings=run.choice.expected.warnings,
         facts=facts,

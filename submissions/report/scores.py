@@ -1,5 +1,6 @@
 """Sections of the report about scores: of stages and candidates, and of classes."""
 
+import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,16 +14,16 @@ from competition.metrics import raw_rows_for
 from competition.task import class_name, class_numbers, from_submission_columns
 from core.errors import ConfigError
 from core.files import read_json, read_table, read_text_table
-from core.text import format_number, format_with_error, mean_and_std
+from core.text import format_number, format_with_error
 from core.types import Array
-from models.inputs.weights import describe_labels
+from models.inputs.weights import WEIGHT_SETS, describe_labels
 from models.job_folder import REPORT, read_notes
 from models.stage import FOLD_MARKS
 from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.blend.scoring import Scorer
 from submissions.manifest import SUBMISSION_FILE, StageScores
 from submissions.report.elements import Element, Figure, make_table
-from submissions.report.figures import heat_map, score_chart
+from submissions.report.figures import heat_map, score_chart, time_line_chart
 from submissions.report.predictions import labels, predictions
 from submissions.run import Run
 
@@ -42,13 +43,13 @@ MIN_WEIGHT = 0.0005
 """Weights below this one are shown as 0."""
 NAME = "stage or candidate"
 COLUMNS = (
-    NAME, "target", "in_sample_score", "score", "fold_scores", "test_score", "gain", "weight", "seconds", "flags",
+    NAME, "target", "in_sample_score", "score", "test_score", "gain", "weight", "seconds", "flags",
 )  # fmt: skip
 """Columns of the table of scores; one without any cell is left out."""
 LEGEND = (
     "score: each row is predicted without its fold; for candidates, weights, scaling and tuning are also fitted "
     "without it (cross_fitted_score). in_sample_score: optimistic, on the rows that the candidate was fitted on. "
-    "fold_scores: mean +- standard deviation over folds. gain +- standard error, above 0 is better: of a candidate "
+    "gain +- standard error, above 0 is better: of a candidate "
     "over the default; of a stage, of {default} with it over {default} without it, with the settings tuned for all "
     "stages. weight: in {chosen}, which was chosen; negative if it cancels part of the errors that the stage shares "
     "with others."
@@ -176,17 +177,46 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
     return [*elements, *_stage_notes(run)]
 
 
+def fold_section(run: Run) -> list[Element]:
+    """Return the number of held-out rows of each fold, and its scores of the submission and of all stages."""
+    folds = sorted(run.columns.all_folds)
+    table = pd.DataFrame(
+        {"fold": folds, "rows": [(run.columns.folds == fold).sum() for fold in folds]}
+    ).astype(str)
+    for name, record in {run.chosen: run.choice.submitted, **run.choice.stages}.items():
+        table[name] = next(iter(record.fold_scores.values()))  # of all targets
+    return [make_table(table)]
+
+
+def time_line(run: Run) -> list[Element]:
+    """Return a figure of when the jobs of this command ran; none in a report without the clock of its command."""
+    if run.clock is None:
+        return []
+    started = time.time() - (time.monotonic() - run.clock.started)
+    bars = []
+    for job in run.plan.jobs:
+        file = job.folder / REPORT
+        end, seconds = file.stat().st_mtime - started, read_json(file)["seconds"]
+        if end > 0:  # others are of an earlier command
+            bars.append((job.stage, (end - seconds) / 60, seconds / 60))
+    caption = (
+        "Jobs of this command that are in the submission, until this report was made. Before them tables were "
+        "prepared; in gaps submissions were made, or jobs ran that did not finish"
+    )
+    return [Figure(caption, time_line_chart(bars, (time.time() - started) / 60))] if bars else []
+
+
 def _lines(run: Run, answers: Answers, name: str, record: StageScores) -> list[dict[str, str]]:
     """Return the cells of a stage or candidate for all targets and, if there are several, for each."""
     targets = run.task.targets
     lines = []
     for target in targets if len(targets) == 1 else ["all", *targets]:
         score = format_number(record.target_scores[target])
-        line = {"target": target, "score": score, "fold_scores": mean_and_std(record.fold_scores[target])}
+        line = {"target": target, "score": score}
         if answers.scores:
             line["test_score"] = format_number(answers.scores[record.file][target])
         lines.append(line)
-    lines[0][NAME] = name
+    lines[0] |= {NAME: name, "score": format_with_error(record.score, record.score_standard_error)}
     return lines
 
 
@@ -253,10 +283,15 @@ def _stage_notes(run: Run) -> list[str]:
         notes += [f"{name}: {note}" for note in read_notes(run.plan.jobs_of_stage(name)[0].folder)]
         if run.task.classes and stage.dropout_note:
             notes.append(f"{name}: {stage.dropout_note}.")
-    weights = {name for stage in run.config.stages.values() for name in stage.weight_names()}
+    return notes
+
+
+def weight_notes(run: Run) -> list[Element]:
+    """Return a sentence for each of the weights of the stages: its licence, and which labels it has seen."""
+    names = {name for stage in run.config.stages.values() for name in stage.weight_names()} & {*WEIGHT_SETS}
     return [
-        *notes,
-        *(f"{name}: {describe_labels(name)}." for name in sorted(weights) if describe_labels(name)),
+        f"{name}: {'. '.join(filter(None, [WEIGHT_SETS[name].licence, describe_labels(name)]))}."
+        for name in sorted(names)
     ]
 
 

@@ -4,6 +4,7 @@ packages these are.
 
 import errno
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ from core.errors import ConfigError, DataError, NothingToSubmit
 from core.files import PROJECT, read_table
 from core.paths import Paths
 from core.settings import parse_duration
-from core.text import format_duration
+from core.text import format_duration, format_with_error
 from pipeline.commands import parse
 from tests.competition.small import TRAIN, write_small
 
@@ -44,6 +45,29 @@ def test_a_command_ends_with_its_status_or_that_of_its_error_or_keeps_the_traceb
         cli.run(main)
         sys.exit(0)
     assert getattr(ended.value, "code", None) == status
+
+
+SENT = """
+import os, runpy, signal, sys
+
+class Terminates:
+    def find_spec(self, name, *given):
+        if name == "pipeline.commands":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Terminates())
+sys.argv = ["pipeline", "check", "smoke", "--json"]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+
+
+def test_a_signal_while_modules_are_imported_ends_a_command_with_its_status_as_json():
+    done = subprocess.run(
+        [sys.executable, "-c", SENT], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    result = json.loads(done.stdout)
+    assert result["status"] == 130 and "Interrupted" in result["mistakes"][0]["message"]
 
 
 @pytest.mark.parametrize(("place", "advice"), [("out", "Choose another path"), ("work", "set WORK_DIR")])
@@ -95,6 +119,18 @@ def test_one_driver_trains_or_one_on_each_shard_and_tables_change_while_none_doe
         raise AssertionError("two drivers are at the same jobs")
     with cli.training(paths, (1, 3)):
         assert prepare_with("7.5") == 7.5  # its own tables
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (0.63719, 0.0254, "0.637 +- 0.025"), (-0.005541, 0.0045, "-0.0055 +- 0.0045"), (7.5, 2.0, "7.5 +- 2.0"),
+        (0.63719, 0.0996, "0.64 +- 0.10"), (0.0001449, 0.051, "0.000 +- 0.051"), (0.5, 1e-7, "0.5000 +- 1.0e-07"),
+        (12.3456, 0.0, "12.35 +- 0.0"), (0.5, None, "0.5000"), (None, 0.1, "-"),
+    ],
+)  # fmt: skip
+def test_a_number_has_no_more_decimals_than_its_standard_error(value, error, text):
+    assert format_with_error(value, error) == text
 
 
 def test_times_are_read_and_formatted_and_any_other_text_is_refused():

@@ -41,6 +41,9 @@ class Bound:
     def predict_std(self, rows, folder):
         return targets.predict_std(self.stage, rows, folder, self.context)
 
+    def importances(self, rows, folder):
+        return self.stage.importances(rows, folder, self.context)
+
     def backbone(self, folder):
         return self.stage.backbone(folder, self.context)
 

@@ -167,6 +167,8 @@ def test_predictions_are_finite_and_equal_for_a_new_object_in_any_order_and_one_
     assert np.isfinite(y_pred).all()
     tolerance = 1e-5 * np.nanstd(train.y, axis=0).min()
     fresh = made.build_stage(settings(kind, problem), context(home, problem, seed=99))
+    shares = fresh.importances(test.take(np.array([0])), folder)
+    assert shares.empty or shares.sum() == pytest.approx(1)
     order = np.random.default_rng(0).permutation(len(test))
     assert np.array_equal(fresh.predict(test, folder), y_pred)
     assert np.abs(fresh.predict(test.take(order), folder) - y_pred[order]).max() < tolerance

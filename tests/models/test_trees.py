@@ -47,6 +47,33 @@ def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind, tmp_path)
     assert stage.predict(test, tmp_path)[:3, 0] == pytest.approx([0, 25, 10], abs=2)
 
 
+def test_importances_name_the_number_the_word_and_the_descriptor_that_labels_depend_on(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 200
+    inputs = {
+        "SMILES": rng.choice(["CCO", "CCCCCC", "c1ccccc1", "CC(=O)O", "CCN", "CCCCCCCCCC"], n),
+        "note": rng.choice(["red apple", "green apple", "blue pear", "red pear"], n),
+        "x": rng.normal(size=n),
+        "noise": rng.normal(size=n),
+        "site": rng.choice(["a", "b"], n),
+    }
+    roles = {"smiles": ["SMILES"], "text": ["note"], "numeric": ["x", "noise"], "categorical": ["site"]}
+    labels = {
+        "x": inputs["x"],
+        "site": inputs["site"] == "b",
+        "note: ": np.char.find(inputs["note"], "red") >= 0,
+        "SMILES: ": np.char.count(np.char.upper(inputs["SMILES"]), "C"),
+    }
+    for number, (start, y) in enumerate(labels.items()):
+        folder = tmp_path / str(number)
+        train = rows(y, **inputs)
+        stage = fit("lightgbm", folder, train, {"features": ["morgan", "descriptors"]}, **roles)
+        shares = stage.importances(train.take(np.array([0])), folder)
+        assert shares.sum() == pytest.approx(1)
+        assert shares[shares.index.str.startswith(start)].sum() > 0.6
+    assert {"SMILES: morgan", "SMILES: descriptors MolLogP"} <= {*shares.index}
+
+
 def test_random_labels_get_few_trees_and_a_law_gets_many(tmp_path):
     """The number of trees is found on rows that the trees of the search have not seen."""
     rng = np.random.default_rng(0)

@@ -1,7 +1,9 @@
 """`full`: what is trained again is announced, and without a finished stage there is no submission."""
 
 import re
+from functools import partial
 
+import pandas as pd
 import pytest
 
 from core.errors import ConfigError, NothingToSubmit
@@ -9,7 +11,7 @@ from core.paths import Paths
 from models.jobs.budget import Budget
 from models.jobs.scheduler import JobResult
 from pipeline import commands
-from pipeline.full import full, with_baseline
+from pipeline.full import full, prepare_tables, with_baseline
 from submissions.config import load_config
 from tests.pipeline.made import options, small
 
@@ -48,6 +50,20 @@ def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(
     assert check_and_full("--reuse") == [False, False]
     assert check_and_full() == [True, True]
     assert check_and_full() == [False, False]
+
+
+def test_fewer_folds_than_configured_are_said_once(tmp_path, capsys):
+    groups = [f"g{i % 2}" for i in range(60)]
+    path = small(tmp_path, competition={"smiles": [], "group": "g"}, folds={"kind": "group", "n_folds": 5})
+    train = pd.read_csv(tmp_path / "train.csv")
+    train.assign(g=groups).to_csv(tmp_path / "train.csv", index=False)
+    warning = "2 folds instead of the 5 of folds.n_folds"
+    given = options(path)
+    for command in (partial(commands.check, given), partial(prepare_tables, given, load_config(str(path)))):
+        command()
+        printed = capsys.readouterr().out
+        assert printed.count(warning) == 1
+    assert re.search(r"fold +rows", printed)
 
 
 def test_without_a_finished_stage_there_is_nothing_to_submit(tmp_path, monkeypatch):

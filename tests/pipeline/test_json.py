@@ -11,7 +11,7 @@ import pytest
 
 from core.files import PROJECT
 from models.jobs.budget_stages import HAS_ENDED
-from pipeline import commands
+from pipeline import commands, full
 from tests.pipeline.made import small, written
 
 FAILS = """
@@ -93,6 +93,16 @@ def test_a_budget_that_has_ended_says_so_when_the_command_is_repeated(tmp_path, 
     first, _ = called("full", path, *options)
     again, _ = called("full", path, *options)
     assert HAS_ENDED not in first["advice"] and again["advice"][0] == HAS_ENDED
+
+
+def test_an_interrupted_command_says_so_in_its_object(tmp_path, called, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(full, "plan_jobs", interrupted)
+    result, printed = called("full", small(tmp_path), "--workers", "1")
+    assert result["status"] == 130 and "Interrupted" in printed
+    assert "the same command continues from there" in result["mistakes"][0]["message"]
 
 
 def test_a_mistake_that_a_stage_finds_is_a_record_with_its_stage(tmp_path, called):

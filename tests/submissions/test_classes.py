@@ -78,6 +78,17 @@ def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made):
     assert (std_table > 0).all(axis=None)
 
 
+def test_true_classes_and_levels_are_those_of_the_table(made):
+    run, report = made
+    if run.task.problem_type == "ordinal":
+        cards = section(report, "Largest errors")[1:]
+        truth = read_text_table(run.folder.parents[3] / "train.csv").set_index("id")["mood"]
+        assert len(cards) == 20
+        for card in cards:
+            row = dict(zip(card.errors.header, card.errors.rows[0], strict=True))
+            assert row["truth"] == truth[card.title.split(". ")[1].split(",")[0]]
+
+
 def test_scores_shares_and_cuts_by_class_are_those_of_labels_that_were_made_without_the_rows_fold(
     made,
 ):

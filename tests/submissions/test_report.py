@@ -1,6 +1,8 @@
 """The report: its numbers are those of the run, names stay text, and the page asks nothing of the network."""
 
+import os
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from markupsafe import escape
 from competition.metrics import METRICS
 from core.files import read_json, read_text_table, write_table
 from models.job_folder import LOSSES
+from models.jobs.budget_stages import Clock
 from models.jobs.job_files import write_report
 from pipeline.full import describe_run
 from submissions.manifest import SUBMISSION_FILE, ExpectedShift, LeftOut
@@ -18,6 +21,7 @@ from submissions.report import figures
 from submissions.report import report as report_module
 from submissions.report.predictions import cross_fitted
 from submissions.report.report import build_report, markdown, page
+from submissions.report.scores import time_line
 from tests.conftest import SMOKE
 from tests.submissions.fakes import (
     TARGETS,
@@ -150,6 +154,40 @@ def test_what_could_be_better_is_a_line_each(made, monkeypatch):
     assert "Without weight" not in "\n".join(build_report(run).closing)
 
 
+def test_scores_by_fold_are_those_of_its_rows_and_the_errors_are_of_what_was_resampled(made):
+    run, report = made
+    lines = rows_of(report, "Scores by fold")
+    assert [line["fold"] for line in lines] == ["0", "1", "2"]
+    columns = run.columns
+    for line in lines:
+        which = columns.folds == int(line["fold"])
+        assert int(line["rows"]) == which.sum()
+        by_hand = METRICS["rmse"](columns.y[which], columns.stage_oof("good")[which])
+        assert float(line["good"]) == pytest.approx(by_hand, rel=1e-3)
+    assert report.subtitle.endswith("+- is a standard error (bootstrap over rows)")
+
+
+def test_the_time_line_has_the_jobs_of_the_command_and_of_no_earlier_one(made):
+    run, report = made
+    assert "Time line" not in {each.title for each in report.sections}  # there is no clock
+    for job in run.plan.jobs:
+        ended = time.time() - (7200 if job.stage == "poor" else 60)
+        os.utime(job.folder / "report.json", (ended, ended))
+    (figure,) = time_line(replace(run, clock=Clock(time.monotonic() - 600)))
+    assert all(name in figure.image for name in ("good", "fair")) and "poor" not in figure.image
+    assert time_line(replace(run, clock=Clock(time.monotonic() - 1))) == []
+
+
+def test_paths_on_the_page_are_relative_to_it_and_those_in_the_terminal_to_the_reader(made, monkeypatch):
+    run, _ = made
+    monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
+    assert f"Submission: {run.paths.submission}" in report_module.report(run)
+    html = (run.paths.report / "index.html").read_text()
+    assert str(run.paths.root) not in html
+    assert f"Submission: ../submission.csv, a copy of ../submissions/{run.name}/submission.csv" in html
+    assert (run.paths.report / "../submission.csv").exists()
+
+
 def test_a_section_with_an_error_is_a_note_and_ends_no_report(made, monkeypatch, capsys):
     monkeypatch.setenv("WORK_DIR", str(made[0].folder.parents[2]))
     monkeypatch.delattr(figures, "panels")
@@ -192,7 +230,9 @@ def test_one_table_has_the_scores_of_candidates_and_stages_out_of_fold_and_on_th
     run, report = made
     lines, choice = scores_of(report), run.choice
     for name, record in (choice.candidates | choice.stages).items():
-        assert float(lines[name]["score"]) == pytest.approx(record.score, rel=1e-3)
+        score, _, error = lines[name]["score"].partition(" +- ")
+        assert float(score) == pytest.approx(record.score, rel=1e-2)
+        assert float(error) == pytest.approx(record.score_standard_error, rel=0.05)
         in_sample = f"{record.in_sample_score:#.4g}" if name in choice.candidates else ""
         assert lines[name]["in_sample_score"] == in_sample
     chosen = lines[run.chosen]

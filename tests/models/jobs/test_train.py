@@ -1,20 +1,21 @@
 """The tasks of a plan, the lines that a person reads, and jobs that fail: what goes on, what the next run does."""
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from core.files import read_json
+from core.files import read_json, read_table, write_table
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, read_progress
 from models.jobs.run_job import run_job
 from models.jobs.scheduler import JobResult
 from models.jobs.tasks import fill, job_tasks, lines_about
-from models.jobs.train import train
+from models.jobs.train import predict_jobs, train
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, STAGES, TREES, InlineExecutor, planned
 
@@ -212,3 +213,15 @@ def test_a_record_that_a_stage_or_a_kill_has_damaged_ends_no_run(tmp_path):
     (folder / "progress.json").write_text('{"done": null}')
     (folder / "losses.csv").write_bytes(b"epoch,loss\n1,\xff\n")
     assert (read_progress(folder)["done"], describe_loss(folder)) == (0.0, "")
+
+
+def test_new_rows_are_predicted_by_networks_first_whose_libraries_take_longest_to_import(tmp_path):
+    stages = {"trees": TREES, "network": {"kind": f"{STAGES}:Memoriser", "gpu": 1.0}}
+    plan = planned(tmp_path, stages=stages, folds={"n_folds": 2})
+    train(plan, InlineExecutor())
+    new = tmp_path / "new.parquet"
+    write_table(new, read_table(plan.paths.test)[:5])
+    executor = InlineExecutor()
+    predict_jobs(replace(plan, paths=replace(plan.paths, new_test=new)), executor)
+    groups = [task.group for task in of_function(executor.tasks, run_job)]
+    assert groups == ["network", "network", "trees", "trees"]

@@ -240,6 +240,26 @@ def test_weights_that_a_package_downloaded_travel_as_a_cache_of_the_hub(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [
+        ([], ["--verify tries the notebook here without a network", "--push uploads both to Kaggle"]),
+        (["--verify"], ["--push uploads both to Kaggle"]),
+        (["--push"], []),  # which says itself what to do on the platform
+    ],
+)
+def test_the_last_line_is_the_next_step(monkeypatch, capsys, arguments, steps):
+    kernel = Kernel.of(Paths.for_competition("tides"))
+    kernel.bundle.root.mkdir(parents=True)
+    monkeypatch.setattr(commands, "build", lambda *given: kernel)
+    for name in ("latest_run", "verify_notebook", "push"):
+        monkeypatch.setattr(commands, name, lambda *given: None)
+    commands.main(["kernel", "tides", *arguments])
+    last = capsys.readouterr().out.splitlines()[-1]
+    expected = "; ".join(f"./run.sh kernel tides {step}" for step in steps)
+    assert last == (f"Next: {expected}" if steps else f"Notebook: {kernel.notebook}")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], r"run \./run\.sh full nothing first, or check the name"),
