@@ -60,8 +60,8 @@ def feature_importances(run: Run) -> list[Element]:
     if not columns:
         return []
     return [
-        "Features of boosted trees with the largest shares of the gain of all splits, mean over targets, first fold. The "
-        "bits of a fingerprint count together, as do the dimensions of an encoder.",
+        "Features of boosted trees with the largest shares of the gain of all splits, mean over targets, first fold. "
+        "The bits of a fingerprint count together, as do the dimensions of an encoder.",
         make_table(pd.DataFrame(columns).fillna("")),
     ]
 
