@@ -64,6 +64,8 @@ def prepare(config: CompetitionConfig) -> Prepared:
             f"competition.empty_smiles, {config.empty_smiles!r}, is not a valid SMILES. Correct it."
         )
     test, raw_test, dropped_test = prepare_test(config, config.test)
+    if not config.has_test_table:
+        raw_test = raw_test.drop(columns=config.columns.labels, errors="ignore")
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, raw_test)
 
