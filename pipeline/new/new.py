@@ -5,6 +5,7 @@ The YAML has the settings that differ from their defaults, and each guess is exp
 
 import re
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -69,7 +70,8 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
 def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     problem = choose_problem(tables, args.metric, args.problem_type)
-    choice = choose_folds(tables, problem, args.group, args.folds, args.time)
+    compared = tables if args.test != args.train else replace(tables, test=tables.test.head(0))
+    choice = choose_folds(compared, problem, args.group, args.folds, args.time)
     if args.oof is None:
         tables = tables.without_groups(choice.units, choice.time)
     folds: dict[str, Any] = {"kind": choice.kind}

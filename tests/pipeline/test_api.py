@@ -124,6 +124,19 @@ def test_settings_are_those_of_the_yaml_and_others_are_refused():
         run.predict(train[["lumo"]])
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [({"folds": {"kind": "scaffold", "n_folds": 3}}, "scaffold"), ({"group": "plate"}, "stratified_group")],
+)
+def test_folds_of_groups_without_a_test_table_say_how_good_new_groups_are_predicted(settings, kind, capsys):
+    """Here all rows are training rows, and the folds say what new rows are like."""
+    train = molecules().assign(plate=[f"p{i % 12}" for i in range(60)])
+    run = fit(train, targets="lumo", **{**SMALL, **settings})
+    assert run.config.folds.kind == kind
+    assert run.choice.expected.interval is not None
+    assert "random split" not in capsys.readouterr().out
+
+
 def test_an_earlier_run_predicts_with_its_models():
     train = molecules()
     first = fit(train, targets="lumo", **SMALL)
