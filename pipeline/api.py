@@ -12,7 +12,6 @@ functions. All commands work on what `fit` writes, and `load` on what the comman
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +24,7 @@ from core.overrides import Overrides
 from core.paths import Paths, generated_yaml
 from models.stages.file import OOF, TEST
 from pipeline import commands
+from pipeline.new.new import target_file
 from pipeline.summary import SCORES, stage_records
 from submissions.config import Config
 from submissions.predict import predict_with
@@ -39,8 +39,8 @@ OPTIONS = {
 class FittedRun(Run):
     """A finished run, with DataFrames.
 
-    `choice.expected` has the score to expect and its interval, `choice.chosen` what is submitted, `submission` the
-    file to submit, and `paths.report` the folder of the report.
+    `choice.expected` has the score to expect and its interval, `chosen` is the candidate that is submitted,
+    `submission` the file to submit, `left_out` what is not in it, and `paths.report` the folder of the report.
     """
 
     def scores(self) -> pd.DataFrame:
@@ -80,8 +80,7 @@ class FittedRun(Run):
 
 def load(name: str) -> FittedRun:
     """Return the latest run of a competition, given its name or its YAML; a DataError if there is none."""
-    run = latest_run(name)
-    return FittedRun(**{field.name: getattr(run, field.name) for field in fields(run)})
+    return FittedRun(**vars(latest_run(name)))
 
 
 def fit(
@@ -120,6 +119,7 @@ def fit(
     """
     yaml_file = generated_yaml(name)
     paths = Paths(name)
+    target_file(name, force=True)  # which refuses names that are none
     cli.require_no_training(paths)
     shutil.rmtree(paths.raw, ignore_errors=True)
     options = commands.parse(["new", str(yaml_file), "--force"])

@@ -113,6 +113,8 @@ def test_settings_are_those_of_the_yaml_and_others_are_refused():
     train = molecules()
     with pytest.raises(ConfigError, match=r"competition\.metrc: unknown key; try metric"):
         fit(train, targets="lumo", metrc="mae", **SMALL)
+    with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
+        fit(train, targets="lumo", name="a/b", **SMALL)
     with pytest.raises(DataError, match="missing columns: logS; available: SMILES, lumo, id"):
         fit(train, targets="logS", **SMALL)
     with pytest.raises(ConfigError, match="--target"):
