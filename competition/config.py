@@ -24,7 +24,7 @@ from competition.units import GroupPart, Unit, unit_errors, units_of
 from core.errors import ConfigError, Mistake
 from core.files import read_text_table
 from core.overrides import NO_OVERRIDES, Overrides, describe_errors
-from core.paths import Paths, config_folders
+from core.paths import Paths, find_config
 from core.settings import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
 from core.types import ProblemType, Standardise
 from core.yaml_files import load_yaml
@@ -78,7 +78,7 @@ class CompetitionConfig(StrictModel):
     train: UserPath
     """Training table: id, inputs, targets."""
     test: UserPath
-    """Test table: id, inputs."""
+    """Test table: id, inputs. The training table stands for a test table that is missing."""
     sample_submission: UserPath
     """Sample submission: the submission gets its ids, order and columns."""
     answers: UserPath | None = None
@@ -188,6 +188,11 @@ class CompetitionConfig(StrictModel):
     def paths(self) -> Paths:
         """Files of the competition."""
         return Paths(self._yaml.stem)
+
+    @property
+    def has_test_table(self) -> bool:
+        """Whether there is a test table; else the training rows are predicted, and nothing is learned from that."""
+        return self.test != self.train
 
     @property
     def task(self) -> Task:
@@ -357,24 +362,6 @@ class CompetitionConfig(StrictModel):
             yield "greater_is_better must be set for a user-defined metric"
         if metric and self.greater_is_better not in (None, metric.greater_is_better):
             yield f"greater_is_better contradicts the metric {self.metric}; remove it"
-
-
-def find_config(name: str) -> Path:
-    """Return the YAML file of a competition.
-
-    Args:
-        name: a path that ends in .yaml, or a name in one of `config_folders()`.
-    """
-    for folder in config_folders():
-        path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-        if path.is_file():
-            return path.resolve()
-    files = [file for folder in config_folders() for file in folder.glob("*.yaml")]
-    available = sorted({file.stem for file in files})
-    raise ConfigError(
-        f"there is no competition {name!r}; available: {', '.join(available)}, or the path of a YAML file. "
-        "./run.sh new NAME --train F --test F --sample F writes one from CSV files, and --kaggle SLUG from Kaggle."
-    )
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -65,7 +65,7 @@ def with_extra_rows(
         ]
         labelled = rows[~is_unreadable & rows[of_targets].notna().any(axis=1)]
         keys, test_keys = _keys_of_both(labelled, test, train, config)
-        is_answer = share_keys(keys, test_keys)
+        is_answer = share_keys(keys, test_keys) & config.has_test_table
         if is_answer.any():
             n_answered = share_keys(test_keys, [key[is_answer] for key in keys]).sum()
             what = f"WARNING: {extra.file.name} has labels of {n_answered} of {len(test)} test rows, which"

@@ -68,6 +68,8 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
             f"competition.empty_smiles, {config.empty_smiles!r}, is not a valid SMILES. Correct it."
         )
     test, raw_test, dropped_test = prepare_test(config, config.test, n_workers)
+    if not config.has_test_table:
+        raw_test = raw_test.drop(columns=config.columns.labels, errors="ignore")
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, raw_test)
 

@@ -53,7 +53,8 @@ def describe_clean_tables(
         )
     if config.text:
         yield from _describe_copies(train, config)
-    yield from _describe_known_inputs(train, test, config)
+    if config.has_test_table:
+        yield from _describe_known_inputs(train, test, config)
     placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
     if placeholder:
         placeholder = standardise_molecules([placeholder], config.standardise)[0]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.errors import ConfigError
 from core.files import PROJECT, work_root
 
 CONFIGS = PROJECT / "competition" / "configs"
@@ -14,6 +15,24 @@ BUNDLE_MANIFEST = "bundle.json"
 def config_folders() -> list[Path]:
     """Return the folders of the YAMLs: next to the code, and in the work folder."""
     return [CONFIGS, work_root() / "configs"]
+
+
+def find_config(name: str) -> Path:
+    """Return the YAML file of a competition.
+
+    Args:
+        name: a path that ends in .yaml, or a name in one of `config_folders()`.
+    """
+    for folder in config_folders():
+        path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+        if path.is_file():
+            return path.resolve()
+    files = [file for folder in config_folders() for file in folder.glob("*.yaml")]
+    available = sorted({file.stem for file in files})
+    raise ConfigError(
+        f"there is no competition {name!r}; available: {', '.join(available)}, or the path of a YAML file. "
+        "./run.sh new NAME --train F --test F --sample F writes one from CSV files, and --kaggle SLUG from Kaggle."
+    )
 
 
 def name_of(competition: str) -> str:

@@ -1,7 +1,7 @@
 """What code next to a YAML may import: stages, networks, losses, folds, candidates and features of your own.
 
-These names stay where they are; other modules may change. A notebook reads the columns of a run with
-`submissions.run.latest_run`.
+These names stay where they are; other modules may change. A notebook reads the predictions of a run with
+`pipeline.api.load`.
 """
 
 from competition.dataset import Dataset

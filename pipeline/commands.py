@@ -252,7 +252,8 @@ def new(options: Namespace) -> None:
     """Write a competition's YAML from its CSV files.
 
     The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read them
-    once. With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and
+    once. Without --sample it takes --target and an id column, and without --test the training rows are predicted.
+    With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and
     --sample then say which of them are the tables, if their names do not.
 
     Reads: the three tables, and with --answers the labels of the test rows.
@@ -265,9 +266,14 @@ def new(options: Namespace) -> None:
         value = getattr(options, option)
         if value not in (None, *names):
             raise ConfigError(f"--{option} takes one of {', '.join(names)}; got {value!r}.")
-    if options.kaggle is None and None in (options.train, options.test, options.sample):
-        raise ConfigError("new needs --train, --test and --sample, or --kaggle.")
-    if options.preset is None and options.oof is None:
+    if options.kaggle is None and not (
+        options.train and (options.target or (options.test and options.sample))
+    ):
+        raise ConfigError(
+            "new needs --train, --test and --sample, or --kaggle, or --train and --target of a table of your own."
+        )
+    has_stages = any(key.startswith("stages.") for key in options.overrides.values)
+    if options.preset is None and options.oof is None and not has_stages:
         options.preset = "quick"
     write(options)
 
@@ -354,7 +360,7 @@ def add_run_commands(commands: Any) -> None:
 
 def add_new(commands: Any) -> None:
     """Add the command `new`."""
-    add = add_command(commands, new).add_argument
+    add = add_command(commands, new, "set").add_argument
     add("name", help="Name of the competition, or a file that ends in .yaml.")
     add("--train", type=Path, help="Training table: id, inputs, targets.")
     add("--test", type=Path, help="Test table: id, inputs.")

@@ -10,7 +10,6 @@ from argparse import Namespace
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 from competition.prepare import prepare
 from core import cli
@@ -30,17 +29,13 @@ from models.jobs.scheduler import Executor
 from models.registry import BASELINE, make_stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
-from pipeline.last_submission import InterimSubmissions, has_report, submit_until, submitted_run
-from submissions.blend.scoring import describe_resamples
-from submissions.compare import read_runs, records
+from pipeline.last_submission import InterimSubmissions, submit_until, submitted_run
+from pipeline.summary import describe_run
 from submissions.config import Config, load_config
-from submissions.manifest import NOT_EXAMINED, LeftOut
-from submissions.report.report import PAGE
-from submissions.report.scores import load_answers
+from submissions.manifest import LeftOut
 from submissions.run import (
     EPOCHS,
     TIME,
-    Run,
     finished_folds,
     finished_part,
     left_out_of,
@@ -146,43 +141,6 @@ def train_and_submit(
         submitted = replace(submitted_run(run), budget=run.budget)
         options.result |= describe_run(submitted, config, previous)
     return status
-
-
-def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
-    """Return what `--json` prints of a run, with its gain over the previous run if that was another one."""
-    choice, submitted = run.choice, run.choice.submitted
-    expected = choice.expected
-    gain = None
-    runs, _ = read_runs(config)
-    name = run.folder.name
-    # With a budget a slow metric of the user's is not called after the last submission.
-    is_slow = submitted.score is None or describe_resamples(submitted.n_resamples)
-    may_score = run.budget is None or not is_slow
-    if may_score and previous != name and {previous, name} <= runs.keys():
-        pair = {each: runs[each] for each in (previous, name)}
-        compared = records(pair, previous, config)[0]
-        gain = {key: compared[key] for key in ("gain", "standard_error", "changes", "remarks")}
-        gain["over"] = previous
-    holdout = load_answers(run) if may_score and run.config.competition.holdout_of else None
-    not_examined = [NOT_EXAMINED] if run.manifest.shift is None else []
-    return {
-        "run": run.name,
-        "metric": run.metric.name,
-        "greater_is_better": run.metric.greater_is_better,
-        "expected_score": expected.score,
-        "interval": expected.interval and expected.interval.model_dump(),
-        "unknown": expected.unknown,
-        "shift": expected.shift and expected.shift.model_dump(),
-        "cross_fitted_score": submitted.score,
-        "in_sample_score": submitted.in_sample_score,
-        "holdout_score": holdout.score(submitted.file) if holdout else None,
-        "gain": gain,
-        "chosen": run.chosen,
-        "stages": {stage: record.score for stage, record in choice.stages.items()},
-        "warnings": [*not_examined, *run.manifest.remarks, *expected.warnings],
-        "submission": run.submission,
-        "report": run.paths.report / PAGE if has_report(run) else None,
-    }
 
 
 def require_time(budget: Budget) -> None:

@@ -129,13 +129,15 @@ def submit_finished(config: Config, plan: JobPlan, level: Level = Level.BLEND) -
 
 
 def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
-    """Compare test and training rows, in a worker, if they were not compared before.
+    """Compare test and training rows, in a worker, if there are test rows and they were not compared before.
 
     An error is printed, since it must not end a run.
 
     Args:
         seconds: longest time of a fold of the stage whose error on rows like test rows is measured.
     """
+    if not config.competition.has_test_table:
+        return
     try:
         comparison = read_comparison(plan.paths)
         if comparison is None:

@@ -18,6 +18,7 @@ from core.errors import join_first
 from core.files import read_table, replaced, sha256_of, write_atomically, write_json, write_table
 from core.paths import display_path
 from core.text import format_number
+from core.user_code import short_ref
 from core.yaml_files import dump_yaml
 from models.stage import Stage
 from submissions.blend.data import Blend, to_json
@@ -165,7 +166,7 @@ def _write_files(run: Run, folder: Path, selection: Selection, level: Level) -> 
     for file, model in fitted.items():
         write_json(folder / file, to_json(replace(model, postprocess=None)))  # a path of this machine
     tables = {
-        OOF_TABLE: columns.table(),
+        OOF_TABLE: columns.table(chosen),
         CROSS_FITTED: _cross_fitted_table(run, chosen),
         CANDIDATES_TABLE: _candidates_table(run, selection.candidates),
         STD_FILE: std_table(run.plan, chosen.final, columns.names, run.plan.test_key, columns.test_ids),
@@ -229,7 +230,7 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit], level: 
         best_stage=str(gains.fillna(-np.inf).idxmax()),
         ablation=_ablation(run, selection) if level is Level.FULL else {},
         expected=expected_score(run, chosen, selection.compared.T[selection.chosen]),
-        failed=[*_finished_folds(run), *selection.failed],
+        failed=[*_finished_folds(run), *_other_default(run, selection), *selection.failed],
     )
 
 
@@ -243,6 +244,14 @@ def _finished_folds(run: Run) -> list[str]:
         f"{', '.join(run.config.stages)} (fold {', '.join(map(str, folds))}), which held out "
         f"{run.columns.has_fold.sum()} of {len(run.columns.ids)} training rows."
     ]
+
+
+def _other_default(run: Run, selection: Selection) -> list[str]:
+    """Return a line if another candidate takes the place of the default blend of the settings; [] otherwise."""
+    default = short_ref(run.config.default_blend)
+    if selection.default == default:
+        return []
+    return [f"The default blend {default} was not made, and {selection.default} is the default instead."]
 
 
 def _scores(run: Run, fit: CrossFit) -> dict[str, Any]:

@@ -42,15 +42,22 @@ class Columns(BlendData):
         """Return the out-of-fold predictions of a stage, (n_rows, n_outputs)."""
         return self.preds[:, self.names.index(stage)]
 
-    def table(self) -> pd.DataFrame:
-        """Return ids, folds, labels (named as the targets) and all out-of-fold columns (`stage output`).
+    def table(self, submitted: CrossFit) -> pd.DataFrame:
+        """Return the table of `oof.csv`: ids, folds, labels and all out-of-fold predictions, in the order of the rows.
 
-        Ordinal ones are on the scale of the levels.
+        Labels are named as the targets, and classes by their names. Predictions of a stage are named
+        `stage output`, and those of the submission `submission output`, before labels are made of them. Ordinal ones
+        are on the scale of the levels.
         """
-        names = [f"{name} {output}" for name in self.names for output in self.task.outputs]
-        numbers = self.task.on_scale_of_levels(np.hstack([self.y, self.preds.reshape(len(self.ids), -1)]))
+        classes = np.array([*self.task.classes, ""], dtype=object)  # the last is a missing label
+        y = classes[np.nan_to_num(self.y, nan=-1).astype(np.int64)] if self.task.classes else self.y
         table = pd.DataFrame({"id": self.ids, "fold": self.folds})
-        return table.join(pd.DataFrame(numbers, columns=[*self.task.targets, *names]))
+        table[self.task.targets] = y
+        predictions = {**{name: self.stage_oof(name) for name in self.names}, "submission": submitted.outputs}
+        for name, y_pred in predictions.items():
+            columns = [f"{name} {output}" for output in self.task.outputs]
+            table[columns] = self.task.on_scale_of_levels(y_pred)
+        return table
 
 
 def training_labels(competition: CompetitionConfig, paths: Paths) -> Scorer:

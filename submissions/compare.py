@@ -18,7 +18,7 @@ from submissions.blend.scoring import Scorer, describe_resamples
 from submissions.columns import training_labels
 from submissions.config import Config
 from submissions.manifest import MANIFEST, SO_FAR, Manifest, verify_files
-from submissions.run import name_of_latest, scored_rows, user_code_of
+from submissions.run import EPOCHS, name_of_latest, scored_rows, user_code_of
 
 SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
 N_DIGITS = 7
@@ -45,7 +45,8 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
 
     Returns:
         Keys: run, written, chosen, best_stage_score, in_sample_score, cross_fitted_score, gain and standard_error
-        (None if it is unknown), remarks, changes (a line for each setting).
+        (None if it is unknown), comparable (whether they tell about the changes only, None for the reference),
+        remarks with the reasons why not, changes (a line for each setting).
     """
     paths = config.competition.paths
     labels = training_labels(config.competition, paths)
@@ -55,18 +56,40 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
     for name, run in reversed(runs.items()):
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
         record = {"run": name, "written": f"{written:%Y-%m-%d %H:%M}", **_scores(run, config)}
-        record |= {"gain": None, "standard_error": None, "remarks": [], "changes": []}
+        record |= {"gain": None, "standard_error": None, "comparable": None, "remarks": [], "changes": []}
         if name != reference:
             record |= _gain_over(labels, scored, name, reference)
-            if run.tables["folds.csv"] != runs[reference].tables["folds.csv"]:
-                record["remarks"].append(
-                    f"{name} has different folds, which may explain part of the difference."
-                )
+            reasons = _unlike(run, runs[reference], name)
+            record["comparable"] = record["gain"] is not None and not reasons
+            record["remarks"] += reasons
             older, newer = sorted([name, reference], key=list(runs).index)
             lines = list(differences(_settings(runs[older]), _settings(runs[newer]))) or ["nothing"]
             record["changes"] = [f"{older} -> {newer}:", *(f"- {line}" for line in lines)]
         result.append(record)
     return result
+
+
+def _unlike(run: Manifest, other: Manifest, name: str) -> list[str]:
+    """Return what else than changes of the settings may explain the difference of two runs, a sentence for each."""
+    reasons = []
+    if run.tables["folds.csv"] != other.tables["folds.csv"]:
+        reasons.append(f"{name} has different folds, which may explain part of the difference.")
+    stages = {each.stage for each in [*run.left_out, *other.left_out]}
+    if run.budget or other.budget:  # which trains more seeds if there is time
+        stages |= run.stages.keys() & other.stages.keys()
+    unlike = sorted(stage for stage in stages if _trained(run, stage) != _trained(other, stage))
+    if unlike:
+        reasons.append(
+            f"{name} was finished with other seeds or epochs of {', '.join(unlike)}, or without them, which may "
+            "explain the difference. Compare runs that left out nothing, or the same."
+        )
+    return reasons
+
+
+def _trained(run: Manifest, stage: str) -> tuple[list[int], list[str]]:
+    """Return the finished seeds of a stage, [] without it, and what was shortened."""
+    seeds = run.config["stages"][stage]["seeds"] if stage in run.stages else []
+    return seeds, [each.error for each in run.left_out if (each.stage, each.reason) == (stage, EPOCHS)]
 
 
 def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: str) -> dict[str, Any]:

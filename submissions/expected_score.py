@@ -187,7 +187,7 @@ def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     """Return a warning about test predictions with another mean or spread than those out of fold; [] without one."""
     test = chosen.final.outputs(run.columns.test)
     out_of_fold = chosen.outputs[run.columns.has_fold]
-    if len(test) < MIN_ROWS:
+    if len(test) < MIN_ROWS or not run.config.competition.has_test_table:
         return []
     means, stds = out_of_fold.mean(axis=0), out_of_fold.std(axis=0)
     test_means, test_stds = test.mean(axis=0), test.std(axis=0)

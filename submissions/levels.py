@@ -11,6 +11,7 @@ competition only until there is a complete one (`submissions.build.publish`).
 
 from enum import StrEnum
 
+from submissions.blend.candidates import ALWAYS
 from submissions.blend.selection import MEAN
 from submissions.blend.settings import SubmissionsConfig
 
@@ -33,12 +34,14 @@ class Level(StrEnum):
         return levels.index(self) >= levels.index(other)
 
     def limit(self, settings: SubmissionsConfig) -> SubmissionsConfig:
-        """Return settings with the candidates of this level only."""
+        """Return settings with the candidates of this level only; the mean replaces a default of later levels."""
         changes: dict[str, object] = {}
         if not self.includes(Level.FULL):
             changes["stack"] = False
         if not self.includes(Level.BLEND):
-            changes |= {"default": MEAN, "candidates": []}
+            changes["candidates"] = []
+            if settings.default not in ALWAYS:
+                changes["default"] = MEAN
         return settings.model_copy(update=changes)
 
 

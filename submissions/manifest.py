@@ -1,7 +1,8 @@
 """The folder of a run, work/<name>/submissions/<run>/: the names of its files, and the fields of run.json.
 
 run.json                  `Manifest`: configuration, candidates, and the choice among them; written last
-oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages (`Run.oof_table`)
+oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages and of the submission
+                          (`Run.oof`)
 candidates/NAME.json      a fitted candidate
 candidates/NAME.csv       its submission
 stages/NAME.csv           the submission of a single stage

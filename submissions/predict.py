@@ -24,18 +24,24 @@ from submissions.submission_file import write_submission
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
     """Predict the rows of `test_file` with the submission model of the latest run; return the written file."""
-    paths = Paths.for_competition(name)
     if name.endswith((".yaml", ".yml")):
-        require_owned_outputs(paths, Path(name))
-    run = latest_run(name)
+        require_owned_outputs(Paths.for_competition(name), Path(name))
+    return predict_with(latest_run(name), test_file, n_workers)
+
+
+def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
+    """Predict the rows of `test_file` with the submission model of a run; return the written file.
+
+    It has the columns of the sample submission, and the ids and the order of the rows of `test_file`.
+    """
     competition, manifest = run.config.competition, run.manifest
     require_same_code(run.config, manifest)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
     for line in describe_raw_inputs(raw, competition, test_file.name):
         print(line, flush=True)
-    folder = paths.prediction(digest([list(raw[competition.id]), table.to_csv(index=False)]))
-    new = Paths(paths.name, folder / "test.parquet")
+    folder = run.paths.prediction(digest([list(raw[competition.id]), table.to_csv(index=False)]))
+    new = Paths(run.paths.name, folder / "test.parquet")
     write_table(new.test, table)
     jobs = [job for job in run.plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:

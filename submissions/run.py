@@ -142,13 +142,15 @@ class Run:
         """The file to submit."""
         return self.paths.submission if self.is_latest else self.folder / SUBMISSION_FILE
 
-    def oof_table(self) -> pd.DataFrame:
-        """Return ids, folds, labels (named as the targets) and out-of-fold predictions.
+    def oof(self) -> pd.DataFrame:
+        """Return a row for each training row, in the order of the prepared table: id, fold, labels and predictions.
 
-        Their columns are named by column and output, such as `gnn pIC50` or `gnn:1 pIC50` (stage gnn, seed
-        1).
+        Labels are as in the training table, with its targets as names, and NaN if missing. Out-of-fold predictions
+        are those of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`; of several classes
+        there is a column for each, such as `gnn tone=calm`. They are NaN in rows of fold -1.
         """
-        return read_table(self.folder / OOF_TABLE).astype({"fold": int})
+        table = pd.read_csv(self.folder / OOF_TABLE, dtype={"id": str}, keep_default_na=False, na_values=[""])
+        return table.astype({"fold": int})
 
     @cached_property
     def manifest(self) -> Manifest:

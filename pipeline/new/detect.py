@@ -174,19 +174,19 @@ def detect(
     """Read the tables and detect the role of each column.
 
     Args:
-        files: training table, test table and sample submission.
+        files: training table, test table (the training table again, if there is none) and sample submission.
         id_column: column of the ids, if the user gives it.
         targets: columns to predict, if the user gives them.
         group: column of the groups, if the user gives it.
         time: column of the times, if the user gives it.
         roles: name of a column -> its role, if the user gives it.
     """
-    tables = {str(file): read_text_table(file) for file in files}
-    if len(tables) < len(files):
-        raise DataError(
-            f"--train, --test and --sample must be three files; got {', '.join(map(str, files))}."
-        )
-    (train_file, train), (_, test), (sample_file, sample) = tables.items()
+    train_file, test_file, sample_file = map(str, files)
+    train, test, sample = map(read_text_table, files)
+    if test_file == train_file:
+        test_file = "the test table"
+        test = test.drop(columns=targets, errors="ignore")
+    tables = {train_file: train, test_file: test, sample_file: sample}
     _require_equal_names(train, test, train_file)
     id_column, id_reason = find_id(tables, id_column)
     if group is not None and (group not in train or group == id_column):

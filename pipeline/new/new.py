@@ -5,15 +5,19 @@ The YAML has the settings that differ from their defaults, and each guess is exp
 
 import re
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from competition.cells import require_columns
 from competition.config import validate
+from competition.metrics import get_metric, top_k_of
 from competition.prepare import describe, prepare
+from competition.task import class_names
 from core import paths
 from core.errors import ConfigError, DataError, UserError
-from core.files import write_atomically
-from core.yaml_files import parse_yaml
+from core.files import read_text_table, write_atomically, write_table
+from core.yaml_files import dump_yaml, parse_yaml
 from folds.kinds import FoldsConfig
 from models.stages.file import OOF, TEST, common_folds
 from pipeline.check import check_all
@@ -66,7 +70,8 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
 def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     problem = choose_problem(tables, args.metric, args.problem_type)
-    choice = choose_folds(tables, problem, args.group, args.folds, args.time)
+    compared = tables if args.test != args.train else replace(tables, test=tables.test.head(0))
+    choice = choose_folds(compared, problem, args.group, args.folds, args.time)
     if args.oof is None:
         tables = tables.without_groups(choice.units, choice.time)
     folds: dict[str, Any] = {"kind": choice.kind}
@@ -158,6 +163,32 @@ def _competition_lines(
     return lines
 
 
+def complete_tables(args: Namespace, path: Path) -> None:
+    """Set the tables that are not given: the training table for the test table, and a new sample submission.
+
+    The sample is written to the folder `raw` of the competition. It has zeros in a column for each target, or for each
+    class of a single target if the metric scores probabilities of several classes.
+    """
+    files = [str(file) for file in (args.train, args.test, args.sample) if file]
+    if len({*files}) < len(files):
+        raise DataError(f"--train, --test and --sample must be different files; got {', '.join(files)}.")
+    args.test = args.test or args.train
+    if args.sample is not None:
+        return
+    id_column = args.id or "id"
+    train, test = read_text_table(args.train), read_text_table(args.test)
+    require_columns(train, [id_column, *args.target], args.train)
+    require_columns(test, [id_column], args.test)
+    columns = args.target
+    metric = get_metric(args.metric or "")
+    has_probabilities = metric and "multiclass" in metric.types and metric.kind != "labels"
+    classes = class_names(train[columns])
+    if has_probabilities and not top_k_of(args.metric) and len(classes) > 2:
+        columns = classes
+    args.sample = paths.Paths(path.stem).raw / "sample_submission.csv"
+    write_table(args.sample, test[[id_column]].assign(**dict.fromkeys(columns, "0")))
+
+
 def write(args: Namespace) -> None:
     """Write the YAML with the options of the command line, and print it and what its tables are like."""
     path = target_file(args.name, args.force)
@@ -168,6 +199,7 @@ def write(args: Namespace) -> None:
         )
     if args.answers is not None and not args.answers.is_file():
         raise DataError(f"--answers: file {args.answers} does not exist.")
+    complete_tables(args, path)
     files = args.train, args.test, args.sample
     roles: dict[str, Role] = {}
     for role in get_args(Role)[:-1]:  # not "left out"
@@ -176,11 +208,16 @@ def write(args: Namespace) -> None:
                 raise DataError(f"--{roles[name]} and --{role} both name {name!r}; leave one out.")
             roles[name] = role
     tables = detect(files, args.id, args.target, args.group, args.time, roles)
-    text = to_yaml(args, path, tables)
+    text = guesses = to_yaml(args, path, tables)
+    if args.overrides.values:
+        document = parse_yaml(text, path)
+        args.overrides.apply(document, path)
+        text = dump_yaml(document)
+        print(f"settings instead of guesses: {args.overrides}")
     if tables.inputs:  # without them, the YAML is written to be completed
         validate(Config, parse_yaml(text, path), path)
     write_atomically(path, text + HINTS.read_text(encoding="utf-8"))
-    print(f"{text}\nWritten: {paths.display_path(path)}")
+    print(f"{guesses}\nWritten: {paths.display_path(path)}")
     if args.preset:
         tables.require_inputs()
     config = load_config(args.name)

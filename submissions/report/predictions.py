@@ -233,27 +233,35 @@ def _shift(run: Run) -> list[Element]:
 def largest_errors(run: Run) -> list[Element]:
     """Return training rows with the largest errors; for probabilities, the most confident ones."""
     columns, competition = run.columns, run.config.competition
-    is_class = run.task.has_probabilities
-    errors = _confident_errors(run) if is_class else _residuals(run)
-    errors.insert(0, "target", run.task.targets * len(columns.ids))
-    sizes = errors.iloc[:, -1].abs()
-    rows = errors.index // len(run.task.targets)
     train = read_prepared(run.paths.train)
-    elements: list[Element] = [CONFIDENT_ERRORS if is_class else RESIDUALS]
-    largest = sizes.groupby(rows).max().dropna().nlargest(N_LARGEST_ERRORS)
-    for rank, i in enumerate(largest.index, start=1):
+    elements: list[Element] = [CONFIDENT_ERRORS if run.task.has_probabilities else RESIDUALS]
+    for rank, (i, errors) in enumerate(rows_with_largest_errors(run).items(), start=1):
         row = train.iloc[i]
         names = [name for name in [*competition.numeric, *competition.categorical] if pd.notna(row[name])]
-        is_shown = (rows == i) & (sizes.notna() if is_class else True)  # of classes only wrong labels
         card = Card(
             title=f"{rank}. {columns.ids[i]}, fold {columns.folds[i]}",
             molecules={row[name]: figures.molecule(row[name]) for name in competition.smiles},
             texts={name: row[name][:MAX_TEXT_LENGTH] for name in competition.text},
             values=", ".join(f"{name} {row[name]}" for name in names),
-            errors=make_table(errors[is_shown]),
+            errors=make_table(errors),
         )
         elements.append(card)
     return elements
+
+
+def rows_with_largest_errors(run: Run) -> dict[int, pd.DataFrame]:
+    """Return number of a training row -> its targets with truth, prediction and error, the largest errors first.
+
+    Of classes there are only wrong labels.
+    """
+    is_class = run.task.has_probabilities
+    errors = _confident_errors(run) if is_class else _residuals(run)
+    errors.insert(0, "target", run.task.targets * len(run.columns.ids))
+    sizes = errors.iloc[:, -1].abs()
+    rows = errors.index // len(run.task.targets)
+    largest = sizes.groupby(rows).max().dropna().nlargest(N_LARGEST_ERRORS)
+    is_shown = sizes.notna() | (not is_class)
+    return {int(i): errors[(rows == i) & is_shown] for i in largest.index}
 
 
 def _residuals(run: Run) -> pd.DataFrame:
@@ -263,7 +271,7 @@ def _residuals(run: Run) -> pd.DataFrame:
     std = np.nanstd(y[run.columns.has_fold], axis=0)
     residuals = (y - y_pred) / np.where(std, std, np.nan)
     table = pd.DataFrame(
-        {"truth": y.ravel(), "prediction": y_pred.ravel(), "residual (sd)": residuals.ravel()}
+        {"truth": y.ravel(), "prediction": y_pred.ravel(), "residual_in_sd": residuals.ravel()}
     )
     if run.task.classes:
         table["truth"] = pd.Series(run.columns.y.ravel()).map(dict(enumerate(run.task.classes)))
@@ -271,7 +279,7 @@ def _residuals(run: Run) -> pd.DataFrame:
 
 
 def _confident_errors(run: Run) -> pd.DataFrame:
-    """Return true and predicted class with its probability, NaN if it is true, sorted by row and target."""
+    """Return true and predicted class with its probability, NaN if it is right, sorted by row and target."""
     y = run.columns.y
     y_pred = predictions(run)
     predicted = labels(run)
@@ -279,6 +287,6 @@ def _confident_errors(run: Run) -> pd.DataFrame:
     if run.task.problem_type == "multiclass":
         probability = (run.task.one_hot(predicted) * y_pred).sum(axis=1, keepdims=True)
     is_correct_or_missing = np.isnan(y) | (y == predicted)
-    numbers = pd.DataFrame({"truth": y.ravel(), "predicted": predicted.ravel()})
+    numbers = pd.DataFrame({"truth": y.ravel(), "prediction": predicted.ravel()})
     names = numbers.replace(dict(enumerate(map(shortened, run.task.classes))))
-    return names.assign(**{"its probability": np.where(is_correct_or_missing, np.nan, probability).ravel()})
+    return names.assign(its_probability=np.where(is_correct_or_missing, np.nan, probability).ravel())

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from competition.config import find_config, load_competition, validate
+from competition.config import load_competition, validate
 from core.errors import ConfigError
 from core.files import work_root
 from core.overrides import Overrides, parse_setting
-from core.paths import CONFIGS, Paths
+from core.paths import CONFIGS, Paths, find_config
 from core.yaml_files import dump_yaml, load_yaml
 from pipeline.commands import parse
 from submissions.config import Config, load_config

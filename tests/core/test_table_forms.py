@@ -44,7 +44,7 @@ FORMS = {
     "list.json": (json.dumps(RECORDS, indent=2).encode(), "JSON"),
     "lines.jsonl": ("\n".join(map(json.dumps, RECORDS)).encode(), "JSON lines"),
     "table.parquet": (parquet_of(RECORDS), "Parquet"),
-    "table.csv.gz": (gzip.compress(COMMAS.encode()), "gzip"),
+    "table.csv.gz": (gzip.compress(COMMAS.encode(), mtime=0), "gzip"),
     "table.zip": (zipped(**{"a.tsv": TABS, "__MACOSX/a.tsv": ""}), "zip, separated by tabs"),
 }
 
@@ -107,7 +107,7 @@ def test_a_quote_that_may_swallow_rows_of_a_csv_is_a_warning(tmp_path):
     [
         ("a.zip", zipped(a="id,y\n1,2\n", b="id\n1\n"), "is a zip archive of 2 files. Unpack it"),
         ("a.xlsx", zipped(**{"xl/workbook.xml": "", "b": ""}), "is an Excel workbook. Save its sheet as CSV"),
-        ("a.gz", gzip.compress(b"id,y\n1,2\n")[:-9], "cannot be unpacked"),
+        ("a.gz", gzip.compress(b"id,y\n1,2\n", mtime=0)[:-9], "cannot be unpacked"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
         ("a.jsonl", b'{"id": 1}\n{"id": \n', "cannot be read as JSON records: .*line 2"),
         ("a.json", b'[{"id": 1}, 2]', "cannot be read as JSON records"),

@@ -26,6 +26,16 @@ class Fails(Stage):
         return rows
 """
 
+FAILS_ON_THE_TABLE = """
+import numpy as np
+
+def fails(preds, y, folds):
+    if len(y) == 60:
+        raise ValueError("on purpose")
+    return np.ones(preds.shape[1])
+"""
+STAGE = "stages.more={kind: lightgbm, n_bits: 64, max_trees: 9}"
+
 
 @pytest.fixture
 def called(tmp_path, jobs_in_process):
@@ -74,17 +84,31 @@ def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path,
     assert first["gain"] is None and first["left_out"] == [] and first["holdout_score"] is None
     assert "cross_fitted_score of the candidates" in printed
     assert Path(first["submission"]).exists() and Path(first["report"]).exists()
+    stage = first["stages"]["trees"]
+    assert stage["target_scores"].keys() == stage["fold_scores"].keys() == {"all", "lumo", "mu"}
+    assert stage["score"] == stage["target_scores"]["all"] and len(stage["fold_scores"]["mu"]) == 3
+    assert stage["weights"].keys() == {"lumo", "mu"} and stage["training_seconds"] > 0
+    errors = first["largest_errors"]
+    assert {each["id"] for each in errors} <= {*pd.read_csv(tmp_path / "train.csv")["id"]}
+    residuals = [abs(each["residual_in_sd"] or 0) for each in errors]  # None without a label
+    assert max(residuals[:2]) == max(residuals)  # a row has two targets
     second, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
     difference = first["cross_fitted_score"] - second["cross_fitted_score"]  # of errors: above 0 is better
     assert second["gain"]["gain"] == pytest.approx(difference) and second["gain"]["over"] == first["run"]
     assert second["gain"]["standard_error"] > 0 and any("seed" in line for line in second["gain"]["changes"])
+    assert second["gain"]["comparable"] is False and "different folds" in second["gain"]["remarks"][0]
     again, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
     assert again["run"] == second["run"] and again["gain"] is None
     compared, _ = called("compare", path)
     latest, other = compared["runs"]
     assert [latest["run"], other["run"]] == [second["run"], first["run"]]
     assert other["gain"] == pytest.approx(-difference) and latest["gain"] is None
+    assert (latest["comparable"], other["comparable"]) == (None, False)
     assert compared["luck"] == pytest.approx(0.589, abs=0.001)  # Blom: the quantile of 1.625 / 2.25
+    third, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7", "--set", STAGE)
+    assert third["gain"]["comparable"] is True and third["gain"]["remarks"] == []
+    assert third["stages"].keys() == {"trees", "more"}
+    assert third["stages"]["more"]["gain_in_blend_standard_error"] >= 0
 
 
 def test_a_budget_that_has_ended_says_so_when_the_command_is_repeated(tmp_path, called):
@@ -128,6 +152,16 @@ def test_a_stage_that_fails_is_left_out_with_its_error_and_what_its_worker_print
     assert "fits" in done.stderr
     assert [each["stage"] for each in result["left_out"]] == ["fails"]
     assert "on purpose" in result["left_out"][0]["error"]
+
+
+def test_status_3_without_a_stage_that_failed_has_its_reason_among_the_warnings(tmp_path, called):
+    (tmp_path / "mine.py").write_text(FAILS_ON_THE_TABLE)
+    path = small(tmp_path)
+    candidates = f"submissions.candidates=['{tmp_path / 'mine.py'}:fails']"
+    result, _ = called("full", path, "--workers", "1", "--set", candidates)
+    assert result["status"] == 3, result["mistakes"]
+    assert result["left_out"] == []
+    assert any(line.startswith("WARNING") and "on purpose" in line for line in result["warnings"])
 
 
 def test_without_a_finished_stage_the_reasons_are_records(tmp_path, called):

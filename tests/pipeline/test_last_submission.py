@@ -167,6 +167,21 @@ def test_a_run_without_time_for_a_level_has_the_one_before_with_a_report_and_goe
     assert latest_run("mixed").manifest.level == Level.FULL
 
 
+def test_a_submission_in_haste_has_the_default_of_the_settings_or_says_what_takes_its_place(finished):
+    build(finished, Level.MEAN)
+    assert finished.choice.default == "mean"
+    place = "The default blend shrunk_ridge was not made, and mean is the default instead."
+    assert place in finished.manifest.remarks and finished.exit_status == 0
+    build(finished, Level.FULL)
+    assert place not in finished.manifest.remarks
+    submissions = finished.config.submissions.model_copy(update={"default": "convex"})
+    asked = replace(finished, config=finished.config.model_copy(update={"submissions": submissions}))
+    shutil.rmtree(finished.folder)
+    build(asked, Level.MEAN)
+    assert asked.choice.default == "convex"
+    assert not any("default" in line for line in asked.manifest.remarks)
+
+
 def test_if_no_level_was_built_in_time_the_first_one_is_which_needs_no_tuning(finished):
     lines, status = take_latest(finished, False)
     assert "Submitted: convex" in lines[-1].replace("\n", " ")

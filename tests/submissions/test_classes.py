@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score, log_loss, precision_score, recall_score
 
@@ -64,8 +65,9 @@ def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made):
         of_candidate = table[[f"{name} {column}" for column in task.scored_columns]].to_numpy()
         assert part.score == pytest.approx(run.metric(y, of_candidate))
         assert len(part.thresholds) == n_thresholds * task.scores_labels
-    shown = run.oof_table()[task.targets].to_numpy()  # of ordinal levels their numbers, from 1 to 5
-    np.testing.assert_array_equal(shown, y + 1 if task.problem_type == "ordinal" else y)
+    raw = pd.read_csv(run.config.competition.train, dtype={"id": str}, keep_default_na=False, na_values=[""])
+    raw = raw.set_index("id").loc[run.columns.ids]
+    np.testing.assert_array_equal(run.oof()[task.targets].to_numpy(), raw[task.targets].to_numpy())
     assert choice.default == ("shrunk_ridge" if task.problem_type == "ordinal" else "shrunk_logits")
     good, poor = (choice.stages[name].score for name in ("good", "poor"))
     assert run.columns.gain(good) > run.columns.gain(poor)

@@ -12,6 +12,8 @@ from core.errors import DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
+from submissions.compare import compare
+from submissions.config import load_config
 from tests.submissions.fakes import (
     TARGETS,
     built,
@@ -109,3 +111,28 @@ def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(comp
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
         compare_text()
+
+
+@pytest.mark.parametrize(
+    ("budget", "seeds", "left_out", "comparable"),
+    [
+        (None, [0], [], True),  # the settings say that there is no such stage
+        (None, [0], [("good", None, "time")], False),
+        (None, [0], [("fair", 0, "epochs")], False),
+        (None, [0], [("new", None, "time")], True),  # the other run has no such stage
+        (None, [0, 1], [], True),  # the settings say so
+        (600.0, [0, 1], [], False),  # there was time for it
+    ],
+)
+def test_runs_are_comparable_if_no_stage_is_left_out_of_one_that_is_in_the_other(
+    compare_text, done, budget, seeds, left_out, comparable
+):
+    _, second = folders()
+    config = read_json(second / "run.json")["config"]
+    config["stages"]["fair"]["seeds"] = seeds
+    rows = [{"stage": name, "seed": seed, "reason": why, "error": why} for name, seed, why in left_out]
+    sign_manifest(second, left_out=rows, config=config, budget=budget)
+    _, result = compare(load_config(str(done)))
+    older = result["runs"][1]
+    assert older["comparable"] is comparable and result["runs"][0]["comparable"] is None
+    assert any("seeds or epochs" in line for line in older["remarks"]) is not comparable

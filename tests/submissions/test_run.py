@@ -97,13 +97,15 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
         shutil.rmtree(Paths.for_competition(str(done)).root / folder)
     run = latest_run(str(done))
     assert list(run.candidates) == [*ALWAYS, "shrunk_ridge"]  # from simple to complex
-    table = run.oof_table()
-    stage_columns = [f"{stage} {target}" for stage in columns.names for target in TARGETS]
+    table = run.oof()
+    stage_columns = [f"{stage} {target}" for stage in [*columns.names, "submission"] for target in TARGETS]
     assert list(table.columns) == ["id", "fold", *TARGETS, *stage_columns]
     assert list(table["id"]) == columns.ids
     np.testing.assert_array_equal(table["fold"], columns.folds)
     np.testing.assert_array_equal(table[TARGETS], columns.y)
     np.testing.assert_array_equal(table["good depth"], columns.stage_oof("good")[:, 1])
+    cross_fitted = by_id(run.folder / "cross_fitted.csv").loc[columns.ids]
+    np.testing.assert_array_equal(table["submission depth"], cross_fitted["depth"])
 
 
 def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_where_a_file_has(

@@ -10,7 +10,7 @@ import yaml
 from competition.prepare import prepare
 from core import files as core_files
 from core import paths
-from core.errors import ConfigError, UserError
+from core.errors import ConfigError, DataError, UserError
 from core.files import write_table
 from folds.make import assign_folds
 from pipeline import commands
@@ -279,3 +279,32 @@ def test_extra_tables_are_matched_by_column(tmp_path, capsys):
 def test_an_unknown_preset_or_kind_of_folds_is_refused_with_the_names(option, names):
     with pytest.raises(ConfigError, match=rf"{option} takes one of {names}.*; got 'other'"):
         commands.main(["new", "mine", option, "other"])
+
+
+def test_a_training_table_and_its_targets_are_enough_and_settings_replace_guesses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = pd.DataFrame({"id": range(60), "note": notes(60), "y": [k % 3 for k in range(60)]})
+    write_table(tmp_path / "train.csv", table)
+    options = [
+        "new",
+        str(tmp_path / "alone.yaml"),
+        "--train",
+        "train.csv",
+        "--target",
+        "y",
+        "--metric",
+        "log_loss",
+    ]
+    commands.main([*options, "--set", "folds.n_folds=4", "--set", "stages.s={kind: sklearn}"])
+    config = load_config(str(tmp_path / "alone.yaml"))
+    assert not config.competition.has_test_table
+    assert config.competition.submission_columns in (None, ["0", "1", "2"])
+    assert (config.folds.n_folds, [*config.stages], config.budget) == (4, ["s"], None)
+    prepared = prepare(config.competition)
+    assert list(prepared.test["id"]) == list(prepared.train["id"])
+    assert list(prepared.sample) == ["id", "0", "1", "2"]
+    assert not any("WARNING" in line for line in prepared.report["said"])
+    with pytest.raises(ConfigError, match="--train and --target"):
+        commands.main(["new", str(tmp_path / "other.yaml"), "--train", "train.csv"])
+    with pytest.raises(DataError, match="must be different files"):
+        commands.main([*options, "--test", "train.csv", "--force"])

@@ -1,0 +1,161 @@
+"""`pipeline.api`: DataFrames in and out, by the functions of the commands."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.errors import ConfigError, DataError
+from core.files import PROJECT
+from pipeline import commands
+from pipeline.api import fit, load
+from tests.conftest import WORDS, mixed_tables
+
+TREES = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}, "nearest": {"kind": "baseline"}}
+SMALL = {"stages": TREES, "folds": {"n_folds": 3}, "submissions": {"trials": 4, "stack": False}, "workers": 1}
+
+pytestmark = pytest.mark.usefixtures("jobs_in_process")
+
+
+def molecules(n=60):
+    """Molecules with a number, without a column of ids."""
+    return mixed_tables(n)[0][["SMILES", "lumo"]].set_axis([f"row {i}" for i in range(n)])
+
+
+def texts(n=90):
+    """Texts of three moods, which their words give."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"text": [" ".join(rng.choice(WORDS, 5)) for _ in range(n)]})
+    is_sad, is_glad = (table["text"].str.contains(word) for word in ("cold", "warm|red"))
+    return table.assign(mood=np.select([is_sad, is_glad], ["sad", "glad"], "so so"))
+
+
+def test_a_training_table_is_enough_and_new_rows_are_predicted_in_any_order_of_rows_and_columns(capsys):
+    train = molecules()
+    run = fit(train, targets="lumo", name="alone", **SMALL)
+    printed = capsys.readouterr().out
+    assert "WARNING" not in printed  # that its rows have labels
+    oof = run.oof()
+    assert list(oof["id"]) == list(train.index)
+    np.testing.assert_array_equal(oof["lumo"], train["lumo"])
+    assert sorted(oof["fold"].unique()) == [0, 1, 2]
+    squares = (oof["lumo"] - oof["submission lumo"]) ** 2
+    assert run.choice.submitted.score == pytest.approx(squares.mean() ** 0.5)
+    assert run.choice.expected.interval.lower < run.choice.expected.score < run.choice.expected.interval.upper
+    predicted = run.predict(train)
+    assert list(predicted.columns) == ["lumo"] and predicted.index.equals(train.index)
+    np.testing.assert_array_equal(predicted["lumo"], pd.read_csv(run.submission)["lumo"])
+    others = train[["lumo", "SMILES"]].sample(7, random_state=0)
+    pd.testing.assert_frame_equal(run.predict(others, workers=1), predicted.loc[others.index])
+
+
+def test_scores_have_a_row_for_each_stage_and_candidate_the_best_first():
+    run = fit(molecules(), targets=["lumo"], **SMALL)
+    scores = run.scores()
+    assert {*scores.index} == {*TREES, *run.candidates}
+    assert scores["score"].is_monotonic_increasing  # rmse
+    assert list(scores.index[scores["kind"] == "submission"]) == [run.chosen]
+    assert {*scores.index[scores["kind"] == "stage"]} == {*TREES}
+    assert (scores.loc[[*TREES], "training_seconds"] > 0).all()
+    np.testing.assert_array_equal(scores["score"], scores["target_scores.lumo"])
+
+
+def test_test_rows_and_the_sample_decide_what_is_submitted_and_commands_work_on_the_run(tmp_path, capsys):
+    train, test = mixed_tables()
+    sample = test[["id"]].assign(mu=0.0, lumo=0.0)
+    run = fit(train, test, sample, name="both", **SMALL)
+    assert run.config.competition.targets == ["mu", "lumo"]
+    submission = pd.read_csv(run.submission)
+    assert list(submission.columns) == ["id", "mu", "lumo"] and list(submission["id"]) == list(test["id"])
+    np.testing.assert_array_equal(run.predict(test), submission[["mu", "lumo"]])
+    test.to_csv(tmp_path / "new.csv", index=False)
+    commands.main(
+        ["predict", "both", "--test", str(tmp_path / "new.csv"), "--out", str(tmp_path / "out.csv")]
+    )
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), submission)
+    capsys.readouterr()
+    assert commands.main(["full", "both", "--workers", "1"]) == 0
+    assert load("both").name == run.name
+    commands.main(["compare", "both"])
+    assert "Runs tried: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_classes_are_labels_or_a_column_of_probabilities_each_as_the_metric_needs(metric):
+    train = texts()
+    run = fit(train, targets="mood", metric=metric, **SMALL)
+    oof = run.oof()
+    assert list(oof["mood"]) == list(train["mood"]) and list(oof["id"]) == [str(i) for i in train.index]
+    classes = ["glad", "sad", "so so"]
+    np.testing.assert_allclose(oof[[f"submission mood={name}" for name in classes]].sum(axis=1), 1)
+    predicted = run.predict(train[["text"]][::-1]).loc[train.index]
+    if metric == "accuracy":
+        assert (predicted["mood"] == train["mood"]).mean() > 0.5
+    else:
+        np.testing.assert_allclose(predicted[classes].sum(axis=1), 1)
+
+
+def test_external_predictions_are_a_stage_in_their_folds():
+    train = molecules()
+    noise = np.random.default_rng(0).normal(size=len(train))
+    oof = train[["lumo"]].assign(lumo=train["lumo"] + 0.1 * noise, fold=np.arange(len(train)) % 4)
+    own = {"stages": {"nearest": {"kind": "baseline"}}, "submissions": SMALL["submissions"], "workers": 1}
+    run = fit(train, targets="lumo", external={"other": (oof, oof)}, **own)
+    table = run.oof().set_index("id")
+    np.testing.assert_allclose(table["other lumo"], oof["lumo"])
+    np.testing.assert_array_equal(table["fold"], oof["fold"])
+    assert run.choice.best_stage == "other"
+
+
+def test_settings_are_those_of_the_yaml_and_others_are_refused():
+    train = molecules()
+    with pytest.raises(ConfigError, match=r"competition\.metrc: unknown key; try metric"):
+        fit(train, targets="lumo", metrc="mae", **SMALL)
+    with pytest.raises(ConfigError, match="NAME takes up to 100 letters"):
+        fit(train, targets="lumo", name="a/b", **SMALL)
+    with pytest.raises(DataError, match="missing columns: logS; available: SMILES, lumo, id"):
+        fit(train, targets="logS", **SMALL)
+    with pytest.raises(ConfigError, match="--target"):
+        fit(train, **SMALL)
+    run = fit(train, targets="lumo", metric="mae", seed=3, smiles="SMILES", **SMALL)
+    competition = run.config.competition
+    assert (competition.metric, competition.seed, run.config.folds.n_folds) == ("mae", 3, 3)
+    with pytest.raises(DataError, match="missing columns: SMILES"):
+        run.predict(train[["lumo"]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [({"folds": {"kind": "scaffold", "n_folds": 3}}, "scaffold"), ({"group": "plate"}, "stratified_group")],
+)
+def test_folds_of_groups_without_a_test_table_say_how_good_new_groups_are_predicted(settings, kind, capsys):
+    """Here all rows are training rows, and the folds say what new rows are like."""
+    train = molecules().assign(plate=[f"p{i % 12}" for i in range(60)])
+    run = fit(train, targets="lumo", **{**SMALL, **settings})
+    assert run.config.folds.kind == kind
+    assert run.choice.expected.interval is not None
+    assert "random split" not in capsys.readouterr().out
+
+
+def test_an_earlier_run_predicts_with_its_models():
+    train = molecules()
+    first = fit(train, targets="lumo", **SMALL)
+    before = first.predict(train)
+    second = fit(train, targets="lumo", seed=1, **SMALL)
+    assert (second.predict(train) != before).any(axis=None)
+    pd.testing.assert_frame_equal(first.predict(train), before)
+
+
+def test_the_cells_of_the_notebook_run_one_after_the_other(monkeypatch):
+    monkeypatch.chdir(PROJECT / "docs")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    cells = json.loads((PROJECT / "docs" / "python.ipynb").read_text())["cells"]
+    assert len(cells) == 10
+    names = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert list(names["run"].predict(names["new"]).index) == ["ethanol", "phenol"]
+    assert "length" in names["second"].choice.stages
