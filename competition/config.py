@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     Field,
     PrivateAttr,
     ValidationError,
@@ -18,8 +17,9 @@ from pydantic import (
 
 from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
-from competition.pairs import Pair, pair_errors
-from competition.task import Task, class_name, class_names, match_columns
+from competition.pairs import pair_errors
+from competition.swap import Pair, Swap
+from competition.task import ClassName, Task, class_names, match_columns
 from competition.units import GroupPart, Unit, unit_errors, units_of
 from core.errors import ConfigError, Mistake
 from core.files import read_text_table
@@ -34,8 +34,6 @@ N_CLASSES: dict[ProblemType, tuple[str, range]] = {
     "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
 }  # fmt: skip
 """Problem type -> number of classes that it takes, as text and as a range."""
-ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
-"""Normalized class label; a YAML may have numbers and booleans."""
 
 
 def _require_metric(metric: str, info: ValidationInfo) -> str:
@@ -122,6 +120,9 @@ class CompetitionConfig(StrictModel):
     """Input columns with categories; an empty cell is one more category."""
     pairs: Annotated[list[Pair], UniqueList] = []
     """Text columns that are compared, such as `[[sentence1, sentence2]]`: stages read what they have in common."""
+    swap: Swap | None = None
+    """Two candidates of which one wins, such as `{columns: [[response_a, response_b]], labels: [a, b]}`. Stages train
+    on each training row in both orders, in which columns and labels change places, and predict the mean of both."""
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of
     the result must depend on the same row of the inputs only, so that it is computed once per distinct row
@@ -232,7 +233,9 @@ class CompetitionConfig(StrictModel):
     def columns(self) -> TableColumns:
         """Columns of the prepared tables."""
         inputs = self.smiles, self.text, self.numeric, self.categorical
-        return TableColumns(self.id, self.targets, self.auxiliary_targets, *inputs, pairs=self.pairs)
+        return TableColumns(
+            self.id, self.targets, self.auxiliary_targets, *inputs, pairs=self.pairs, swap=self.swap
+        )
 
     @property
     def units(self) -> list[Unit]:
@@ -299,6 +302,10 @@ class CompetitionConfig(StrictModel):
                 what = f"calibrate is for regression, and problem_type is {self.problem_type}"
                 yield f"extra_train {extra.file.name}: {what}; remove it"
         yield from pair_errors(self.pairs, self.text)
+        if self.swap is not None:
+            yield from self.swap.errors([self.smiles, self.text, self.numeric, self.categorical], self.task)
+            if self.features or self.auxiliary_targets:
+                yield "swap: features and auxiliary_targets are not known in the other order; remove them, or swap"
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
         if self.standardise != "none" and not self.smiles:

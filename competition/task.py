@@ -7,9 +7,11 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from os.path import commonprefix
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator
 
 from core.types import Array, ProblemType
 
@@ -167,6 +169,10 @@ def _reciprocal_ranks(listed: list[str], classes: list[str]) -> list[float]:
 def class_name(cell: str) -> str:
     """Return the normalized form of a label: no whitespace around it, no decimals of a whole number."""
     return re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell.strip())
+
+
+ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
+"""Normalized class label; a YAML may have numbers and booleans."""
 
 
 def class_names(labels: pd.DataFrame) -> list[str]:

@@ -1,12 +1,13 @@
 """What a stage gets besides its settings and rows: the `Context` of a job, and the tables that `check` knows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from competition.dataset import Dataset
+from competition.swap import Swap
 from competition.task import Task
 from core.errors import ConfigError
 from core.types import Array, Integers
@@ -58,6 +59,8 @@ class Context:
     """Number of CPU cores that training may use, if its result does not depend on this number."""
     pairs: list[list[str]] = field(default_factory=list)
     """Text columns that are compared, two each (competition.pairs)."""
+    swap: Swap | None = None
+    """Columns of two candidates and their labels (competition.swap), in both orders among the training rows."""
     fold_ids: Integers | None = None
     """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
     among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer
@@ -70,6 +73,11 @@ class Context:
     def inputs(self) -> list[str]:
         """All columns of the inputs, user-defined features included."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
+
+    def swap_pairs(self, columns: Container[str]) -> list[list[str]]:
+        """Return the pairs of `swap` that are among some columns, the first candidate's first."""
+        pairs = self.swap.columns if self.swap else []
+        return [pair for pair in pairs if pair[0] in columns and pair[1] in columns]
 
 
 @dataclass(frozen=True)
