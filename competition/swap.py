@@ -1,6 +1,6 @@
 """Two candidates of which one wins (`competition.swap`): their columns and labels in each other's place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Annotated
 
@@ -17,19 +17,22 @@ Pair = Annotated[list[str], Field(min_length=2, max_length=2), UniqueList]
 
 
 class Swap(StrictModel):
-    """What changes places if two candidates do."""
+    """What changes places if two candidates do, such as `{columns: [[response_a, response_b]], labels: [a, b]}`."""
 
     columns: list[Pair] = Field(min_length=1)
     """Pairs of input columns, that of the first candidate and that of the second one."""
     labels: Annotated[list[ClassName], Field(min_length=2, max_length=2), UniqueList]
     """The class of each candidate, or its target of several ones; others, such as ties, stay the same."""
 
-    def errors(self, roles: list[list[str]], task: Task) -> Iterator[str]:
+    def errors(self, roles: Sequence[list[str]], task: Task, has_others: bool) -> Iterator[str]:
         """Yield an error for columns that cannot change places, and for labels that do not exist.
 
         Args:
             roles: input columns of each role.
+            has_others: whether stages read features of the user, or auxiliary targets.
         """
+        if has_others:
+            yield "swap: features and auxiliary_targets are not known in the other order; remove them, or swap"
         for pair in self.columns:
             if not any({*pair} <= {*columns} for columns in roles):
                 yield f"swap.columns: {pair} are not two input columns of one role; correct their names"
