@@ -10,6 +10,7 @@ from competition.dataset import FEATURE, Dataset
 from competition.pairs import with_pair_features
 from competition.swap import Swap
 from competition.task import Task
+from models.features import molecule_blocks
 from models.inputs.columns import numeric_block
 from models.stage import Stage
 from models.stages.lightgbm import Lightgbm
@@ -83,6 +84,16 @@ def test_the_other_order_exchanges_the_probabilities(tmp_path, features):
 def test_numbers_of_the_candidates_have_a_difference(tmp_path):
     block = numeric_block(rows(u=[1.0, 2.0], v=[3.0, np.nan]), of_candidates(tmp_path))
     np.testing.assert_array_equal(block, [[1, 3, -2], [2, np.nan, np.nan]])
+
+
+def test_features_of_molecules_of_the_candidates_have_a_difference(tmp_path):
+    stage_context = context(tmp_path, task=TASK, smiles=["w", "u", "v"], swap=SWAP)
+    molecules = rows(w=["CCC"], u=["c1ccccc1O"], v=["CCN"])
+    stage = Lightgbm(kind="lightgbm", features=["maccs", "morgan"], n_bits=64)
+    _, *blocks, maccs, morgan = molecule_blocks(molecules, stage, stage_context, tmp_path)
+    assert len(blocks) == 6
+    np.testing.assert_array_equal(maccs, blocks[2] - blocks[4])
+    np.testing.assert_array_equal(morgan, blocks[3] - blocks[5])
 
 
 def test_what_texts_have_in_common_is_that_of_the_other_order(tmp_path):
