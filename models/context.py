@@ -1,6 +1,6 @@
 """What a stage gets besides its settings and rows: the `Context` of a job, and the tables that `check` knows."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,11 +73,6 @@ class Context:
     def inputs(self) -> list[str]:
         """All columns of the inputs, user-defined features included."""
         return [*self.smiles, *self.text, *self.numeric, *self.categorical]
-
-    def swap_pairs(self, columns: Container[str]) -> list[list[str]]:
-        """Return the pairs of `swap` that are among some columns, the first candidate's first."""
-        pairs = self.swap.columns if self.swap else []
-        return [pair for pair in pairs if pair[0] in columns and pair[1] in columns]
 
 
 @dataclass(frozen=True)

@@ -103,29 +103,20 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
 def molecule_blocks(rows: Dataset, stage: Stage, context: Context, folder: Path) -> list[NDArray[np.float32]]:
     """Return the features of all molecule columns, each (n_rows, n_features); NaN for an undefined feature.
 
-    For each column these are its fingerprints and descriptors, and its features of frozen encoders; after them come
-    the differences of two candidates. The first block is empty, so that they can be concatenated without molecule
-    columns.
+    For each column these are its fingerprints and descriptors, and its features of frozen encoders. The first
+    block is empty, so that they can be concatenated without molecule columns.
 
     Args:
         folder: folder that `fit_encoders` wrote to.
     """
     blocks: list[NDArray[np.float32]] = [np.empty((len(rows), 0), dtype=np.float32)]
-    of_column: dict[str, dict[str, NDArray[np.float32]]] = {}
     for column in context.smiles:
         smiles = rows.inputs[column]
-        features = {
-            cache.name: np.concatenate(cache.load(smiles)) for cache in stage_features(stage, context)
-        }
+        blocks += [np.concatenate(cache.load(smiles)) for cache in stage_features(stage, context)]
         for index, encoder in enumerate(stage.encoders):
             if reads_molecules(encoder.weights) and column in (encoder.columns or context.smiles):
                 values = np.concatenate(encoder_cache(encoder, context.cache).load(smiles))
-                features[f"encoder {index}"] = _reduced(values, folder, f"{index} {column}")
-        of_column[column] = features
-        blocks += features.values()
-    for first, second in context.swap_pairs(of_column):
-        others = of_column[second]
-        blocks += [values - others[name] for name, values in of_column[first].items() if name in others]
+                blocks.append(_reduced(values, folder, f"{index} {column}"))
     return blocks
 
 
@@ -170,7 +161,7 @@ def fit_encoders(train: Dataset, stage: Stage, context: Context, folder: Path) -
         unknown_share = n_unknown.sum() / n_tokens.sum()
         template = load(TEXTS).read_template(encoder, context)
         notes += template.notes(encoder.weights, unknown_share, is_cut.sum(), len(counts), n_tokens.max())
-        arrays |= _fit_reduction(_text_features(encoder, pooled, context), encoder, f"{index} text")
+        arrays |= _fit_reduction(_text_features(encoder, pooled, context.pairs), encoder, f"{index} text")
     if notes:
         write_notes(folder, notes)
     if stage.encoders:
@@ -197,7 +188,7 @@ def encoder_block(rows: Dataset, stage: Stage, context: Context, folder: Path) -
                 "Restore them, or train again."
             )
         if not reads_molecules(encoder.weights):
-            values = _text_features(encoder, _pooled_texts(encoder, rows, context), context)
+            values = _text_features(encoder, _pooled_texts(encoder, rows, context), context.pairs)
             values = _reduced(values, folder, f"{index} text")
             blocks.append(np.where(np.abs(values) < DEAD, np.float32(0), values))
     return np.hstack(blocks)
@@ -214,23 +205,19 @@ def _pooled_texts(encoder: EncoderFeature, rows: Dataset, context: Context) -> d
 
 
 def _text_features(
-    encoder: EncoderFeature, pooled: dict[str, NDArray[np.float32]], context: Context
+    encoder: EncoderFeature, pooled: dict[str, NDArray[np.float32]], pairs: list[list[str]]
 ) -> NDArray[np.float32]:
-    """Return the features of the texts of rows, or of the pairs of columns, and the differences of two candidates.
-
-    The array is (n_rows, n_features).
+    """Return the features of the texts of rows, or of the pairs of columns, (n_rows, n_features).
 
     Args:
         pooled: result of `_pooled_texts`.
+        pairs: compared columns.
     """
     features = {columns: values[:, :-N_COUNTS] for columns, values in pooled.items()}
-    differences = [features[first] - features[second] for first, second in context.swap_pairs(features)]
     if encoder.pairs is None:
-        return np.hstack([*features.values(), *differences])
-    compared = [compare_vectors(features[first], features[second]) for first, second in context.pairs]
-    if encoder.pairs == "cosine":
-        return np.hstack([block[:, -1:] for block in compared])
-    return np.hstack([*compared, *differences])
+        return np.hstack([*features.values()])
+    compared = [compare_vectors(features[first], features[second]) for first, second in pairs]
+    return np.hstack([block[:, -1:] if encoder.pairs == "cosine" else block for block in compared])
 
 
 def compare_vectors(u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,14 +14,11 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def numeric_block(rows: Dataset, context: Context) -> Array:
-    """Return numeric columns, user-defined features and differences of two candidates; NaN for a missing number.
+    """Return the numeric columns and the user-defined features, (n_rows, n_numeric); NaN for a missing number.
 
-    The array is (n_rows, n_numbers), clipped to the numbers that float32 can represent.
+    They are clipped to the numbers that float32 can represent.
     """
-    numbers = rows.inputs[context.numeric]
-    differences = [numbers[first] - numbers[second] for first, second in context.swap_pairs(context.numeric)]
-    numbers = pd.concat([numbers, *differences], axis=1)
-    return np.clip(numbers.to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
+    return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
 
 
 def table_blocks(rows: Dataset, context: Context) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Extended-connectivity fingerprints, J. Chem. Inf. Model. 2010.
 """
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,8 +86,7 @@ class Baseline(FeatureStage):
         from sklearn.preprocessing import normalize
 
         scaled = scaled_blocks(table_blocks(rows, context), folder)
-        # A linear model needs no differences.
-        molecules = molecule_blocks(rows, self, replace(context, swap=None), folder)
+        molecules = molecule_blocks(rows, self, context, folder)
         with np.load(folder / BASELINE) as fitted:
             blocks = [scaled["numbers"], scaled["categories"], bins_of(scaled["numbers"], fitted["edges"])]
             blocks += [normalize(np.log1p(counts)) for counts in molecules if counts.shape[1]]

@@ -74,8 +74,10 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     folds_reason = choice.reason
     if choice.n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = choice.n_folds
-    pairs = find_pairs(tables)
     swap = find_swap(tables, problem)
+    # What two candidates have in common does not tell which one wins.
+    swapped = [{*pair} for pair in swap.setting["columns"]] if swap else []
+    pairs = [pair for pair in find_pairs(tables) if {*pair.columns} not in swapped]
     stages = []
     if args.preset:
         stages = choose_stages(args.preset, tables, problem, has_pairs=bool(pairs), has_swap=swap is not None)

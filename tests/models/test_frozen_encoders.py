@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from rdkit import Chem
 from sklearn.decomposition import PCA
 
-from competition.swap import Swap
 from core.errors import ConfigError, DataError
 from models.features import encoder_block, encoder_cache, feature_caches, molecule_blocks
 from models.inputs import minimol
@@ -321,20 +320,6 @@ def test_features_of_a_pair_are_as_by_hand_and_do_not_depend_on_its_order(publis
     expected = np.c_[np.abs(u - v), u * v, cosine] if pairs == "vectors" else np.c_[cosine]
     np.testing.assert_allclose(block, expected, atol=1e-5)
     np.testing.assert_array_equal(block, encoder_block(swapped(rows), stage, context, tmp_path))
-
-
-@pytest.mark.parametrize("pairs", [None, "vectors"])
-def test_the_embeddings_of_two_candidates_have_a_difference_that_the_other_order_negates(
-    published, cache, tmp_path, pairs
-):
-    rows = two_texts()
-    stage, context = compared(published, cache=cache, pairs=pairs)
-    context = replace(context, swap=Swap(columns=[["first", "second"]], labels=["a", "b"]))
-    stage.fit(rows, tmp_path, context)
-    block, other = (encoder_block(each, stage, context, tmp_path) for each in (rows, swapped(rows)))
-    u, v = (stage.encoders[0].embed(list(rows.inputs[name]))[:, 0, :-3] for name in ("first", "second"))
-    np.testing.assert_allclose(block[:, -u.shape[1] :], u - v, atol=1e-6)
-    np.testing.assert_allclose(other[:, -u.shape[1] :], v - u, atol=1e-6)
 
 
 def test_an_encoder_of_pairs_needs_pairs_and_takes_no_columns(published, cache):

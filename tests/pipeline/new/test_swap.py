@@ -61,6 +61,7 @@ def test_the_yaml_has_the_guess_with_its_reason(tmp_path):
     files = write_labels(tmp_path, {"winner": ["a", "b", "tie"] * 20}, {"a": 0, "b": 0, "tie": 1}, **TEXTS)
     config = make(tmp_path, files)
     assert config.competition.swap.labels == ["a", "b"]
+    assert config.competition.pairs == []  # what the candidates have in common does not tell which one wins
     assert (
         "swap: {columns: [[response_a, response_b]], labels: [a, b]}" in (tmp_path / "mine.yaml").read_text()
     )
