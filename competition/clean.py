@@ -128,7 +128,11 @@ def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
         keys[name] = clean[name].map(normalised_text)
     for name in config.numeric:
         keys[name] = clean[name].map(repr)
-    return [digest(list(row)) for row in keys.itertuples(index=False)]
+    digests = [digest(list(row)) for row in keys.itertuples(index=False)]
+    if config.swap is None:
+        return digests
+    swapped = [digest(list(row)) for row in config.swap.inputs(keys).itertuples(index=False)]
+    return list(map(min, digests, swapped))  # the same in both orders
 
 
 N_INPUT_KEYS = 3

@@ -1,6 +1,5 @@
 """The `competition:` section of a YAML, and the validation of settings."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -8,7 +7,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     Field,
     PrivateAttr,
     ValidationError,
@@ -18,8 +16,9 @@ from pydantic import (
 
 from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
-from competition.pairs import Pair, pair_errors
-from competition.task import Task, class_name, class_names, match_columns
+from competition.pairs import pair_errors
+from competition.swap import Pair, Swap
+from competition.task import N_CLASSES, ClassName, Task, class_names, match_columns
 from competition.units import GroupPart, Unit, unit_errors, units_of
 from core.errors import ConfigError, Mistake
 from core.files import read_text_table
@@ -28,14 +27,6 @@ from core.paths import Paths, find_config
 from core.settings import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
 from core.types import ProblemType, Standardise
 from core.yaml_files import load_yaml
-
-N_CLASSES: dict[ProblemType, tuple[str, range]] = {
-    "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
-    "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
-}  # fmt: skip
-"""Problem type -> number of classes that it takes, as text and as a range."""
-ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
-"""Normalized class label; a YAML may have numbers and booleans."""
 
 
 def _require_metric(metric: str, info: ValidationInfo) -> str:
@@ -117,6 +108,8 @@ class CompetitionConfig(StrictModel):
     """Input columns with categories; an empty cell is one more category."""
     pairs: Annotated[list[Pair], UniqueList] = []
     """Text columns that are compared, such as `[[sentence1, sentence2]]`: stages read what they have in common."""
+    swap: Swap | None = None
+    """Two candidates of which one wins. Stages train on their rows in both orders and predict the mean of both."""
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of
     the result must depend on the same row of the inputs only, so that it is computed once per distinct row
@@ -231,8 +224,9 @@ class CompetitionConfig(StrictModel):
     @property
     def columns(self) -> TableColumns:
         """Columns of the prepared tables."""
+        labels = self.targets, self.auxiliary_targets
         inputs = self.smiles, self.text, self.numeric, self.categorical
-        return TableColumns(self.id, self.targets, self.auxiliary_targets, *inputs, pairs=self.pairs)
+        return TableColumns(self.id, *labels, *inputs, pairs=self.pairs, swap=self.swap)
 
     @property
     def units(self) -> list[Unit]:
@@ -296,6 +290,9 @@ class CompetitionConfig(StrictModel):
                 if name not in [*self.inputs, *labels, *self.group_columns, self.time]:
                     yield f"extra_train.columns: {name!r} is neither an input nor a target, group or time"
         yield from pair_errors(self.pairs, self.text)
+        if self.swap is not None:
+            roles = self.smiles, self.text, self.numeric, self.categorical
+            yield from self.swap.errors(roles, self.task, bool(self.features or self.auxiliary_targets))
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
         if self.standardise != "none" and not self.smiles:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from competition.swap import Swap
 from core.files import read_table
 from core.types import Array, Integers
 
@@ -41,6 +42,7 @@ class TableColumns:
     Attributes:
         auxiliary: targets that are trained on and not submitted.
         pairs: text columns that are compared, two each.
+        swap: what changes places if two candidates do.
     """
 
     id: str
@@ -51,6 +53,7 @@ class TableColumns:
     numeric: list[str]
     categorical: list[str]
     pairs: list[list[str]] = field(default_factory=list, kw_only=True)
+    swap: Swap | None = field(default=None, kw_only=True)
 
     @property
     def inputs(self) -> list[str]:

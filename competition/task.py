@@ -4,12 +4,15 @@ Class labels in tables are 0 and 1, booleans, names, or ordinal levels.
 """
 
 import re
+import sys
 from dataclasses import dataclass, field
 from functools import cache
 from os.path import commonprefix
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator
 
 from core.types import Array, ProblemType
 
@@ -20,6 +23,11 @@ WORD = r"(?<![^\W_]){}(?![^\W_])"
 """Regular expression of a name between characters that are neither letters nor digits."""
 MIN_LENGTH = 3
 """Number of characters from which a name may be a part of a word, since others are there by chance."""
+N_CLASSES: dict[ProblemType, tuple[str, range]] = {
+    "regression": ("no", range(1)), "binary": ("two", range(2, 3)), "multilabel": ("two", range(2, 3)),
+    "multiclass": ("two or more", range(2, sys.maxsize)), "ordinal": ("two or more", range(2, sys.maxsize)),
+}  # fmt: skip
+"""Problem type -> number of classes that it takes, as text and as a range."""
 BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
@@ -167,6 +175,10 @@ def _reciprocal_ranks(listed: list[str], classes: list[str]) -> list[float]:
 def class_name(cell: str) -> str:
     """Return the normalized form of a label: no whitespace around it, no decimals of a whole number."""
     return re.sub(r"^([+-]?\d+)\.0*$", r"\1", cell.strip())
+
+
+ClassName = Annotated[str, BeforeValidator(lambda label: class_name(str(label)))]
+"""Normalized class label; a YAML may have numbers and booleans."""
 
 
 def class_names(labels: pd.DataFrame) -> list[str]:

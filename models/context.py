@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from competition.dataset import Dataset
+from competition.swap import Swap
 from competition.task import Task
 from core.errors import ConfigError
 from core.types import Array, Integers
@@ -56,6 +57,8 @@ class Context:
     """Number of CPU cores that training may use, if its result does not depend on this number."""
     pairs: list[list[str]] = field(default_factory=list)
     """Text columns that are compared, two each (competition.pairs)."""
+    swap: Swap | None = None
+    """Columns of two candidates and their labels (competition.swap), in both orders among the training rows."""
     fold_ids: Integers | None = None
     """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
     among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from competition.dataset import Dataset
+from competition.dataset import FEATURE, Dataset
+from competition.pairs import with_pair_features
+from competition.swap import Swap
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
@@ -30,6 +33,8 @@ def fit(stage: Stage, train: Dataset, folder: Path, context: Context) -> None:
     The transform is fitted on the training rows, per target, without missing labels.
     """
     context = replace(context, task=stage.task_for(context.task))
+    if context.swap is not None and stage.is_trained:
+        train, context = _in_both_orders(train, context.swap, context)
     kind = stage.transform_for(context.task)
     if kind != "none":
         transform = _fit_transform(kind, train, folder)
@@ -50,6 +55,16 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arra
         ConfigError: the stage returned something else.
     """
     context = replace(context, task=stage.task_for(context.task))
+    y_pred = _predict(stage, rows, folder, context)
+    swap = context.swap
+    if swap is not None and stage.is_trained:
+        swapped = _predict(stage, _swapped(rows, swap, context), folder, context)
+        y_pred = (y_pred + swap.y_pred(swapped, context.task)) / 2
+    return y_pred
+
+
+def _predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array:
+    """Return the predictions of a stage for rows as they are; see `predict`."""
     with _errors_of(stage):
         returned = stage.predict(rows, folder, context)
     y_pred = _numbers(stage, "predict", returned, rows, context.task)
@@ -79,6 +94,32 @@ def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> 
     if returned is None:
         return None
     return _numbers(stage, "predict_std", returned, rows, context.task)
+
+
+def _in_both_orders(train: Dataset, swap: Swap, context: Context) -> tuple[Dataset, Context]:
+    """Return training rows, followed by the same rows with the candidates in each other's place, and their context.
+
+    Both have the group of the row, so that splits inside the training rows keep them together.
+    """
+    twice = np.tile(np.arange(len(train)), 2)
+    groups = np.arange(len(train)) if train.groups is None else train.groups
+    both = replace(train, groups=groups).take(twice)
+    swapped = _swapped(train, swap, context)
+    both = replace(
+        both,
+        inputs=pd.concat([train.inputs, swapped.inputs], ignore_index=True),
+        y=np.concatenate([train.y, swap.y(train.y, context.task)]),
+    )
+    if context.fold_ids is None:
+        return both, context
+    return both, replace(context, fold_ids=context.fold_ids[twice])
+
+
+def _swapped(rows: Dataset, swap: Swap, context: Context) -> Dataset:
+    """Return rows with the candidates in each other's place, and what their texts then have in common."""
+    inputs = swap.inputs(rows.inputs)
+    of_pairs = [name for name in inputs if str(name).startswith(FEATURE)]
+    return replace(rows, inputs=with_pair_features(inputs.drop(columns=of_pairs), context.pairs))
 
 
 def _numbers(stage: Stage, method: str, returned: Any, rows: Dataset, task: Task) -> Array:

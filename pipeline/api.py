@@ -135,9 +135,8 @@ def fit(
         for file, table in zip((OOF, TEST), tables, strict=True):
             write_table(options.oof / stage / file, _with_ids(table, id_column))
     for key in OPTIONS & settings.keys():
-        if key != "group" or isinstance(
-            settings[key], str
-        ):  # else of several columns, or of what is computed of one
+        is_column = key != "group" or isinstance(settings[key], str)
+        if is_column:  # groups of several columns, or of what is computed of one, are no option
             value = settings.pop(key)
             setattr(options, key, _listed(value) if isinstance(getattr(options, key), list) else value)
     options.overrides = Overrides(_by_path(plain(settings)))

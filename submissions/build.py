@@ -230,7 +230,7 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit], level: 
         best_stage=str(gains.fillna(-np.inf).idxmax()),
         ablation=_ablation(run, selection) if level is Level.FULL else {},
         expected=expected_score(run, chosen, selection.compared.T[selection.chosen]),
-        failed=[*_finished_folds(run), *_other_default(run, selection), *selection.failed],
+        failed=[*_finished_folds(run), *selection.failed, *_other_default(run, selection)],
     )
 
 

@@ -81,6 +81,7 @@ class JobTables:
             cache=self.cache,
             auxiliary=columns.auxiliary,
             pairs=columns.pairs,
+            swap=columns.swap,
             id=columns.id,
         )
 

@@ -41,7 +41,7 @@ from models.stage import Stage
 
 COMPETITION_SETTINGS = {
     "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
-    "pairs", "weight", "seed",
+    "pairs", "swap", "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "gpu"}

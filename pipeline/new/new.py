@@ -27,6 +27,7 @@ from pipeline.new.extra_tables import extra_lines
 from pipeline.new.pairs import PairGuess, find_pairs
 from pipeline.new.problem_type import ProblemGuess, choose_problem
 from pipeline.new.stage_choices import Block, FoldChoice, choose_folds, choose_stages, read_presets
+from pipeline.new.swap import SwapGuess, find_swap
 from pipeline.new.yaml_writer import comments, setting, written_yaml
 from submissions.config import Config, load_config
 from submissions.kaggle.client import download, find_tables, slug_of
@@ -78,11 +79,16 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     folds_reason = choice.reason
     if choice.n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = choice.n_folds
-    pairs = find_pairs(tables)
+    swap = find_swap(tables, problem)
+    # What two candidates have in common does not tell which one wins.
+    swapped = [{*pair} for pair in swap.setting["columns"]] if swap else []
+    pairs = [pair for pair in find_pairs(tables) if {*pair.columns} not in swapped]
     stages: list[Block] = []
     if args.preset:
         in_time = choice.kind == "time"
-        stages = choose_stages(args.preset, tables, problem, has_pairs=bool(pairs), in_time=in_time)
+        stages = choose_stages(
+            args.preset, tables, problem, has_pairs=bool(pairs), has_swap=swap is not None, in_time=in_time
+        )
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*external, *stages]
@@ -94,7 +100,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
             if tables.inputs:
                 folds["allow_split_duplicates"] = True  # folds.make counts such inputs
     title = f"{path.stem}, written by ./run.sh new; check each GUESS."
-    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem, choice, pairs)]
+    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem, choice, pairs, swap)]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
         budget_reason = "time of ./run.sh full; --budget none trains all stages in full"
@@ -115,6 +121,7 @@ def _competition_lines(
     problem: ProblemGuess,
     choice: FoldChoice,
     pairs: list[PairGuess],
+    swap: SwapGuess | None,
 ) -> list[str]:
     """Return the lines of the section `competition:`."""
     metric = problem.metric
@@ -146,6 +153,8 @@ def _competition_lines(
             lines += comments(f"left out: {reason}")
     reasons = [f"{' and '.join(pair.columns)}: {pair.reason}" for pair in pairs]
     lines += setting("pairs", [pair.columns for pair in pairs] or None, *reasons)
+    if swap is not None:
+        lines += setting("swap", swap.setting, swap.reason)
     if tables.has_no_molecules:
         lines += setting("empty_smiles", "[Ar]", "GUESS: an empty cell means no molecule; argon replaces it")
     if tables.unreadable:

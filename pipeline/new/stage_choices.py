@@ -171,7 +171,12 @@ def _number_of_folds(n_rows: int, n_targets: int) -> int:
 
 
 def choose_stages(
-    preset: str, tables: DetectedTables, problem: ProblemGuess, has_pairs: bool = False, in_time: bool = False
+    preset: str,
+    tables: DetectedTables,
+    problem: ProblemGuess,
+    has_pairs: bool = False,
+    has_swap: bool = False,
+    in_time: bool = False,
 ) -> list[Block]:
     """Return the stages of a preset that the tables have the columns, targets and rows for, the first of each name.
 
@@ -179,6 +184,7 @@ def choose_stages(
 
     Args:
         has_pairs: whether the YAML has pairs of texts that are compared.
+        has_swap: whether rows are trained on in both orders of two candidates.
         in_time: whether folds are blocks in time, so that only a refit trains on the latest rows.
     """
     smiles = tables.with_roles("smiles")
@@ -216,11 +222,12 @@ def choose_stages(
         print(
             "WARNING: the texts do not look English, as minilm expects; use_multilingual reads 16 languages"
         )
+    n_rows = len(tables.train) * (2 if has_swap else 1)
     stages: list[Block] = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)
         is_in_preset = not stage.presets or preset in stage.presets
-        has_rows = stage.min_rows <= len(tables.train) <= stage.max_rows
+        has_rows = stage.min_rows <= n_rows <= stage.max_rows
         fits = has_rows and stage.targets in (None, target_type)
         is_written = stage.name in [block.name for block in stages]
         if not (is_in_preset and inputs and fits) or is_written:

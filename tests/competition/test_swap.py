@@ -1,0 +1,89 @@
+"""Two candidates of which one wins: their columns and labels in each other's place."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from competition.config import load_competition
+from competition.dataset import INPUT_KEY
+from competition.swap import Swap
+from competition.task import Task
+from core.errors import ConfigError
+from tests.competition.small import prepared, write_small
+
+TRAIN = ["id,one_a,one_b,two_a,two_b,y", "r1,p,q,1,2,a", "r2,q,p,2,1,b", "r3,p,q,2,1,tie", "r4,p,p,1,1,a"]
+TEST = ["id,one_a,one_b,two_a,two_b", "t1,q,p,2,1"]
+SAMPLE = ["id,a,b,tie", "t1,0,0,0"]
+SETTINGS = {
+    "smiles": None, "text": ["one_a", "one_b"], "numeric": ["two_a", "two_b"], "problem_type": "multiclass",
+    "submission_columns": ["a", "b", "tie"], "metric": "log_loss",
+    "swap": {"columns": [["one_a", "one_b"], ["two_a", "two_b"]], "labels": ["a", "b"]},
+}  # fmt: skip
+
+
+def swap(*labels):
+    return Swap(columns=[["u", "v"]], labels=labels)
+
+
+def test_only_the_columns_of_the_candidates_change_places():
+    table = pd.DataFrame({"prompt": ["p", "q"], "u": [1, 2], "v": [3, 4]})
+    swapped = swap("a", "b").inputs(table)
+    assert list(swapped) == list(table)
+    assert swapped.to_dict("list") == {"prompt": ["p", "q"], "u": [3, 4], "v": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("task", "y", "swapped_y", "y_pred", "swapped_y_pred"),
+    [
+        (Task(["w"], problem_type="binary", classes=["b", "a"]), [[0], [1], [np.nan]], [[1], [0], [np.nan]],
+         [[0.2]], [[0.8]]),
+        (Task(["w"], problem_type="multiclass", classes=["a", "tie", "b"]), [[0], [1], [2], [np.nan]],
+         [[2], [1], [0], [np.nan]], [[0.2, 0.5, 0.3]], [[0.3, 0.5, 0.2]]),
+        (Task(["a", "tie", "b"], problem_type="multilabel", classes=["0", "1"]), [[1, 0, np.nan]], [[np.nan, 0, 1]],
+         [[0.2, 0.5, 0.3]], [[0.3, 0.5, 0.2]]),
+    ],
+    ids=["binary", "multiclass", "multilabel"],
+)  # fmt: skip
+def test_labels_and_probabilities_of_the_candidates_change_places_and_ties_stay(
+    task, y, swapped_y, y_pred, swapped_y_pred
+):
+    np.testing.assert_array_equal(swap("a", "b").y(np.array(y, float), task), np.array(swapped_y, float))
+    np.testing.assert_allclose(swap("b", "a").y_pred(np.array(y_pred), task), swapped_y_pred)
+
+
+def test_rows_that_differ_only_in_the_order_of_the_candidates_have_equal_inputs(tmp_path):
+    tables = prepared(tmp_path, TRAIN, TEST, SAMPLE, **SETTINGS)
+    keys = [*tables.train[INPUT_KEY], *tables.test[INPUT_KEY]]
+    assert keys[0] == keys[1] == keys[4]
+    assert len({*keys}) == 3
+    tables = prepared(tmp_path, TRAIN, TEST, SAMPLE, **{**SETTINGS, "swap": None})
+    assert tables.train[INPUT_KEY].is_unique
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": [["one_a", "two_b"]]}, "not two input columns of one role"),
+        ({"columns": [["one_a", "one_c"]]}, "not two input columns of one role"),
+        ({"columns": [["one_a", "one_b"], ["one_b", "one_a"]]}, "'one_a' is in several pairs"),
+        ({"labels": ["a", "c"]}, "must be two of a, b, tie"),
+        ({"labels": ["a", "a"]}, "duplicates"),
+    ],
+)
+def test_what_cannot_change_places_is_an_error(tmp_path, changes, message):
+    settings = {**SETTINGS, "swap": {**SETTINGS["swap"], **changes}}
+    with pytest.raises(ConfigError, match=message):
+        load_competition(str(write_small(tmp_path, TRAIN, TEST, SAMPLE, **settings)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"problem_type": "ordinal", "submission_columns": ["y"], "metric": "accuracy"}, "swap requires classes"),
+        ({"features": "mine.py:numbers"}, "not known in the other order"),
+        ({"auxiliary_targets": ["z"]}, "not known in the other order"),
+    ],
+)  # fmt: skip
+def test_a_swap_is_refused_beside_what_does_not_know_of_it(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_competition(str(write_small(tmp_path, TRAIN, TEST, SAMPLE, **{**SETTINGS, **settings})))

@@ -1,0 +1,90 @@
+"""Two candidates of which one wins: stages are trained in both orders and predict the mean of both."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from competition.dataset import FEATURE, Dataset
+from competition.pairs import with_pair_features
+from competition.swap import Swap
+from competition.task import Task
+from models.stage import Stage
+from models.stages.lightgbm import Lightgbm
+from tests.models.made import build_stage, context, fitted, rows
+
+SWAP = Swap(columns=[["u", "v"]], labels=["a", "b"])
+TASK = Task(["w"], problem_type="multiclass", classes=["a", "b", "tie"])
+
+
+class Recorder(Stage):
+    """Keeps what it is fitted on; predicts 1 for class a where u is larger, and for a tie where it is not."""
+
+    kind: str = "recorder"
+    seen: dict[str, Any] = {}
+
+    def fit(self, train, folder, context):
+        self.seen.update(train=train, context=context)
+
+    def predict(self, rows, folder, context):
+        return np.eye(3)[np.where(rows.inputs["u"] > rows.inputs["v"], 0, 2)]
+
+
+def table(n=80):
+    rng = np.random.default_rng(0)
+    u, v = rng.normal(size=(2, n))
+    winner = np.where(np.abs(u - v) < 0.4, 2, u < v).astype(float)
+    return rows(winner, u=u, v=v)
+
+
+def of_candidates(folder, **changes):
+    return context(folder, task=TASK, numeric=["u", "v"], swap=SWAP, **changes)
+
+
+def test_training_rows_are_there_in_both_orders_with_their_labels_group_weight_and_fold(tmp_path):
+    train = Dataset(
+        ["r", "s"], pd.DataFrame({"u": [1, 2], "v": [3, 4]}), np.array([[0.0], [2.0]]), np.array([1.0, 5.0])
+    )
+    stage = build_stage(Recorder(seen={}), of_candidates(tmp_path, fold_ids=np.array([3, 4])))
+    stage.fit(train, tmp_path)
+    seen = stage.stage.seen["train"]
+    assert seen.inputs[["u", "v"]].to_numpy().tolist() == [[1, 3], [2, 4], [3, 1], [4, 2]]
+    assert seen.y.ravel().tolist() == [0, 2, 1, 2]
+    assert seen.groups.tolist() == [0, 1, 0, 1]
+    assert seen.weights.tolist() == [1, 5, 1, 5]
+    assert stage.stage.seen["context"].fold_ids.tolist() == [3, 4, 3, 4]
+    assert len(train) == 2
+
+
+def test_a_prediction_is_the_mean_of_both_orders(tmp_path):
+    stage = build_stage(Recorder(seen={}), of_candidates(tmp_path))
+    first_wins, second_wins = stage.predict(rows(u=[2.0, 1.0], v=[1.0, 2.0]), tmp_path)
+    assert first_wins.tolist() == [0.5, 0, 0.5]
+    assert second_wins.tolist() == [0, 0.5, 0.5]
+
+
+def test_the_other_order_exchanges_the_probabilities(tmp_path):
+    train = table()
+    stage = fitted(
+        Lightgbm(kind="lightgbm", features=[], max_trees=100),
+        of_candidates(tmp_path),
+        train,
+        tmp_path / "m",
+    )
+    y_pred = stage.predict(train.without_labels(), tmp_path / "m")
+    swapped = stage.predict(Dataset(train.ids, SWAP.inputs(train.inputs), None), tmp_path / "m")
+    np.testing.assert_allclose(swapped, y_pred[:, [1, 0, 2]], atol=1e-12)
+    assert (y_pred.argmax(axis=1) == train.y[:, 0]).mean() > 0.7
+
+
+def test_what_texts_have_in_common_is_that_of_the_other_order(tmp_path):
+    texts = pd.DataFrame({"prompt": ["a b c"], "u": ["a b"], "v": ["a"]})
+    pairs = [["prompt", "u"], ["u", "v"]]
+    train = Dataset(["r"], with_pair_features(texts, pairs), np.array([[0.0]]))
+    stage = build_stage(
+        Recorder(seen={}), context(tmp_path, task=TASK, text=["prompt", "u", "v"], pairs=pairs, swap=SWAP)
+    )
+    stage.fit(train, tmp_path)
+    seen = stage.stage.seen["train"].inputs
+    assert seen[f"{FEATURE}u and v: difference in words"].tolist() == [1, -1]
+    assert seen[f"{FEATURE}prompt and u: difference in words"].tolist() == [1, 2]
