@@ -87,7 +87,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "unimol, labels": ("multilabel", {"kind": "unimol", "gradient_accumulation_steps": 2}),
     "bert": ("regression", {"kind": "bert", "r_drop": 0.5, "pooler_dropout": 0.1}),
     "bert, classes": ("multiclass", {"kind": "bert", "gradient_checkpointing": True}),
-    "bert, labels": ("multilabel", {"kind": "bert", "label_smoothing": 0.1, "schedule": "one_cycle"}),
+    "bert, labels": ("multilabel", {"kind": "bert", "schedule": "one_cycle"}),
 }  # fmt: skip
 """Name -> type of the targets, and settings."""
 DECODER_SIZE = {

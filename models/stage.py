@@ -98,6 +98,7 @@ class Stage(StrictModel):
 
     removed = {
         "class_weights": "it did not gain beside the tuned thresholds of a submission",
+        "label_smoothing": "it did not gain; a loss of your own (docs/stages.md) may smooth its labels",
         "pseudo_labels": "it did not gain; docs/stages.md has a recipe by extra_train",
         "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does",
     }

@@ -23,14 +23,12 @@ from models.training.settings import CLASS_LOSSES
 squared = partial(mse_loss, reduction="none")
 
 
-def bce(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy per label, 0 or 1; with smoothing s the labels are s/2 and 1 - s/2."""
-    return binary_cross_entropy_with_logits(outputs, y * (1 - smoothing) + smoothing / 2, reduction="none")
+bce = partial(binary_cross_entropy_with_logits, reduction="none")
 
 
-def cross_entropy(outputs: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy per row, (n_rows, 1); smoothing spreads a share of the label over all classes."""
-    return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none", label_smoothing=smoothing)[:, None]
+def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy per row, (n_rows, 1)."""
+    return torch_cross_entropy(outputs, y[:, 0].long(), reduction="none")[:, None]
 
 
 def exclude_absent_classes(logits: Tensor, classes: list[list[int]]) -> Tensor:
@@ -120,21 +118,17 @@ LINKS: dict[str, Callable[[Tensor], Tensor]] = {
 """Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
 
 
-def load_loss(
-    name: str | None, problem_type: ProblemType = "regression", label_smoothing: float = 0.0
-) -> Loss:
+def load_loss(name: str | None, problem_type: ProblemType = "regression") -> Loss:
     """Return a loss of `LOSSES`, or of a user-defined function `file.py:name`.
 
     Args:
         name: None for the default of the problem type.
         problem_type: what is learned.
-        label_smoothing: for built-in losses of classes.
     """
     name = name or CLASS_LOSSES.get(problem_type, "mse")
     link = LINKS.get(problem_type)
     if name in LOSSES:
-        errors = LOSSES[name]
-        return Loss(partial(errors, smoothing=label_smoothing) if label_smoothing else errors, link)
+        return Loss(LOSSES[name], link)
     function = load_user_code("loss", name, "errors(outputs, y)")
 
     def checked_errors(outputs: Tensor, y: Tensor) -> Tensor:

@@ -87,9 +87,6 @@ class TrainingSettings(Stage):
     """cosine_with_restarts: number of cycles."""
     decay: Share = 0.2
     """warmup_stable_decay: share of the steps in which the learning rate falls."""
-    label_smoothing: Dropout = 0.0
-    """For classification: share of a label that is distributed evenly over all classes.
-    Source: Szegedy et al., 2016."""
     loss: LossName | UserCodeRef | None = None
     """Training loss. null: mse for regression, cross_entropy for multiclass, bce (per target) for
     binary and multilabel. The other losses are for standardised regression targets. `file.py:name`:
@@ -151,9 +148,7 @@ class TrainingSettings(Stage):
         return self
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
-        """Yield the errors of `Stage.config_errors`, and of a loss or label smoothing that
-        does not fit.
-        """
+        """Yield the errors of `Stage.config_errors`, and of a loss that does not fit."""
         yield from super().config_errors(problem_type)
         class_loss = CLASS_LOSSES.get(problem_type)
         is_user_defined = ":" in (self.loss or "")
@@ -163,8 +158,6 @@ class TrainingSettings(Stage):
                 f"loss: {self.loss} does not fit problem type {problem_type}; "
                 f"remove it to use the default ({class_loss or 'mse'})"
             )
-        if self.label_smoothing and (is_user_defined or not class_loss):
-            yield "label_smoothing requires a built-in classification loss; remove it"
 
     @property
     def n_epochs(self) -> int:

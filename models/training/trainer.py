@@ -70,7 +70,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         problem_type = self.context.task.problem_type
-        self.loss = load_loss(self.settings.loss, problem_type, self.settings.label_smoothing)
+        self.loss = load_loss(self.settings.loss, problem_type)
         self.accelerator = make_accelerator(self.settings.precision, **tracker_arguments(self.folder))
         self.log = LossLog(self.folder, partial(track, self.accelerator))
         self.network.to(self.accelerator.device)

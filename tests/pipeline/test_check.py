@@ -138,13 +138,12 @@ WET = "targets: [wet], problem_type: binary, metric: roc_auc"
         ),
         ("loss: cross_entropy", GRADED, r"loss: cross_entropy does not fit .*; remove it .*\(mse\)"),
         ("loss: mse", WET, r"loss: mse does not fit .*; remove it .*\(bce\)"),
-        ("label_smoothing: 0.1", GRADED, "label_smoothing requires a built-in classification loss"),
         (
             "",
             f"{NAMED}, auxiliary_targets: [z]",
             "auxiliary_targets cannot be learned with a multiclass target",
         ),
-        ("auxiliary_weight: 0, label_smoothing: 0.1", NAMED, None),
+        ("auxiliary_weight: 0", f"{NAMED}, auxiliary_targets: [z]", None),
         ("loss: mae", f"{GRADED}, auxiliary_targets: [z]", None),
     ],
 )
