@@ -86,6 +86,10 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     stages: list[Block] = []
     if args.preset:
         in_time = choice.kind == "time"
+        if in_time:
+            folds_reason += (
+                "; by final_fit: refit the models of the test table train on the latest block, too"
+            )
         stages = choose_stages(
             args.preset, tables, problem, has_pairs=bool(pairs), has_swap=swap is not None, in_time=in_time
         )
