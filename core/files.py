@@ -77,15 +77,18 @@ def remove_damaged(path: Path, remedy: str) -> None:
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """Yield a new folder to fill; it replaces `folder` at the end, and is deleted after an error."""
-    new = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)  # left by a killed process
+    new, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("new", "old"))
+    for leftover in (new, old):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir(parents=True)
     try:
         yield new
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)  # in no time; if files were deleted one by one, a kill would leave no folder
         new.rename(folder)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def as_json(value: Any) -> str:

@@ -141,8 +141,8 @@ def _describe(share: UnitShare) -> str:
     """Return the two numbers of a unit as text."""
     if share.unit.kind == "time":
         return (
-            f"{share.observed} test rows are not later ({share.unit.columns[0]!r}) than 95 % of the training rows, and "
-            f"{share.at_random:.0f} in a random split"
+            f"{share.observed} test rows are as early ({share.unit.columns[0]!r}) as 95 % of the training rows, and "
+            f"{share.at_random:.0f} would be in a random split"
         )
     return (
         f"{share.observed} test rows share {share.unit} with a training row, and {share.at_random:.0f} would in a "
@@ -155,7 +155,7 @@ def _describe_random(units: UnitTable) -> str:
     known = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM and not share.is_found]
     if not known:
         return ""
-    return f"no unit divides the tables: {_describe(min(known, key=lambda share: share.share))}"
+    return f"the test table looks like a random split: {_describe(min(known, key=lambda share: share.share))}"
 
 
 def can_stratify(competition: CompetitionConfig) -> bool:

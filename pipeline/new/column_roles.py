@@ -112,10 +112,15 @@ def counts_rows(cells: pd.Series) -> bool:
     return len(cells) > 1 and bool((numbers.diff()[1:] == 1).all() and numbers.iloc[0] % 1 == 0)
 
 
+def all_cells(train: pd.Series, test: pd.Series) -> pd.Series:
+    """Return the cells of both tables, once if the training table stands for a missing test table."""
+    return train if test.equals(train) else pd.concat([train, test], ignore_index=True)
+
+
 def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     """Return the role of a column that both tables have."""
     column = partial(Column, name)
-    cells = pd.concat([train, test], ignore_index=True).str.strip()
+    cells = all_cells(train, test).str.strip()
     if not name.strip():
         return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
@@ -154,7 +159,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
 def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     """Return the role of a column of molecules, reactions, texts or categories, without blanks around its cells."""
     column = partial(Column, name)
-    cells = pd.concat([train, test], ignore_index=True)
+    cells = all_cells(train, test)
     filled = cells[cells != ""]
     distinct = list(filled.unique())
     n_cells = len(filled)

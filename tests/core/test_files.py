@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from core.files import (
     read_json,
     read_table,
     read_text_table,
+    replaced,
     sha256_of,
     table_digest,
     write_atomically,
@@ -152,3 +154,24 @@ def test_absent_and_broken_files_are_the_users_to_mend(tmp_path, read):
         read(path)
     with pytest.raises(DataError, match="there is no file"):
         read_text_table(path.with_name("absent.csv"))
+
+
+def test_an_earlier_folder_is_whole_until_the_new_one_takes_its_place(tmp_path, monkeypatch):
+    """A kill at any time leaves one of them: files are deleted only in folders with another name."""
+    folder, deleted = tmp_path / "run", []
+    delete = shutil.rmtree
+
+    def deleting(path, **options):
+        deleted.append(path.name)
+        delete(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", deleting)
+    for text in ("first", "second"):
+        with replaced(folder) as new:
+            (new / "file").write_text(text)
+    with pytest.raises(ValueError, match="stop"), replaced(folder) as new:
+        (new / "file").write_text("third")
+        raise ValueError("stop")
+    assert (folder / "file").read_text() == "second"
+    assert "run" not in deleted
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -64,7 +64,7 @@ def test_folds_that_hold_out_what_the_test_table_shares_are_a_warning(tmp_path):
     (warning,) = warnings(competition, "group")
     assert warning.startswith("WARNING: folds.kind group holds out what the test table does not:")
     (warning,) = warnings(competition, "time")
-    assert "test rows are not later ('day') than 95 % of the training rows" in warning
+    assert "test rows are as early ('day') as 95 % of the training rows" in warning
     assert warnings(competition, "kfold") == []
 
 
@@ -106,7 +106,7 @@ def test_folds_by_a_component_count_it_in_both_tables_and_keep_water(tmp_path):
 def test_folds_without_an_order_are_a_warning_if_test_rows_are_later(tmp_path):
     competition = written(tmp_path, LATER, {"day": DAYS}, time="day")
     (warning,) = warnings(competition, "kfold")
-    assert "0 test rows are not later ('day')" in warning and "has no order in time" in warning
+    assert "0 test rows are as early ('day')" in warning and "has no order in time" in warning
     assert "recommends folds.kind time with competition.time: day" in warning
     assert warnings(competition, "time") == []
 
@@ -115,7 +115,7 @@ def test_later_test_rows_whose_dates_are_not_in_iso_form_are_a_warning(tmp_path)
     days = [f"{1 + k % 28:02d}.{1 + k // 28:02d}.2024" for k in range(N)]
     competition = written(tmp_path, LATER, {"day": days})
     (warning,) = warnings(competition, "kfold")
-    assert "0 test rows are not later ('day')" in warning and "as dates such as 2025-05-31" in warning
+    assert "0 test rows are as early ('day')" in warning and "as dates such as 2025-05-31" in warning
 
 
 def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
