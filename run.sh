@@ -34,6 +34,7 @@
 # something failed and was left out; 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C or SIGTERM.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+export PYTHONHASHSEED=0 # a function of the user that hashes texts gives the same numbers in every process
 export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand
 . "$here/setup.sh"
 

@@ -192,3 +192,14 @@ def count_new(train: pd.Series, test: pd.Series) -> tuple[int, int]:
     """Return the number of test cells with a value that no training row has, and that of all; without empty ones."""
     filled = test[test != ""]
     return int((~filled.isin(train)).sum()), len(filled)
+
+
+def as_written(cells: pd.Series) -> pd.Series:
+    """Return cells of text as numbers or truth values, unless they would change, as 007 does; NaN for an empty one."""
+    filled = cells[cells != ""]
+    if len(filled) == len(cells) and filled.isin(["True", "False"]).all():
+        return cells == "True"
+    numbers = pd.to_numeric(filled, errors="coerce")
+    if numbers.isna().any() or filled.str.match(r"[+-]?0\d").any():
+        return cells.where(cells != "")
+    return numbers.reindex(cells.index)

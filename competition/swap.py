@@ -1,6 +1,6 @@
 """Two candidates of which one wins (`competition.swap`): their columns and labels in each other's place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Annotated
 
@@ -45,10 +45,14 @@ class Swap(StrictModel):
         elif not {*self.labels} <= {*labels_of(task)}:
             yield f"swap.labels: {self.labels} must be two of {', '.join(labels_of(task))}"
 
+    def in_place_of(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Return the columns that take the place of some columns, which others than the candidates' do themselves."""
+        others = {name: other for pair in self.columns for name, other in (pair, pair[::-1])}
+        return tuple(others.get(name, name) for name in columns)
+
     def inputs(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which the columns of each pair are in each other's place."""
-        others = {name: other for pair in self.columns for name, other in (pair, pair[::-1])}
-        return table[[others.get(name, name) for name in map(str, table)]].set_axis(table.columns, axis=1)
+        return table[[*self.in_place_of(map(str, table))]].set_axis(table.columns, axis=1)
 
     def y(self, y: Array, task: Task) -> Array:
         """Return labels (n_rows, n_targets) with the labels of the candidates in each other's place."""
@@ -67,6 +71,11 @@ class Swap(StrictModel):
         names = labels_of(task)
         others = dict(zip(self.labels, self.labels[::-1], strict=True))
         return np.array([names.index(others.get(name, name)) for name in names])
+
+
+def in_both_orders(columns: tuple[str, ...], swap: Swap | None) -> list[tuple[str, ...]]:
+    """Return some columns, and those that take their place if the candidates do."""
+    return [columns] if swap is None else list(dict.fromkeys([columns, swap.in_place_of(columns)]))
 
 
 def labels_of(task: Task) -> list[str]:

@@ -17,6 +17,7 @@ from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.config import CompetitionConfig
 from competition.molecules import is_large, parent
+from competition.swap import in_both_orders
 from core.types import Integers
 
 RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], list[pd.Series]]
@@ -112,16 +113,26 @@ def fingerprint(smiles: str) -> ExplicitBitVect:
 def scaffold_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
 ) -> list[pd.Series]:
-    """Return a key per Murcko scaffold of the first molecule column."""
-    return ["scaffold " + scaffolds([parent(smiles) for smiles in rows[competition.smiles[0]]])]
+    """Return a key per Murcko scaffold of the first molecule column, and of the other candidate's."""
+    return ["scaffold " + scaffolds(molecules) for molecules in _first_molecules(rows, competition)]
 
 
 def cluster_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
 ) -> list[pd.Series]:
-    """Return a key per cluster of similar molecules of the first molecule column."""
-    molecules = [parent(smiles) for smiles in rows[competition.smiles[0]]]
-    return ["cluster " + pd.Series(clusters(molecules, similarity, n_in_folds))]
+    """Return a key per cluster of similar molecules of the first molecule column, and of the other candidate's."""
+    columns = _first_molecules(rows, competition)
+    in_folds = [smiles for molecules in columns for smiles in molecules[:n_in_folds]]
+    others = [smiles for molecules in columns for smiles in molecules[n_in_folds:]]
+    molecules = [*in_folds, *others]
+    centre_of = dict(zip(molecules, clusters(molecules, similarity, len(in_folds)), strict=True))
+    return ["cluster " + pd.Series([centre_of[smiles] for smiles in column]) for column in columns]
+
+
+def _first_molecules(rows: pd.DataFrame, competition: CompetitionConfig) -> list[list[str]]:
+    """Return the desalted molecules of the first molecule column, and of the column that it changes places with."""
+    columns = in_both_orders((competition.smiles[0],), competition.swap)
+    return [[parent(smiles) for smiles in rows[column]] for (column,) in columns]
 
 
 def connected(keys: NDArray[Any]) -> Integers:

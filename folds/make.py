@@ -234,11 +234,11 @@ def assign_folds(
         data = SplitData(
             y=rows[competition.targets],
             is_classification=bool(competition.classes),
-            groups=groups,
+            groups=groups.copy(),
             times=rows[TIME].to_numpy() if TIME in rows else None,
             n_folds=config.n_folds,
             seed=derive_seed(seed, "folds") % 2**31,
-            rows=rows,
+            rows=rows.copy(),
             smiles=competition.smiles,
         )
         folds, where = kind.split(data), f"folds.kind {config.title}"

@@ -18,8 +18,10 @@ from typing import Any
 
 import pandas as pd
 
+from competition.cells import as_written
+from competition.prepare import require_owned_outputs
 from core import cli
-from core.files import plain, write_table
+from core.files import plain, read_text_table, write_table
 from core.overrides import Overrides
 from core.paths import Paths, generated_yaml
 from models.stages.file import OOF, TEST
@@ -72,10 +74,14 @@ class FittedRun(Run):
         competition = self.config.competition
         with TemporaryDirectory() as folder, cli.locked(self.paths):
             file = Path(folder) / "table.csv"
+            categories = [name for name in competition.categorical if name in table]
+            table = table.assign(
+                **table[categories].convert_dtypes()
+            )  # whole numbers, also beside missing ones
             write_table(file, _with_ids(table, competition.id))
             written = predict_with(self, file, workers)
-        predictions = pd.read_csv(written, keep_default_na=False)
-        return predictions[competition.columns_in_sample].set_index(table.index)
+        predictions = read_text_table(written)[competition.columns_in_sample].apply(as_written)
+        return predictions.set_index(table.index)
 
 
 def load(name: str) -> FittedRun:
@@ -120,6 +126,7 @@ def fit(
     yaml_file = generated_yaml(name)
     paths = Paths(name)
     target_file(name, force=True)  # which refuses names that are none
+    require_owned_outputs(paths, yaml_file)
     cli.require_no_training(paths)
     shutil.rmtree(paths.raw, ignore_errors=True)
     options = commands.parse(["new", str(yaml_file), "--force"])

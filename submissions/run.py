@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from competition.cells import as_written
 from competition.config import validate
 from competition.dataset import REFIT_FOLD
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit, join_first
-from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
+from core.files import PROJECT, digest, read_json, read_table, read_text_table, sha256_of, table_digest
 from core.paths import Paths, config_folders, display_path
 from core.text import format_table
 from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
@@ -149,8 +150,9 @@ class Run:
         are those of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`; of several classes
         there is a column for each, such as `gnn tone=calm`. They are NaN in rows of fold -1.
         """
-        table = pd.read_csv(self.folder / OOF_TABLE, dtype={"id": str}, keep_default_na=False, na_values=[""])
-        return table.astype({"fold": int})
+        table = read_text_table(self.folder / OOF_TABLE)
+        columns = table.columns.drop("id")
+        return table.assign(**table[columns].apply(as_written)).astype({"fold": int})
 
     @cached_property
     def manifest(self) -> Manifest:

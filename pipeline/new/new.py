@@ -5,6 +5,7 @@ The YAML has the settings that differ from their defaults, and each guess is exp
 
 import re
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -202,6 +203,17 @@ def complete_tables(args: Namespace, path: Path) -> None:
     write_table(args.sample, test[[id_column]].assign(**dict.fromkeys(columns, "0")))
 
 
+def _leave_out_other_roles(competition: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Remove columns that settings of the user give another role from the inputs that were guessed."""
+    taken: list[str] = []
+    for key in ("weight", "fold_column", "auxiliary_targets"):
+        columns = competition.get(key) or []
+        taken += [columns] if isinstance(columns, str) else columns
+    for role in get_args(Role):
+        if f"competition.{role}" not in given and competition.get(role):
+            competition[role] = [name for name in competition[role] if name not in taken]
+
+
 def write(args: Namespace) -> None:
     """Write the YAML with the options of the command line, and print it and what its tables are like."""
     path = target_file(args.name, args.force)
@@ -225,6 +237,7 @@ def write(args: Namespace) -> None:
     if args.overrides.values:
         document = parse_yaml(text, path)
         args.overrides.apply(document, path)
+        _leave_out_other_roles(document["competition"], args.overrides.values)
         text = dump_yaml(document)
         print(f"settings instead of guesses: {args.overrides}")
     if tables.inputs:  # without them, the YAML is written to be completed

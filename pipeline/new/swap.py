@@ -9,10 +9,13 @@ from pipeline.new.detect import DetectedTables
 from pipeline.new.pairs import NUMBERED
 from pipeline.new.problem_type import ProblemGuess
 
-TIE = re.compile(r"tie|draw|same|equal|both|neither|none", re.IGNORECASE)
-"""Name of a label for no winner."""
-WINNER = re.compile(r"win|prefer|better|best|chosen|choice", re.IGNORECASE)
-"""Part of the name of a target that says which candidate is better."""
+TIE = re.compile(r"(?<![a-z])(tied?|draw|same|equal|both|neither)(?![a-z])", re.IGNORECASE)
+"""Word in the name of a label for no winner."""
+WINNER = re.compile(
+    r"(?<![a-z])(win|wins|winner|prefer|preferred|preference|better|best|chosen|choice)(?![a-z])",
+    re.IGNORECASE,
+)
+"""Word in the name of a target that says which candidate is better."""
 
 
 class SwapGuess(NamedTuple):

@@ -9,6 +9,8 @@ from competition.dataset import INPUT_KEY
 from competition.swap import Swap
 from competition.task import Task
 from core.errors import ConfigError
+from folds.groups import cluster_keys, connected, scaffold_keys
+from folds.unit_values import group_keys
 from tests.competition.small import prepared, write_small
 
 TRAIN = ["id,one_a,one_b,two_a,two_b,y", "r1,p,q,1,2,a", "r2,q,p,2,1,b", "r3,p,q,2,1,tie", "r4,p,p,1,1,a"]
@@ -87,3 +89,29 @@ def test_what_cannot_change_places_is_an_error(tmp_path, changes, message):
 def test_a_swap_is_refused_beside_what_does_not_know_of_it(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         load_competition(str(write_small(tmp_path, TRAIN, TEST, SAMPLE, **{**SETTINGS, **settings})))
+
+
+MOLECULES = [
+    "id,m_a,m_b,y",
+    "r1,c1ccccc1C,C1CCCCC1,a",
+    "r2,C1CCCCC1,CCO,b",
+    "r3,CCCCCC,C1CCNC1,a",
+    "r4,C1CCNC1,CC,b",
+]
+
+
+@pytest.mark.parametrize(
+    ("keys", "group"), [(scaffold_keys, None), (cluster_keys, None), (group_keys, {"scaffold": "m_a"})]
+)
+def test_a_scaffold_of_one_candidate_ties_rows_in_which_the_other_one_has_it(tmp_path, keys, group):
+    """Both molecules are read in both places, so a fold apart would not be new to the model."""
+    settings = {
+        "smiles": ["m_a", "m_b"], "problem_type": "binary", "metric": "roc_auc", "group": group,
+        "swap": {"columns": [["m_a", "m_b"]], "labels": ["a", "b"]},
+    }  # fmt: skip
+    test = ["id,m_a,m_b", "t1,CCN,CCC"]
+    tables = prepared(tmp_path, MOLECULES, test, ["id,y", "t1,0"], **settings)
+    config = load_competition(str(tmp_path / "small.yaml"))
+    rows = tables.train.set_index("id", drop=False).loc[["r1", "r2", "r3", "r4"]].reset_index(drop=True)
+    tied = connected(np.array([list(each) for each in keys(rows, config, 0.4, 4)]))
+    assert tied[0] == tied[1] and tied[2] == tied[3] and tied[0] != tied[2]

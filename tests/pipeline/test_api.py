@@ -159,3 +159,35 @@ def test_the_cells_of_the_notebook_run_one_after_the_other(monkeypatch):
             exec("".join(cell["source"]), names)
     assert list(names["run"].predict(names["new"]).index) == ["ethanol", "phenol"]
     assert "length" in names["second"].choice.stages
+
+
+def test_classes_come_back_as_they_were_written_and_columns_of_weights_are_no_inputs():
+    train = texts().assign(
+        mood=lambda table: table["mood"].map({"sad": "001", "glad": "002", "so so": "003"})
+    )
+    train["w"] = np.linspace(0.5, 1, len(train))
+    run = fit(train, targets="mood", metric="accuracy", weight="w", **SMALL)
+    assert (run.config.competition.weight, run.config.competition.numeric) == ("w", [])
+    assert {*run.oof()["mood"]} == {"001", "002", "003"}
+    assert {*run.predict(train)["mood"]} <= {"001", "002", "003"}
+
+
+def test_whole_numbers_of_a_category_are_known_beside_a_missing_one():
+    rng = np.random.default_rng(0)
+    train = pd.DataFrame({"g": rng.integers(0, 3, 90), "x": rng.normal(size=90)})
+    train["y"] = 10.0 * train["g"]
+    run = fit(train, targets="y", categorical=["g"], **SMALL)
+    expected = run.predict(train[:6])
+    rows = train[:6].astype({"g": float})
+    rows.loc[0, "g"] = np.nan
+    pd.testing.assert_frame_equal(run.predict(rows)[1:], expected[1:])
+
+
+def test_a_name_of_another_yaml_is_refused_before_anything_is_written(tmp_path):
+    run = fit(molecules(), targets="lumo", name="mine", **SMALL)
+    run.paths.owner.write_text(str(tmp_path / "other.yaml"))
+    (tmp_path / "other.yaml").write_text("")
+    before = (run.paths.raw / "train.csv").read_bytes()
+    with pytest.raises(ConfigError, match="was made from"):
+        fit(molecules(40), targets="lumo", name="mine", **SMALL)
+    assert (run.paths.raw / "train.csv").read_bytes() == before

@@ -33,6 +33,8 @@ def swap_of(folder, labels, target="y", sample=None, **inputs):
         ({"winner_model_a": "0,1,0", "winner_model_b": "1,0,0", "winner_tie": "0,0,1"}, "",
          ["winner_model_a", "winner_model_b"]),
         ("type_a,type_b", "y", None),  # nothing wins
+        ("type_a,type_b,none", "y", None),
+        ("1,2", "wine", None),
         ("a,b,c", "winner", None),
         ("1,2,3", "winner", None),  # grades
         ("p,q,tie", "winner", None),
