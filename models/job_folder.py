@@ -27,7 +27,7 @@ By other stages:
     target_<t>.txt            the model of a target, of lightgbm
     target_<t>.skops          the same of scikit-learn; target_<t>.npz of other packages: the training rows
     target_<t>.npz, baseline.npz    of baseline: coefficients; edges of bins, frequencies of n-grams
-    blocks.json, ngrams.skops, topics.skops    n-grams and categories
+    blocks.json, ngrams.skops    n-grams and categories
     gp.skops                  the Gaussian process
     their_oof.csv, their_test.csv    external predictions
 

@@ -75,9 +75,8 @@ class FittedRun(Run):
         with TemporaryDirectory() as folder, cli.locked(self.paths):
             file = Path(folder) / "table.csv"
             categories = [name for name in competition.categorical if name in table]
-            table = table.assign(
-                **table[categories].convert_dtypes()
-            )  # whole numbers, also beside missing ones
+            # A missing number makes a column of whole numbers 1.0, 2.0, which are other categories.
+            table = table.assign(**table[categories].convert_dtypes())
             write_table(file, _with_ids(table, competition.id))
             written = predict_with(self, file, workers)
         predictions = read_text_table(written)[competition.columns_in_sample].apply(as_written)

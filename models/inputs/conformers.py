@@ -2,13 +2,12 @@
 
 The number of iterations is limited, never the time, so that the result does not depend on the machine.
 
-First, the molecule is prepared: settings may select the largest fragment of a salt and close the
-open ends of a polymer. Then it is embedded by the first method that succeeds: ETKDG version 3;
-ETKDG from random coordinates; distance geometry without the torsion and ring knowledge of ETKDG,
-for strained cages; flat 2-D coordinates. All but the last are relaxed with MMFF.
+First, the molecule is prepared: a setting may select the largest fragment of a salt. Then it is
+embedded by the first method that succeeds: ETKDG version 3; ETKDG from random coordinates; distance
+geometry without the torsion and ring knowledge of ETKDG, for strained cages; flat 2-D coordinates.
+All but the last are relaxed with MMFF.
 
-Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit);
-Wang et al., MMPolymer, CIKM 2024 (carbon caps).
+Sources: Riniker and Landrum, JCIM 2015 (ETKDG); Tosco et al., J. Cheminf. 2014 (MMFF in RDKit).
 """
 
 from functools import partial

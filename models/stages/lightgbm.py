@@ -46,6 +46,8 @@ RESERVED_PARAMETERS = (
 """Parameters of LightGBM that the stage sets itself."""
 RAW_OBJECTIVES = ("poisson", "gamma", "tweedie", "mape")
 """Objectives of unscaled labels."""
+N_MADE_UP = 200
+"""Number of made-up rows, and of their features, more than parameters usually ask for."""
 PATIENCE = 100
 """Early stopping: trees without improvement on the inner validation split."""
 DEFAULTS: dict[str, Any] = {
@@ -163,7 +165,17 @@ class Lightgbm(FeatureStage):
             tried = self.model_copy(update={"parameters": values, "gpu": 0.0})
             context = replace(tables.context, task=tables.task, categorical=[])
             with self.reported_errors(tables.task):
-                tried._train(self.made_up_rows(tables.task), 1, context)
+                tried._train(self._made_up_rows(tables.task), 1, context)
+
+    def _made_up_rows(self, task: Task) -> TargetData:
+        """Return random rows, on which a fit shows whether LightGBM accepts the parameters."""
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(N_MADE_UP, N_MADE_UP)).astype(np.float32)
+        if task.has_probabilities:
+            n_classes = len(task.classes)
+            return TargetData(x, (np.arange(N_MADE_UP) % n_classes).astype(np.float64), None, n_classes)
+        y: Array = rng.normal(size=N_MADE_UP)
+        return TargetData(x, y**2 if self.needs_raw_labels else y, None)
 
     def check_machine(self) -> None:
         """Raise a ConfigError if the trees are to be grown on a GPU, and LightGBM cannot use it."""
@@ -309,7 +321,6 @@ def mean_n_trees(folders: list[Path], target: int) -> int | None:
     It is not increased for the additional rows of a refit, since it depends little on them.
     """
     folds = [read_json(folder / TRAINING, "models")["models"][target] for folder in folders]
-    n_trees = [
-        fold["n_trees"] for fold in folds if "n_trees" in fold
-    ]  # a fold with a single class has no trees
+    # A fold with a single class has no trees.
+    n_trees = [fold["n_trees"] for fold in folds if "n_trees" in fold]
     return round(statistics.mean(n_trees)) if n_trees else None

@@ -24,8 +24,6 @@ from models.stage import Feature, Stage
 from models.targets import labelled_rows, target_scale
 
 NGRAMS = "models.inputs.ngrams"
-N_MADE_UP = 200
-"""Number of made-up rows, and of their features, more than parameters usually ask for."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +114,6 @@ class FeatureStage(Stage):
         if not self.features and not any(columns):
             raise ConfigError("features is empty, and all input columns are molecules; name a feature")
         yield from check_encoders(self, tables)
-
-    def made_up_rows(self, task: Task) -> TargetData:
-        """Return random rows, on which a fit shows whether the library accepts the parameters."""
-        rng = np.random.default_rng(0)
-        x = rng.normal(size=(N_MADE_UP, N_MADE_UP)).astype(np.float32)
-        if task.has_probabilities:
-            n_classes = len(task.classes)
-            return TargetData(x, (np.arange(N_MADE_UP) % n_classes).astype(np.float64), None, n_classes)
-        y: Array = rng.normal(size=N_MADE_UP)
-        return TargetData(x, y**2 if self.needs_raw_labels else y, None)
 
     @abstractmethod
     def library_errors(self) -> tuple[type[Exception], ...]:
