@@ -84,7 +84,7 @@ def replaced(folder: Path) -> Iterator[Path]:
     try:
         yield new
         if folder.exists():
-            folder.rename(old)  # in no time; if files were deleted one by one, a kill would leave no folder
+            folder.rename(old)  # at once: a kill while its files are deleted would leave no folder
         new.rename(folder)
     finally:
         for leftover in (new, old):

@@ -141,7 +141,7 @@ class Stage(StrictModel):
     stages with an `auxiliary_weight` above 0."""
     final_fit: Literal["folds", "refit", "both"] = "folds"
     """What predicts the test rows. folds: the mean of the models of all folds. refit: one model per
-    seed, fitted on all rows with the number of trees and the tuned settings of the folds. both: the
+    seed, fitted on all rows; boosted trees have the mean number of trees of the folds. both: the
     mean of the two. A refit has no held-out rows: the score of the stage is then the score of its
     folds, and every table marks it."""
     gpu: GpuShare = 0.0

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from competition.dataset import Dataset
 from competition.metrics import take_rows
 from core.text import format_with_error
 from core.types import Integers
@@ -90,7 +91,7 @@ def column_importances(run: Run) -> list[Element]:
     losses = []
     for job in run.plan.jobs_of_stage(best)[: run.plan.n_folds]:  # of the first seed
         which = held_out[columns.folds[held_out] == job.fold]
-        score = partial(_score, run, job, context, deadline)
+        score = partial(_score, run, job, rows, context, deadline)
         try:
             found = permutation_importance(
                 run.config.stages[best], inputs.iloc[which], which, scoring=score, n_repeats=1, random_state=0
@@ -117,6 +118,7 @@ def column_importances(run: Run) -> list[Element]:
 def _score(
     run: Run,
     job: Job,
+    train: Dataset,
     context: Context,
     deadline: float,
     stage: Stage,
@@ -126,12 +128,13 @@ def _score(
     """Return the score of rows with other inputs by the model of a fold, with its sign turned so that more is better.
 
     Args:
-        which: positions of the rows in the training table.
+        train: all rows of the training table.
+        which: positions of the scored rows among them.
 
     Raises:
         TimeoutError: if the time is over, or features have to be computed that are not in the cache.
     """
-    rows = run.plan.tables.read()[0].take(which).without_labels()
+    rows = train.take(which).without_labels()
     rows = replace(rows, inputs=inputs.reset_index(drop=True))
     is_cached = not any(cache.missing(keys) for cache, keys in feature_caches(stage, context, [rows]))
     if time.monotonic() > deadline or not is_cached:
