@@ -19,7 +19,8 @@ HEAD = """# Settings
 
 All keys of a YAML, with their types and defaults; a key without a default is required. `./run.sh new` writes those that
 a competition needs, and `./run.sh check` names a wrong one. [Stages](stages.md), [folds](folds.md) and
-[submissions](ensembling.md) have examples, and [benchmarks](benchmarks.md) what a setting gains.
+[submissions](ensembling.md) have examples. The link "Measured" leads to what a setting gains; the others were not
+compared here.
 
 This page is written by `python -m tests.settings_page > docs/settings.md`.
 """
@@ -30,6 +31,21 @@ TYPES = {
 LIMITS = {
     "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
 }  # fmt: skip
+PRESETS = "benchmarks.md#stages-of-the-presets"
+TRICKS = "benchmarks.md#training-tricks"
+REMOVED = "benchmarks.md#removed-settings"
+OTHERS = "benchmarks.md#other-measurements"
+EVIDENCE = {
+    "pairs": PRESETS, "swap": PRESETS, "kernels": PRESETS, "EncoderFeature.layers": PRESETS, "weights": PRESETS,
+    "tfidf_features": PRESETS, "backbone_dropout": "evidence.md",
+    "pooler_dropout": TRICKS, "r_drop": TRICKS, "head": TRICKS, "aggregation": TRICKS,
+    "enumerate_smiles": "studies/reaction_yield.md", "censored": REMOVED, "standardise": REMOVED, "final_fit": REMOVED,
+    "loss": OTHERS, "parameters": OTHERS, "lora": OTHERS, "seeds": OTHERS, "auxiliary_targets": OTHERS,
+    "extra_train": OTHERS, "group": "benchmarks.md#units", "margin": "benchmarks.md#selection-rule",
+    "candidates": "benchmarks.md#blends", "default": "benchmarks.md#blends", "metric": "benchmarks.md#metrics",
+    "target_transform": "benchmarks.md#metrics",
+}  # fmt: skip
+"""Where a setting was measured, with the class of a setting within settings."""
 SECTIONS: dict[str, type[StrictModel]] = {
     "competition": CompetitionConfig,
     "folds": FoldsConfig,
@@ -84,20 +100,24 @@ class Page:
         schema = model.model_json_schema()
         self.lines += ["", f"## {title}", ""]
         for name in names:
-            self._add_setting(name, {"description": meaning_of(name, model), **schema["properties"][name]})
+            meaning = meaning_of(name, model)
+            self._add_setting(
+                name, {"description": meaning, **schema["properties"][name]}, EVIDENCE.get(name)
+            )
         for name in [each for setting in names for each in referenced(schema["properties"][setting])]:
             if name not in self.described:
                 self.described.add(name)
                 inner = schema["$defs"][name]
                 self.lines += ["", *wrapped(f"`{name}`: {inner['description']}", ""), ""]
                 for setting, values in inner["properties"].items():
-                    self._add_setting(setting, values)
+                    self._add_setting(setting, values, EVIDENCE.get(f"{name}.{setting}"))
 
-    def _add_setting(self, name: str, values: dict[str, Any]) -> None:
+    def _add_setting(self, name: str, values: dict[str, Any], evidence: str | None) -> None:
         default = values.get("default")
         shown = default if isinstance(default, str) and default else json.dumps(default)
         about = f"{type_of(values)}, default `{shown}`" if "default" in values else type_of(values)
-        self.lines += wrapped(f"- **`{name}`** ({about}): {values.get('description', '')}".rstrip(": "), "  ")
+        text = f"- **`{name}`** ({about}): {values.get('description', '')}".rstrip(": ")
+        self.lines += wrapped(f"{text} [Measured]({evidence})." if evidence else text, "  ")
 
 
 def meaning_of(name: str, model: type[BaseModel]) -> str:
