@@ -53,8 +53,8 @@ SECONDS_PER_CALL = 30.0
 MIN_SECONDS_OF_WORKER = 10.0
 """Seconds of work for which a worker is started."""
 CHECKED_ROWS = 3
-"""Number of rows whose user-defined features are computed again, to see that they depend neither on other rows nor on
-something that has changed since they were kept."""
+"""Number of rows whose user-defined features are computed again, to see that they depend neither on other
+rows nor on something that has changed since they were kept."""
 
 
 def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
@@ -163,8 +163,8 @@ def share_keys(keys: list[pd.Series], others: list[pd.Series]) -> pd.Series:
 def keys_of_near_inputs(rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> pd.Series:
     """Return a key per row, (n_rows,) text, that is equal for rows whose texts are copies and other inputs are equal.
 
-    Copies of a text differ in links, names of users, numbers or punctuation. A key of more than MAX_COPIES of the
-    rows in folds is that of the inputs as they are.
+    Copies of a text differ in links, names of users, numbers or punctuation. A key of more than MAX_COPIES of
+    the rows in folds is that of the inputs as they are.
 
     Args:
         rows: prepared rows, of which the first `n_in_folds` are in folds.
@@ -308,8 +308,8 @@ def _cached_features(
 ) -> pd.DataFrame:
     """Return the features of earlier commands by key of the inputs.
 
-    There are none if the file is damaged, if a file that the function opened has changed, or if it returns other
-    numbers for a few of their rows.
+    There are none if the file is damaged, if a file that the function opened has changed, or if it returns
+    other numbers for a few of their rows.
     """
     if not file.exists():
         return pd.DataFrame()

@@ -46,10 +46,11 @@ def with_extra_rows(
     """Return the prepared training table followed by the rows of all extra tables, a summary per table, and
     lines about tables with labels of test rows.
 
-    Rows with an unreadable input or without any label are left out; labels of targets of rows with the input of
-    a test row, a salt of it, or a copy of its texts, are missing, unless the table has `test_molecules: train`. A
-    row with labels of auxiliary targets only is kept. A row with the input or the group of a training row is kept;
-    the job that holds out that training row excludes it (`models.jobs.compute`). Empty groups and times are allowed.
+    Rows with an unreadable input or without any label are left out; labels of targets of rows with the input
+    of a test row, a salt of it, or a copy of its texts, are missing, unless the table has `test_molecules:
+    train`. A row with labels of auxiliary targets only is kept. A row with the input or the group of a
+    training row is kept; the job that holds out that training row excludes it (`models.jobs.compute`). Empty
+    groups and times are allowed.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary: list[str] = []

@@ -36,7 +36,8 @@ def describe_placeholder(numbers: pd.Series) -> str:
 def describe_code(name: str, labels: pd.Series) -> str:
     """Return how many labels (numbers) are one that stands for a missing one, and what to write; "" if none.
 
-    The only negative number, in several rows beside two others, is such a code: -1 beside 0 and 1, but not beside 1.
+    The only negative number, in several rows beside two others, is such a code: -1 beside 0 and 1, but not
+    beside 1.
     """
     placeholder = describe_placeholder(labels)
     negative = labels[labels < 0]

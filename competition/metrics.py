@@ -45,10 +45,10 @@ class Metric:
         separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
             minimizing that error (the convex blend then has an exact solution), else None.
         lower_bound: labels and predictions must be greater than it.
-        target_transform: `target_transform` of stages that set none: the scale of the labels on which their mean
-            is near the best prediction.
-        far_from_mean: whether its best prediction is far from the mean and the median of a skewed label, so that
-            blends are corrected for it (`submissions.blend.correction`).
+        target_transform: `target_transform` of stages that set none: the scale of the labels on which their
+            mean is near the best prediction.
+        far_from_mean: whether its best prediction is far from the mean and the median of a skewed label, so
+            that blends are corrected for it (`submissions.blend.correction`).
         kind: what is scored. "values": numbers; "probabilities"; "ranks": only the order of the rows, so that
             a blend may average ranks; "labels": class labels (`metric_needs: classes` in the YAML), so that
             thresholds are tuned after blending.

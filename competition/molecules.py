@@ -89,11 +89,11 @@ def normalised_text(text: str) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return a normalised text without what its copies differ in: links, names of users, RT, numbers, and punctuation
-    around words.
+    """Return a normalised text without what its copies differ in: links, names of users, RT, numbers, and
+    punctuation around words.
 
-    The text stays if nothing would be left, and so do reactions, and single words, which may be molecules, sequences
-    or codes.
+    The text stays if nothing would be left, and so do reactions, and single words, which may be molecules,
+    sequences or codes.
     """
     is_word = " " not in text and text.isascii()
     if is_word or REACTION.fullmatch(text):

@@ -45,8 +45,8 @@ class Prepared(NamedTuple):
     """Clean tables of a competition, and a report on them (the content of prepared/report.json).
 
     Attributes:
-        shared: raw cells of the training rows and of all test rows after them, in the columns that both tables have
-            cells in, also those that no setting reads; without ids, molecules and texts.
+        shared: raw cells of the training rows and of all test rows after them, in the columns that both
+            tables have cells in, also those that no setting reads; without ids, molecules and texts.
     """
 
     train: pd.DataFrame

@@ -57,8 +57,8 @@ def run(main: Callable[[], int | None]) -> None:
 def run_for_programs(command: Callable[[Namespace], int | None], options: Namespace) -> int:
     """Run a command, and write one line of JSON to stdout at the end; everything else goes to stderr.
 
-    The line has the exit status, which is returned, the seconds, and `options.result`, which the command fills, or
-    the mistakes of the user.
+    The line has the exit status, which is returned, the seconds, and `options.result`, which the command
+    fills, or the mistakes of the user.
     """
     started = time.monotonic()
     stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")

@@ -55,7 +55,8 @@ def sync(path: Path) -> None:
 def is_of_system(error: Exception) -> bool:
     """Return whether reading failed by the system or for lack of memory, and not by the content of the file.
 
-    An OSError that a library raises for the content has no number, or that of a seek to a place that is not there.
+    An OSError that a library raises for the content has no number, or that of a seek to a place that is not
+    there.
     """
     of_content = (None, errno.EINVAL)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in of_content)

@@ -1,10 +1,11 @@
 """Modules of this project: imports by name, and digests, which decide whether jobs and cached arrays are out of date.
 
-Imported by name is what needs a library that takes seconds to import, such as torch, and what only some settings
-of a stage use: commands that only read settings do without it, and other jobs do not depend on its code.
+Imported by name is what needs a library that takes seconds to import, such as torch, and what only some
+settings of a stage use: commands that only read settings do without it, and other jobs do not depend on its
+code.
 
-The digest of a module covers all modules of this project that it imports. Comments, docstrings and imports for
-type checkers do not count.
+The digest of a module covers all modules of this project that it imports. Comments, docstrings and imports
+for type checkers do not count.
 """
 
 import ast

@@ -1,9 +1,9 @@
 """The files that user code opens: data in its folder that its results depend on, however the code names them.
 
-An audit hook of Python sees each file that is opened, and each folder that is listed, while code of a user file is on
-the call stack, or not known, since it is that of a thread. It does not see what another process opens, nor what a
-library opens in C, as of a Parquet file. Of the latter count all files of a folder that is listed, and what strings in
-the code name (`core.user_code.data_files`).
+An audit hook of Python sees each file that is opened, and each folder that is listed, while code of a user
+file is on the call stack, or not known, since it is that of a thread. It does not see what another process
+opens, nor what a library opens in C, as of a Parquet file. Of the latter count all files of a folder that is
+listed, and what strings in the code name (`core.user_code.data_files`).
 """
 
 import functools

@@ -153,8 +153,8 @@ def _read_separated(path: Path, text: str) -> Cells:
 def _read_with(path: Path, text: str, sign: str) -> Cells | DataError:
     """Return the cells between separators, with quotes around some, or else with quotes as characters of cells.
 
-    A quote at the start of a cell without an end fails, or swallows all up to the next quote, line breaks included.
-    With commas, that is only a warning, or an error.
+    A quote at the start of a cell without an end fails, or swallows all up to the next quote, line breaks
+    included. With commas, that is only a warning, or an error.
     """
     form = "" if sign == "," else f"separated by {SEPARATORS[sign]}"
     cells = _split(path, text, sign, csv.QUOTE_MINIMAL, form)

@@ -26,7 +26,8 @@ def format_number(value: float | None) -> str:
 def format_with_error(value: float | None, standard_error: float | None) -> str:
     """Return a number and its standard error, or only the number without one.
 
-    The error has two digits, and the number has no digits beyond these: 0.63719 and 0.0254 -> "0.637 +- 0.025".
+    The error has two digits, and the number has no digits beyond these: 0.63719 and 0.0254 -> "0.637 +-
+    0.025".
     """
     number = format_number(value)
     if value is None or standard_error is None or not is_finite(standard_error):

@@ -79,9 +79,9 @@ def with_helpers(file: Path) -> list[Path]:
 def data_files(file: Path) -> list[Path]:
     """Return the files in or below the folder of a user file that strings in it, or in a helper, name.
 
-    These are known before the code is executed, also those that it opens in C. A string names a file in the folder of
-    the code, or in one that another string names: `HERE / "data" / "x.csv"`. Files that C opens, of a kind that the
-    code mentions, count in all these folders, since their names may be computed.
+    These are known before the code is executed, also those that it opens in C. A string names a file in the
+    folder of the code, or in one that another string names: `HERE / "data" / "x.csv"`. Files that C opens, of
+    a kind that the code mentions, count in all these folders, since their names may be computed.
     """
     codes = {path: path.read_bytes() for path in with_helpers(file)}
     strings = set[str]().union(*map(_strings, codes.values()))
@@ -232,7 +232,8 @@ def in_order_of(returned: Any, *row_names: Iterable[Any]) -> Any:
     """Return a table or column that user code returned for some rows, in their order; other values unchanged.
 
     Args:
-        row_names: names of the rows in their order, or several of these, one of which is the index of the table.
+        row_names: names of the rows in their order, or several of these, one of which is the index of the
+            table.
 
     Raises:
         ValueError: its index has other names.

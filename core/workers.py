@@ -60,7 +60,8 @@ def ignored(*signals: signal.Signals) -> Iterator[None]:
 def _start_worker(driver: int) -> None:
     """Prepare a worker: it ignores Ctrl-C, and ends when its driver has ended for any reason.
 
-    It does not ignore SIGTERM: processes of a user's stage would inherit that, and the stage could not end them.
+    It does not ignore SIGTERM: processes of a user's stage would inherit that, and the stage could not end
+    them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tqdm.set_lock(threading.RLock())  # its own is a semaphore, which Python reports when a worker is killed

@@ -48,9 +48,9 @@ def adversarial_validation(
 ) -> Shift | None:
     """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
-    Rows of one group share a fold, so that no row is recognized by its group: where folds hold out what the test table
-    does not share with the training rows, only further differences count. If a table is one group, its rows with equal
-    inputs share a fold instead.
+    Rows of one group share a fold, so that no row is recognized by its group: where folds hold out what the
+    test table does not share with the training rows, only further differences count. If a table is one group,
+    its rows with equal inputs share a fold instead.
 
     Args:
         train: prepared training rows with their groups.

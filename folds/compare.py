@@ -1,8 +1,8 @@
 """The comparison of training and test rows in folds/shift.json, and the kind of folds that fits.
 
-Similarities to the nearest training row, a classifier of training against test rows, and its features. `full` makes
-it for its report with few rows, `./run.sh folds` with other kinds of folds, and similarity.png with both.
-`submissions.shift` adds the error of rows like test rows. No label of a test row is read.
+Similarities to the nearest training row, a classifier of training against test rows, and its features. `full`
+makes it for its report with few rows, `./run.sh folds` with other kinds of folds, and similarity.png with
+both. `submissions.shift` adds the error of rows like test rows. No label of a test row is read.
 """
 
 import textwrap

@@ -23,7 +23,8 @@ class Shift(StrictModel):
         auc: of all rows, each predicted by a model that has not seen its input.
         standard_error: of the AUC. Source: Hanley and McNeil, Radiology 1982.
         features: those that it uses most, with their share of the `gain` and their mean in each table.
-        like_test: ids of `most_like_test`; none if the shift is not clear, or not all training rows were used.
+        like_test: ids of `most_like_test`; none if the shift is not clear, or not all training rows were
+            used.
     """
 
     auc: float
@@ -79,7 +80,8 @@ class Comparison(StrictModel):
 
     Attributes:
         made_from: digests of the tables and folds.
-        wasserstein_distances: of the test rows to the held-out rows of each kind of folds, by measure of similarity.
+        wasserstein_distances: of the test rows to the held-out rows of each kind of folds, by measure of
+            similarity.
         adversarial_validation: None if the tables have too few rows, or no features.
         recommended: `kind` of folds and `reason`; None if no other kinds were compared.
         error_ratio: None if it was not measured.

@@ -21,9 +21,9 @@ from competition.swap import in_both_orders
 from core.types import Integers
 
 RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], list[pd.Series]]
-"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns lists of a
-text per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others (extra or test
-rows) only get their texts.
+"""Function of prepared rows, the `competition:` section, `folds.similarity` and n_in_folds. It returns lists
+of a text per row; rows with equal texts share a fold. The first n_in_folds rows are in folds; the others
+(extra or test rows) only get their texts.
 """
 
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)

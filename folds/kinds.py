@@ -1,7 +1,8 @@
 """The `folds:` section of a YAML, and the kinds of folds.
 
-To add a kind, write a function from `SplitData` to the fold of each row here, and an entry of `FOLD_KINDS`. Those of
-the project are in folds/splitters.py. The function of a user is in a file next to the YAML, `kind: mine.py:function`.
+To add a kind, write a function from `SplitData` to the fold of each row here, and an entry of `FOLD_KINDS`.
+Those of the project are in folds/splitters.py. The function of a user is in a file next to the YAML, `kind:
+mine.py:function`.
 """
 
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class FoldKind:
 
     Attributes:
         split: returns the fold of each row; None if the user gives the folds.
-        row_keys: which rows are a group, in addition to rows with equal inputs. A group is in one fold and is not
-            divided by splits inside the training rows; extra rows of a held-out group are not trained on.
+        row_keys: which rows are a group, in addition to rows with equal inputs. A group is in one fold and is
+            not divided by splits inside the training rows; extra rows of a held-out group are not trained on.
         needs: setting of the competition without which the kind is impossible.
         is_ordered_in_time: whether each fold trains on earlier folds only.
     """

@@ -1,7 +1,7 @@
 """Leaks: the id, the order of the rows or a single column gives a target almost perfectly.
 
-A decision tree predicts each target from one of them, on a sample of the training rows. Rows of one group, such as
-equal inputs, are in one part of the cross-validation. Good features do not reach the limits below.
+A decision tree predicts each target from one of them, on a sample of the training rows. Rows of one group,
+such as equal inputs, are in one part of the cross-validation. Good features do not reach the limits below.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,8 @@ class Source:
         values: numbers that are made of it, (n_rows,) each, NaN if missing.
         advice: the end of the message.
         is_order: whether it is an id or a position.
-        is_new: whether most test rows have values that no training row has, so that equal values share a fold.
+        is_new: whether most test rows have values that no training row has, so that equal values share a
+            fold.
     """
 
     name: str
@@ -208,7 +209,8 @@ class _OneColumn:
     def skill(self, predictions: Array) -> float:
         """Return the share of the errors of the most frequent class that are avoided.
 
-        For numbers, it is the R2 over the best R2 of a column with these values: many rows share a rounded one.
+        For numbers, it is the R2 over the best R2 of a column with these values: many rows share a rounded
+        one.
         """
         if self.are_classes:
             return 1 - float((predictions != self.y).sum()) / self.n_others

@@ -290,9 +290,9 @@ def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
 def compute_groups(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> Integers:
     """Return the group of each row of the prepared training table, (n_rows,), numbered from 0.
 
-    Rows with equal inputs are one group, also if only salts make their molecules differ, and copies of a text unless
-    the user gives the folds. So are rows with equal keys of the kind of folds (its `row_keys`), and all rows that are
-    connected by such pairs.
+    Rows with equal inputs are one group, also if only salts make their molecules differ, and copies of a text
+    unless the user gives the folds. So are rows with equal keys of the kind of folds (its `row_keys`), and
+    all rows that are connected by such pairs.
     """
     return connected(_keys(config, rows, competition, len(rows)))
 
@@ -306,10 +306,10 @@ def groups_outside_folds(
 ) -> Integers:
     """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
 
-    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise that of
-    the training rows with a copy of its texts or with its inputs, otherwise a new one. If the first are in another
-    group than a salt of its molecule, it gets -1 and is not trained on. The groups of the training rows stay
-    unchanged.
+    A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
+    that of the training rows with a copy of its texts or with its inputs, otherwise a new one. If the first
+    are in another group than a salt of its molecule, it gets -1 and is not trained on. The groups of the
+    training rows stay unchanged.
 
     Args:
         rows: prepared training rows with the groups (n_rows,).
@@ -321,7 +321,8 @@ def groups_outside_folds(
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
     matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
     joined = matches.bfill().iloc[0]
-    # A job excludes extra rows that have the group or the input of a held-out row, but does not know their salts.
+    # A job excludes extra rows that have the group or the input of a held-out row, but does not know their
+    # salts.
     has_input = matches.iloc[-N_INPUT_KEYS].notna()
     joined[(matches.nunique() > 1) & ~has_input] = -1
     is_new = joined.isna().to_numpy()

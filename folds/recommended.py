@@ -164,8 +164,8 @@ def can_stratify(competition: CompetitionConfig) -> bool:
 
 
 def units_of_competition(competition: CompetitionConfig) -> tuple[UnitTable, pd.DataFrame]:
-    """Return the table of units of a competition, in which no row is a test row without a test table, and its raw
-    training table.
+    """Return the table of units of a competition, in which no row is a test row without a test table, and its
+    raw training table.
     """
     train, test = read_text_table(competition.train), read_text_table(competition.test)
     if not competition.has_test_table:

@@ -10,8 +10,8 @@ from core.types import Integers
 def trains_fold(folds: Integers, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that train the models of a fold, by the fold of each row.
 
-    These are the rows of all other folds, those of fold -1 included. If folds are blocks in time, rows of later
-    folds are left out. A refit trains on all rows.
+    These are the rows of all other folds, those of fold -1 included. If folds are blocks in time, rows of
+    later folds are left out. A refit trains on all rows.
 
     Args:
         folds: (n_rows,), -1 for rows that train in every fold.
@@ -24,9 +24,9 @@ def trains_fold(folds: Integers, fold: int, in_time_order: bool) -> NDArray[np.b
 def training_rows(rows: Dataset, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows of a table, extra rows included, that train the models of a fold.
 
-    Of the rows that `trains_fold` accepts, these are all rows of the competition, and the extra rows that share
-    neither inputs nor a group (scaffold, cluster) with the held-out fold and are not later than the training rows
-    of a fold that is a block in time.
+    Of the rows that `trains_fold` accepts, these are all rows of the competition, and the extra rows that
+    share neither inputs nor a group (scaffold, cluster) with the held-out fold and are not later than the
+    training rows of a fold that is a block in time.
     """
     folds = rows.folds
     assert folds is not None

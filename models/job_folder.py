@@ -10,8 +10,8 @@ Written by every job:
                               opened, size and sha256 of all files
 
 By gp, sklearn, baseline and networks with columns: scaling.npz (how numbers and categories are scaled).
-By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json (digests of
-their weights), encoders.npz (means and principal components).
+By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json
+(digests of their weights), encoders.npz (means and principal components).
 
 By networks:
 

@@ -172,9 +172,9 @@ class Stage(StrictModel):
         """Fit on the rows of `train` and write everything that prediction needs into `folder`.
 
         Args:
-            train: training rows with labels. Missing labels are NaN. `train.weights`, (n_rows,) or None if all
-                are 1, says how much each row counts. Rows with the same value of `train.groups` must be on the
-                same side of every split inside them.
+            train: training rows with labels. Missing labels are NaN. `train.weights`, (n_rows,) or None if
+                all are 1, says how much each row counts. Rows with the same value of `train.groups` must be
+                on the same side of every split inside them.
             folder: existing, empty folder.
         """
 
@@ -347,9 +347,9 @@ class Stage(StrictModel):
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
         """Return the caches that the jobs of the stage read, each with the keys of the rows of some tables.
 
-        Those of `molecule_feature_names` and `encoders` are not among them (`feature_caches`). Keys are molecules
-        or texts, sorted and unique. Caches are filled before the jobs start: parallel jobs would compute the same
-        arrays several times.
+        Those of `molecule_feature_names` and `encoders` are not among them (`feature_caches`). Keys are
+        molecules or texts, sorted and unique. Caches are filled before the jobs start: parallel jobs would
+        compute the same arrays several times.
         """
         return []
 

@@ -1,7 +1,7 @@
 """Train, score and predict from Python, with DataFrames.
 
-`fit` does what `./run.sh new` and `./run.sh full` do, and `FittedRun.predict` what `./run.sh predict` does, by the same
-functions. All commands work on what `fit` writes, and `load` on what the commands write.
+`fit` does what `./run.sh new` and `./run.sh full` do, and `FittedRun.predict` what `./run.sh predict` does,
+by the same functions. All commands work on what `fit` writes, and `load` on what the commands write.
 
     from pipeline.api import fit
 
@@ -42,14 +42,15 @@ class FittedRun(Run):
     """A finished run, with DataFrames.
 
     `choice.expected` has the score to expect and its interval, `chosen` is the candidate that is submitted,
-    `submission` the file to submit, `left_out` what is not in it, and `paths.report` the folder of the report.
+    `submission` the file to submit, `left_out` what is not in it, and `paths.report` the folder of the
+    report.
     """
 
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
 
-        Columns: `kind` (stage, candidate or submission), and those of `pipeline.summary.stage_records`, such as
-        score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
+        Columns: `kind` (stage, candidate or submission), and those of `pipeline.summary.stage_records`, such
+        as score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
         """
         rows = [{"name": name, "kind": "stage", **record} for name, record in stage_records(self).items()]
         for name, candidate in self.candidates.items():
@@ -102,22 +103,23 @@ def fit(
 ) -> FittedRun:
     """Write the tables and a YAML, train, blend and report; return the run.
 
-    The YAML is configs/NAME.yaml in the work folder, written anew by each call, and the outputs are in its folder NAME.
-    Finished jobs are kept.
+    The YAML is configs/NAME.yaml in the work folder, written anew by each call, and the outputs are in its
+    folder NAME. Finished jobs are kept.
 
     Args:
-        train: inputs and targets. Without `sample`, ids are its column `id` or, without one, its index, and those
-            of the other tables likewise.
+        train: inputs and targets. Without `sample`, ids are its column `id` or, without one, its index, and
+            those of the other tables likewise.
         test: inputs of the rows to submit; None to predict the training rows.
         sample: sample submission, which sets the columns to predict; None if `targets` does.
         targets: columns to predict.
-        preset: stages to train, as those of `./run.sh new` (default: quick; none with `stages` or `external`).
-        external: name -> out-of-fold and test predictions of a stage that was trained elsewhere, as tables with ids
-            and targets. If all of the first have a column `fold`, the run gets these folds.
+        preset: stages to train, as those of `./run.sh new` (default: quick; none with `stages` or
+            `external`).
+        external: name -> out-of-fold and test predictions of a stage that was trained elsewhere, as tables
+            with ids and targets. If all of the first have a column `fold`, the run gets these folds.
         workers: number of cores to use; None for all.
         settings: settings of the YAML (docs/settings.md), instead of guesses: those of `competition`, such as
-            `metric` and `smiles`; `folds`, `stages` and `submissions`, each a mapping; `budget`. Paths in them are
-            absolute.
+            `metric` and `smiles`; `folds`, `stages` and `submissions`, each a mapping; `budget`. Paths in
+            them are absolute.
 
     Raises:
         UserError: if tables or settings are invalid, or no stage could be trained.

@@ -80,7 +80,8 @@ def folds(options: Namespace) -> None:
     """Compare held-out rows with test rows, and recommend a kind of folds.
 
     It shows how similar test rows and held-out rows are to the training rows; whether a classifier can
-    distinguish training and test rows, and by which features; and the kind of folds that fits, with the reason.
+    distinguish training and test rows, and by which features; and the kind of folds that fits, with the
+    reason.
 
     Reads: the raw tables, which are prepared and split first. No label of a test row.
     Writes: folds/shift.json and similarity.png; descriptors of molecules in the cache.
@@ -103,9 +104,9 @@ def train(options: Namespace) -> int:
     A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
     With --shard I/N, this machine trains every N-th job, and other machines the rest.
 
-    Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights, out-of-fold
-    and test predictions, and report.json last. Finished jobs are skipped. A failed job stops no other stage;
-    the next run retries it last. Exit status 3 if a job failed.
+    Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights,
+    out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A failed job stops no
+    other stage; the next run retries it last. Exit status 3 if a job failed.
     """
 
     overrides = Overrides(options.overrides.values)  # a selected stage may need jobs of another one
@@ -130,7 +131,8 @@ def compare(options: Namespace) -> None:
     Each run is compared with the latest one: settings that differ, and the paired difference of the
     cross-fitted predictions on the training rows of both.
 
-    Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes nothing.
+    Reads: the prepared training table, its groups, and run.json and cross_fitted.csv of each run. Writes
+    nothing.
     """
 
     page, options.result = comparison_of_runs.compare(load_config(options.competition))
@@ -158,10 +160,10 @@ def predict(options: Namespace) -> None:
 def submit(options: Namespace) -> None:
     """Submit to the leaderboard and record the result.
 
-    The file is compared with the sample first. Then the command prints how many submissions are left, asks before
-    it uses one, waits for the score, and compares it with the expected one. --kernel submits the notebook version
-    that `./run.sh kernel --push` uploaded, for a code competition. For a competition that is not on Kaggle it
-    sends nothing, and adds the checked file to the ledger.
+    The file is compared with the sample first. Then the command prints how many submissions are left, asks
+    before it uses one, waits for the score, and compares it with the expected one. --kernel submits the
+    notebook version that `./run.sh kernel --push` uploaded, for a code competition. For a competition that is
+    not on Kaggle it sends nothing, and adds the checked file to the ledger.
 
     Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent,
     and its message on the platform ends with its id. If its outcome is unknown, after a lost connection or a
@@ -177,13 +179,14 @@ def submit(options: Namespace) -> None:
 def ledger(options: Namespace) -> None:
     """Show all submissions of a competition and their scores.
 
-    The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is sent,
-    so that it survives if the process dies. New scores are fetched from Kaggle; --public and --private add those of
-    another platform by hand.
+    The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is
+    sent, so that it survives if the process dies. New scores are fetched from Kaggle; --public and --private
+    add those of another platform by hand.
 
-    Which two files to select for the private score is simulated: tables as large as the test table are resampled
-    from the training rows with their out-of-fold predictions, by group, the same for all files. Most of the
-    difference between public and private scores comes from the choice of the rows (Roelofs et al., NeurIPS 2019).
+    Which two files to select for the private score is simulated: tables as large as the test table are
+    resampled from the training rows with their out-of-fold predictions, by group, the same for all files.
+    Most of the difference between public and private scores comes from the choice of the rows (Roelofs et
+    al., NeurIPS 2019).
 
     Reads: ledger.csv, and the out-of-fold predictions of the runs. Writes: rows of ledger.csv.
     """
@@ -209,8 +212,8 @@ def ledger(options: Namespace) -> None:
 def kernel(options: Namespace) -> None:
     """Write an offline notebook of the latest run; with --training, one that trains.
 
-    Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained weights;
-    packages from pip's configured index. Writes: work/<name>/kernel/ or kernel_training/.
+    Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained
+    weights; packages from pip's configured index. Writes: work/<name>/kernel/ or kernel_training/.
     """
 
     name = options.competition
@@ -251,10 +254,10 @@ def kernel(options: Namespace) -> None:
 def new(options: Namespace) -> None:
     """Write a competition's YAML from its CSV files.
 
-    The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read them
-    once. Without --sample it takes --target and an id column, and without --test the training rows are predicted.
-    With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test and
-    --sample then say which of them are the tables, if their names do not.
+    The YAML has the settings that differ from their defaults. Every guess is explained in a comment; read
+    them once. Without --sample it takes --target and an id column, and without --test the training rows are
+    predicted. With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test
+    and --sample then say which of them are the tables, if their names do not.
 
     Reads: the three tables, and with --answers the labels of the test rows.
     Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
@@ -404,8 +407,9 @@ def add_new(commands: Any) -> None:
 def parse(arguments: Sequence[str] | None = None) -> Namespace:
     """Return the options of a command line.
 
-    `command` is the function of the command, `overrides` has the settings of the command line. With --holdout,
-    `competition` is the YAML without the held-out rows and `held_out_of` the competition of the command line.
+    `command` is the function of the command, `overrides` has the settings of the command line. With
+    --holdout, `competition` is the YAML without the held-out rows and `held_out_of` the competition of the
+    command line.
     """
     options = make_parser().parse_args(arguments)
     tracker = options.tracker

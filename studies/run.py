@@ -1,8 +1,8 @@
 """Repeat the experiment behind a default: `./run.sh study STUDY`.
 
-A study compares variants of a stage with its baseline. Each is a stage in a competition that is made from a base, so
-its jobs are trained, resumed and skipped like others. Options of `./run.sh train`, such as --workers=2 and
---executor=ray, are passed on.
+A study compares variants of a stage with its baseline. Each is a stage in a competition that is made from a
+base, so its jobs are trained, resumed and skipped like others. Options of `./run.sh train`, such as
+--workers=2 and --executor=ray, are passed on.
 
 Reads: studies/<name>.yaml, the base's YAML and tables. Writes: work/study_<name>_<data>/ with the jobs;
 work/study_<name>/ with results.csv (a row per job) and table.md.

@@ -1,8 +1,9 @@
 """The one way to a submission: `build(run, level)`.
 
-Blends and the stack are fitted, one of them is chosen, and its predictions are written to the folder of the run
-(`submissions/manifest.py` lists its files), completely or not at all. submissions/latest gets the name of the folder,
-and the folder of the competition a copy of submission.csv, unless it is not complete and they are (`publish`).
+Blends and the stack are fitted, one of them is chosen, and its predictions are written to the folder of the
+run (`submissions/manifest.py` lists its files), completely or not at all. submissions/latest gets the name of
+the folder, and the folder of the competition a copy of submission.csv, unless it is not complete and they are
+(`publish`).
 """
 
 import shutil

@@ -46,8 +46,8 @@ class Columns(BlendData):
         """Return the table of `oof.csv`: ids, folds, labels and all out-of-fold predictions, in the order of the rows.
 
         Labels are named as the targets, and classes by their names. Predictions of a stage are named
-        `stage output`, and those of the submission `submission output`, before labels are made of them. Ordinal ones
-        are on the scale of the levels.
+        `stage output`, and those of the submission `submission output`, before labels are made of them.
+        Ordinal ones are on the scale of the levels.
         """
         classes = np.array([*self.task.classes, ""], dtype=object)  # the last is a missing label
         y = classes[np.nan_to_num(self.y, nan=-1).astype(np.int64)] if self.task.classes else self.y

@@ -44,9 +44,9 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
         runs: name -> run.json, the oldest first.
 
     Returns:
-        Keys: run, written, chosen, best_stage_score, in_sample_score, cross_fitted_score, gain and standard_error
-        (None if it is unknown), comparable (whether they tell about the changes only, None for the reference),
-        remarks with the reasons why not, changes (a line for each setting).
+        Keys: run, written, chosen, best_stage_score, in_sample_score, cross_fitted_score, gain and
+        standard_error (None if it is unknown), comparable (whether they tell about the changes only, None for
+        the reference), remarks with the reasons why not, changes (a line for each setting).
     """
     paths = config.competition.paths
     labels = training_labels(config.competition, paths)

@@ -1,8 +1,8 @@
 """The score to expect of a submission: the cross-fitted score, and an interval for the score of the test rows.
 
 A test row gets the mean of all fold models, which is a little better than the one that predicts it out of
-fold. Where test rows differ from training rows, the interval has the error of rows like them (`submissions.shift`).
-docs/benchmarks.md has how often it holds.
+fold. Where test rows differ from training rows, the interval has the error of rows like them
+(`submissions.shift`). docs/benchmarks.md has how often it holds.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,17 @@ NO_TIME = (
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
 SPREAD = 0.2
-"""Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from that of the
-test rows, where a classifier distinguishes all of them from training rows (docs/benchmarks.md)."""
+"""Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from
+that of the test rows, where a classifier distinguishes all of them from training rows
+(docs/benchmarks.md)."""
 MIN_GROUPS = 3
 """Number of groups of training rows below which their errors tell nothing about another group."""
 MIN_ROWS = 30
 """Number of test rows below which their predictions are not compared with those of training rows."""
 MAX_DISTANCE = 0.5
 MAX_RATIO = 1.5
-"""Limits for the test predictions: distance of their mean, in standard deviations of those out of fold, and ratio of
-the two standard deviations in either direction."""
+"""Limits for the test predictions: distance of their mean, in standard deviations of those out of fold, and
+ratio of the two standard deviations in either direction."""
 
 
 def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
@@ -123,8 +124,8 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows:
 def drawn_scores(scorer: Scorer, scored: Array, n_test_rows: int) -> Array:
     """Return scores of test rows like the training rows, (n_resamples ** 2,), the finite ones.
 
-    Each is that of a resample with the size of the test table, minus the error of the score, that of a resample of all
-    training rows.
+    Each is that of a resample with the size of the test table, minus the error of the score, that of a
+    resample of all training rows.
     """
     of_training = scorer.resampled({"": scored})[""]
     of_test = scorer.resampled({"": scored}, n_test_rows)[""]
@@ -152,8 +153,8 @@ def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.
 def interval_of(scores: Array, n_groups: int) -> Interval:
     """Return the interval between two quantiles of scores of resamples, (n,).
 
-    They are further out for few groups, whose resamples vary too little. Source: Hesterberg, "What Teachers Should Know
-    About the Bootstrap", The American Statistician 2015 (expanded percentile interval).
+    They are further out for few groups, whose resamples vary too little. Source: Hesterberg, "What Teachers
+    Should Know About the Bootstrap", The American Statistician 2015 (expanded percentile interval).
 
     Args:
         n_groups: number of groups that were resampled, at least 2.

@@ -1,12 +1,12 @@
 """The levels of a submission.
 
-A command with a budget builds one after the other, so that there is a submission whenever its time is over; one
-without a budget builds the last one at once. Within one run a later level replaces an earlier one unless its
-cross-fitted score is worse (`submissions.build.build`).
+A command with a budget builds one after the other, so that there is a submission whenever its time is over;
+one without a budget builds the last one at once. Within one run a later level replaces an earlier one unless
+its cross-fitted score is worse (`submissions.build.build`).
 
-The submission of a run whose stages are finished is complete, and in the folder of the run. What is not complete,
-level FOLDS and submissions while other stages train, is in the folder `so_far`. It is the latest submission of a
-competition only until there is a complete one (`submissions.build.publish`).
+The submission of a run whose stages are finished is complete, and in the folder of the run. What is not
+complete, level FOLDS and submissions while other stages train, is in the folder `so_far`. It is the latest
+submission of a competition only until there is a complete one (`submissions.build.publish`).
 """
 
 from enum import StrEnum

@@ -153,8 +153,8 @@ class Expected(StrictModel):
     """The score to expect on the test table (`submissions.expected_score`)."""
 
     score: Number
-    """The cross-fitted score; under a shift that was measured, with an error that is `ExpectedShift.factor` times as
-    large."""
+    """The cross-fitted score; under a shift that was measured, with an error that is `ExpectedShift.factor`
+    times as large."""
     interval: Interval | None
     """None if the error of the test rows is not known."""
     unknown: str
@@ -162,8 +162,8 @@ class Expected(StrictModel):
     shift: ExpectedShift | None
     """None unless test rows differ from training rows."""
     warnings: list[str]
-    """About a score that is not better than that of a constant, and test predictions with another mean or spread
-    than those out of fold."""
+    """About a score that is not better than that of a constant, and test predictions with another mean or
+    spread than those out of fold."""
 
     @property
     def text(self) -> str:

@@ -70,7 +70,8 @@ class Run:
         made_from: digest of predictions, code and packages.
         left_out: requested stages and seeds that are not in `config` and `plan`.
         budget: seconds of the command that built the run; None if it had no budget.
-        is_late: whether its time is over, so that a metric of the user's is not called: all scores by it are NaN.
+        is_late: whether its time is over, so that a metric of the user's is not called: all scores by it are
+            NaN.
         clock: time of the command that makes the report; None for one without importances and time line.
     """
 
@@ -146,9 +147,10 @@ class Run:
     def oof(self) -> pd.DataFrame:
         """Return a row for each training row, in the order of the prepared table: id, fold, labels and predictions.
 
-        Labels are as in the training table, with its targets as names, and NaN if missing. Out-of-fold predictions
-        are those of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`; of several classes
-        there is a column for each, such as `gnn tone=calm`. They are NaN in rows of fold -1.
+        Labels are as in the training table, with its targets as names, and NaN if missing. Out-of-fold
+        predictions are those of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`;
+        of several classes there is a column for each, such as `gnn tone=calm`. They are NaN in rows of fold
+        -1.
         """
         table = read_text_table(self.folder / OOF_TABLE)
         columns = table.columns.drop("id")
@@ -218,7 +220,8 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     if not plan.stages:
         raise NothingToSubmit(describe_left_out(left_out))
     config = config.model_copy(update={"stages": plan.stages})
-    # The name does not depend on file paths or the answers: tables, jobs and user code enter by their content.
+    # The name does not depend on file paths or the answers: tables, jobs and user code enter by their
+    # content.
     settings = config.model_dump(
         exclude={"budget": True, "competition": {"answers", "kaggle"}, "folds": {"file"}}
     )

@@ -1,9 +1,9 @@
 """Test rows that differ from training rows: the error of held-out rows like them, and the score to expect.
 
-The training rows that look most like the test table are held out together, and one model of one stage is trained on
-others. Its error there, divided by that of the models of one seed in the ordinary folds, tells how much larger the
-error of the test rows may be. The model enters neither a submission nor a choice. docs/benchmarks.md has how often that
-holds.
+The training rows that look most like the test table are held out together, and one model of one stage is
+trained on others. Its error there, divided by that of the models of one seed in the ordinary folds, tells how
+much larger the error of the test rows may be. The model enters neither a submission nor a choice.
+docs/benchmarks.md has how often that holds.
 """
 
 from dataclasses import replace
@@ -62,7 +62,8 @@ def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
 def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:
     """Add the error of rows like test rows to the comparison of the tables, if they differ and it is not known.
 
-    It is measured again if the metric has changed, or if no stage was fast enough, and there is more time now.
+    It is measured again if the metric has changed, or if no stage was fast enough, and there is more time
+    now.
 
     Args:
         seconds: longest time of a fold of the stage whose error is compared.
@@ -107,8 +108,9 @@ def cheapest_good_stage(run: Run, seconds: float) -> str | None:
 def error_ratio(run: Run, stage: str, is_held_out: NDArray[np.bool_]) -> ErrorRatio:
     """Return the error of one model on rows that are held out together over the error of one seed in ordinary folds.
 
-    The model has the seed of these folds, and their mean number of training rows unless fewer rows are left. What
-    comes after a model, such as thresholds, is fitted without the rows that it is scored on, in both errors.
+    The model has the seed of these folds, and their mean number of training rows unless fewer rows are left.
+    What comes after a model, such as thresholds, is fitted without the rows that it is scored on, in both
+    errors.
 
     Args:
         run: with one seed of the stage.

@@ -57,22 +57,25 @@ class TextStage(StrictModel):
 class EncoderFeature(TextStage, validate_by_name=True):
     """A frozen encoder that gives its pooled features to a stage.
 
-    An encoder of text reads each text column by itself; molecule columns, and the columns of `template`, are joined
-    into one text. The universal sentence encoder (use_multilingual) reads the first `max_length` tokens and has no
-    `pooling`. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop) read each molecule column.
+    An encoder of text reads each text column by itself; molecule columns, and the columns of `template`, are
+    joined into one text. The universal sentence encoder (use_multilingual) reads the first `max_length`
+    tokens and has no `pooling`. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop)
+    read each molecule column.
     """
 
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
     layers: Annotated[list[NonNegativeInt], Field(min_length=1), UniqueList] | None = None
     """Layers of a text encoder whose token vectors are pooled and concatenated, such as [2, 3, 4, 5]; 0: the
-    embeddings of the tokens. null: the last layer, which has most of the topic of a text and least of its tone."""
+    embeddings of the tokens. null: the last layer, which has most of the topic of a text and least of its
+    tone."""
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
     null: all features. Models that learn in context need few features."""
     pairs: Literal["cosine", "vectors"] | None = None
-    """What it gives of each pair of `competition.pairs`, in place of the features of columns. With the features u and
-    v of the two texts, cosine: their cosine. vectors: abs(u - v), u * v and the cosine. null: u and v."""
+    """What it gives of each pair of `competition.pairs`, in place of the features of columns. With the
+    features u and v of the two texts, cosine: their cosine. vectors: abs(u - v), u * v and the cosine. null:
+    u and v."""
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:

@@ -1,8 +1,9 @@
 """How numbers and categories are prepared for kernels, estimators and networks. Trees read them as they are.
 
-A block is all numbers of one source, or all categories, of some rows. What is fitted is fitted on the training rows.
-Each column of numbers has a curve, which maps it to ranks, or to standard deviations from its mean. A value beyond the
-training range gets the end of the curve, since nothing is known about the target there.
+A block is all numbers of one source, or all categories, of some rows. What is fitted is fitted on the
+training rows. Each column of numbers has a curve, which maps it to ranks, or to standard deviations from its
+mean. A value beyond the training range gets the end of the curve, since nothing is known about the target
+there.
 """
 
 from collections.abc import Container
@@ -63,8 +64,8 @@ def fit_scaling(blocks: Blocks, folder: Path, ranked: Container[str] = ()) -> No
 def scaled_blocks(blocks: Blocks, folder: Path) -> Blocks:
     """Return the blocks of rows, scaled as those of the training rows, (n_rows, n_columns) each.
 
-    A missing number becomes the median. Each column with missing numbers in training has an indicator of them,
-    after all numbers. Categories are one-hot, all zeros for a category without training rows.
+    A missing number becomes the median. Each column with missing numbers in training has an indicator of
+    them, after all numbers. Categories are one-hot, all zeros for a category without training rows.
 
     Args:
         folder: folder that `fit_scaling` wrote to.
@@ -96,8 +97,8 @@ def scaled_matrix(blocks: Blocks, folder: Path) -> NDArray[Any]:
 def _rank_curves(numbers: NDArray[Any]) -> tuple[Array, Array]:
     """Return quantiles of columns, and their ranks from 0 to 1, (n_columns, QUANTILES) each.
 
-    Equal quantiles have their mean rank. The smallest number has rank 0, also if most rows have it, such as the
-    count 0; the largest has rank 1.
+    Equal quantiles have their mean rank. The smallest number has rank 0, also if most rows have it, such as
+    the count 0; the largest has rank 1.
     """
     from scipy.stats import rankdata
 

@@ -1,16 +1,16 @@
 """What is trained until when. Without a budget every stage is accepted at once, and nothing is probed.
 
-The baseline (`models/stages/baseline.py`) is trained first, and nothing starts beside it. Then stages start in the
-YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace (seconds of a job, see
-pace.py) is measured, the stage
+The baseline (`models/stages/baseline.py`) is trained first, and nothing starts beside it. Then stages start
+in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace (seconds
+of a job, see pace.py) is measured, the stage
 
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
 - restarts with as many epochs as fit into 80 %, if it is a network and these are not too few;
 - is given up otherwise, or if its inputs take most of the time, and tried again when it fits.
 
-When every stage is decided, more seeds follow, each if it fits, and then the stage that lacks the least time. The
-decisions are stored in budget_<seconds>.json, so that the same command continues with the same epochs and seeds after a
-kill.
+When every stage is decided, more seeds follow, each if it fits, and then the stage that lacks the least time.
+The decisions are stored in budget_<seconds>.json, so that the same command continues with the same epochs and
+seeds after a kill.
 """
 
 import math
@@ -317,7 +317,8 @@ class Budget:
     def _fitting_epochs(self, state: StageState, factor: float = 1.0) -> int | None:
         """Return the largest number of epochs that fit into `factor` times the time of a stage; None if none do.
 
-        Another stage that is not decided yet keeps a part of the time, unless the network has its least epochs.
+        Another stage that is not decided yet keeps a part of the time, unless the network has its least
+        epochs.
         """
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
@@ -368,8 +369,8 @@ class Budget:
     def _enqueue(self, state: StageState, jobs: list[Job]) -> bool:
         """Queue jobs of a stage; return whether there are some.
 
-        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that failed
-        before. Without a budget the seeds of a stage follow each other.
+        The order is: caches, first seeds in the order of the YAML, further seeds, and last the stages that
+        failed before. Without a budget the seeds of a stage follow each other.
         """
         if not jobs:
             return False

@@ -43,8 +43,8 @@ class RayExecutor:
     Args:
         n_workers: CPUs that tasks may use together; None for all CPUs of the cluster.
 
-    $RAY_ADDRESS is HOST:PORT of a cluster, or auto for a cluster on this machine. If it is not set, a cluster of
-    this machine is started, which ends with the run.
+    $RAY_ADDRESS is HOST:PORT of a cluster, or auto for a cluster on this machine. If it is not set, a cluster
+    of this machine is started, which ends with the run.
     """
 
     max_threads = 1

@@ -41,7 +41,8 @@ class JobTables:
         task: what the competition predicts.
         seed: seed of the competition.
         cache: folder of all caches.
-        in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks only.
+        in_time_order: whether folds are blocks in time, so that the job of a fold trains on earlier blocks
+            only.
         test_key: digest of the test table.
     """
 
@@ -88,8 +89,8 @@ class JobTables:
     def job_seed(self, seed: int, fold: int) -> int:
         """Return the seed of a job.
 
-        It does not depend on the name of the stage: stages that differ in one setting start from the same weights
-        and see the same batches, so that their scores can be compared pairwise.
+        It does not depend on the name of the stage: stages that differ in one setting start from the same
+        weights and see the same batches, so that their scores can be compared pairwise.
         """
         return derive_seed(self.seed, seed, fold)
 

@@ -163,8 +163,8 @@ def _is_sound(path: Path, job: Job, report: dict[str, Any]) -> bool:
 def resume(source: Path, paths: Paths) -> None:
     """Continue from an earlier run (`--from`); print the number of jobs.
 
-    This is for a machine that starts empty, such as a notebook with an attached output. Jobs, finished or with
-    a checkpoint, decisions of a budget and caches that are missing here are copied; existing files stay.
+    This is for a machine that starts empty, such as a notebook with an attached output. Jobs, finished or
+    with a checkpoint, decisions of a budget and caches that are missing here are copied; existing files stay.
 
     Args:
         source: that output, read-only or not; the WORK_DIR of the earlier run is searched below it.

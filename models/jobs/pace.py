@@ -1,9 +1,9 @@
 """Estimates how long the jobs of a stage take and when all jobs will have ended.
 
 The pace of a stage is the time of its job with the most training rows, refits excepted: the mean of such jobs
-that have ended, if possible without the first, or an extrapolation from the progress of a running network. The
-progress of other stages counts targets, which differ in rows, so it is not extrapolated. Other jobs take a time
-in proportion to their rows.
+that have ended, if possible without the first, or an extrapolation from the progress of a running network.
+The progress of other stages counts targets, which differ in rows, so it is not extrapolated. Other jobs take
+a time in proportion to their rows.
 """
 
 import time
@@ -17,8 +17,8 @@ from models.jobs.progress import read_progress
 from models.jobs.scheduler import JobResult, Resources, Task
 
 BEFORE_ESTIMATE = ((0.05, 20.0), (0.1, 40.0))
-"""Share of all steps, or seconds if these pass first, between the first progress report and the first estimate, and
-between that and the final one."""
+"""Share of all steps, or seconds if these pass first, between the first progress report and the first
+estimate, and between that and the final one."""
 MIN_SECONDS = 10.0
 """A running job has no estimate before this many seconds."""
 MOST_ROWS = 0.9

@@ -207,9 +207,9 @@ def key_of(
 ) -> tuple[str, dict[str, str]]:
     """Return the key of the jobs of a stage, and what they are made by.
 
-    What user code opens is known when jobs have ended. If such a file has changed since, its present content is part
-    of what they are made by, and so they have another key. Jobs that opened other contents than those of their key,
-    since a file was edited while they trained, are deleted.
+    What user code opens is known when jobs have ended. If such a file has changed since, its present content
+    is part of what they are made by, and so they have another key. Jobs that opened other contents than those
+    of their key, since a file was edited while they trained, are deleted.
     """
     key = f"{digest(settings, 12)}-{digest(made_by, 12)}"
     code = stage.model_dump()
@@ -277,8 +277,8 @@ def made_by(stage: Stage, context: Context) -> dict[str, str]:
 def code_files(stage: Stage, context: Context) -> dict[str, str]:
     """Return source file -> digest of its code, for all code that the result of a stage depends on.
 
-    A class or function that the settings name, `file.py:name`, has an entry, too, and so has a file next to it that
-    it names.
+    A class or function that the settings name, `file.py:name`, has an entry, too, and so has a file next to
+    it that it names.
     """
     names = user_files(stage)
     code = closure(*names, *modules_of(stage, context))

@@ -56,8 +56,9 @@ class ProgressFile:
 def read_progress(folder: Path) -> dict[str, float]:
     """Return the last report of the running job of a folder, or of the attempt that it will continue.
 
-    Its keys are `done`, `total`, `seconds`, also those of earlier attempts, which are `before`, and `started`,
-    time.time() at the start of the fit. Without a report nothing was done, and nothing has started.
+    Its keys are `done`, `total`, `seconds`, also those of earlier attempts, which are `before`, and
+    `started`, time.time() at the start of the fit. Without a report nothing was done, and nothing has
+    started.
     """
     try:
         progress = read_json(folder / PROGRESS)

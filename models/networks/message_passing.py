@@ -222,12 +222,13 @@ def collate(graphs: list[MoleculeGraph], shared: bool = True) -> dict[str, Tenso
     """Return a batch of molecular graphs as the argument of `Messages.forward` and `pool_atoms`.
 
     - bonds: features of the different bonds with their first atom.
-    - before_<step>, before_starts_<step>: for each vector of a step, the vectors of the step before that it sums, as a
-      concatenated list and the starts of its parts.
+    - before_<step>, before_starts_<step>: for each vector of a step, the vectors of the step before that it
+      sums, as a concatenated list and the starts of its parts.
     - initial_<step>: for each vector of a step, its row in `bonds`.
     - into, into_starts: for each different atom, the vectors of the last step of the bonds that end there.
     - atoms: features of the different atoms; atom: (n_atoms,) their row for each atom.
-    - n_atoms, molecule_starts: (n_molecules,), number of atoms of each molecule, and position of its first one.
+    - n_atoms, molecule_starts: (n_molecules,), number of atoms of each molecule, and position of its first
+      one.
     - reverse: if nothing is shared, the bond in the other direction of each bond.
 
     Args:

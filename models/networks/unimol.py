@@ -66,16 +66,18 @@ class Groups(NamedTuple):
 def collate(items: list[MoleculeInput]) -> dict[str, Any]:
     """Return the arguments of the backbone for some molecules: all that depends on tokens and coordinates only.
 
-    - place: (n_rows,), position of each molecule in the order from the shortest to the longest, which all others have.
-    - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one group.
+    - place: (n_rows,), position of each molecule in the order from the shortest to the longest, which all
+      others have.
+    - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one
+      group.
     - tokens: (n_real,), ids of all tokens.
     - first: (n_rows,), position of the first token of each row among all tokens.
-    - padded: (n_padded,), for each token of the padded groups its position among all tokens; for padding, that of
-      the first token of the row.
+    - padded: (n_padded,), for each token of the padded groups its position among all tokens; for padding,
+      that of the first token of the row.
     - real: (n_real,), position of each token in the padded groups.
     - pair_tokens, distance: (2, n_pairs) and (n_pairs,), ids of two tokens and their distance in angstrom.
-    - source: for each pair of positions of the padded groups the pair it has the features of; n_pairs for a padded
-      row, and n_pairs + 1 for a padded key.
+    - source: for each pair of positions of the padded groups the pair it has the features of; n_pairs for a
+      padded row, and n_pairs + 1 for a padded key.
     """
     lengths = torch.tensor([len(item["tokens"]) for item in items])
     order = lengths.argsort(stable=True)

@@ -2,8 +2,8 @@
 
 The differences to the package:
 
-- A batch may have padding: attention does not see it, and modules that divide by the padded length in the package
-  divide by the length of each molecule.
+- A batch may have padding: attention does not see it, and modules that divide by the padded length in the
+  package divide by the length of each molecule.
 - RDKit computes the shortest paths.
 - The same numbers take less work. The outer product is contracted with its weights one side at a time, which
   divides its cost by the number of atoms. The head that moves atoms, and the pairs of the last layer, are not
@@ -94,7 +94,8 @@ class Unimol2Backbone(nn.Module):
         pair = self.edge_feature(
             {"shortest_path": shortest_path.int(), "edge_feat": bond_features.int()}, pair
         )
-        # In the package, the type of a pair is the first feature of both atoms, each with its own range of ids.
+        # In the package, the type of a pair is the first feature of both atoms, each with its own range of
+        # ids.
         kind = atom_features[:, :, 0]
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)

@@ -1,7 +1,7 @@
 """Stage `baseline`: a model within seconds, for the first submission of every run with a budget.
 
-It is a ridge or logistic regression on hashed n-grams of texts, circular fingerprints, categories, and numbers with
-their quantile bins, since effects of numbers are rarely straight lines.
+It is a ridge or logistic regression on hashed n-grams of texts, circular fingerprints, categories, and
+numbers with their quantile bins, since effects of numbers are rarely straight lines.
 
 Sources: Weinberger et al., Feature hashing for large scale multitask learning, ICML 2009; Rogers and Hahn,
 Extended-connectivity fingerprints, J. Chem. Inf. Model. 2010.
@@ -45,7 +45,8 @@ MAX_ITERATIONS = 30
 class Baseline(FeatureStage):
     """A linear model that is trained within seconds.
 
-    Under a budget it is the first stage, whatever its place in the YAML, and its submission is there from then on.
+    Under a budget it is the first stage, whatever its place in the YAML, and its submission is there from
+    then on.
     """
 
     packages = ("scikit-learn", "scipy")

@@ -1,9 +1,9 @@
 """Exact Gaussian process regression with given kernel matrices.
 
-The kernel K is a weighted mean of matrices. The labels are a mean, plus a function with covariance `variance *
-K`, plus noise with variance `variance * noise / weight` in each row. The weights and the noise maximize the
-marginal likelihood by its gradient; mean and variance have closed forms. Source: Rasmussen and Williams, Gaussian
-Processes for Machine Learning, 2006, chapters 2, 5.4.
+The kernel K is a weighted mean of matrices. The labels are a mean, plus a function with covariance `variance
+* K`, plus noise with variance `variance * noise / weight` in each row. The weights and the noise maximize the
+marginal likelihood by its gradient; mean and variance have closed forms. Source: Rasmussen and Williams,
+Gaussian Processes for Machine Learning, 2006, chapters 2, 5.4.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """The split inside the training rows of a job, on which boosted trees stop early.
 
-It divides rows as the folds do. Rows of a group stay together, since a group on both sides makes its noise look
-like a rule. With folds that are blocks in time, the latest rows are held out. If every row is a group by itself, the
-split is a random split of scikit-learn.
+It divides rows as the folds do. Rows of a group stay together, since a group on both sides makes its noise
+look like a rule. With folds that are blocks in time, the latest rows are held out. If every row is a group by
+itself, the split is a random split of scikit-learn.
 """
 
 from typing import Any

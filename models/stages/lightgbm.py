@@ -3,8 +3,8 @@
 Early stopping on a split inside the training rows chooses the number of trees; the booster is then fitted
 again on all of them. A refit on all rows uses the mean number of trees of the fold models.
 
-Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Ke et al., LightGBM, NeurIPS 2017; the
-refit as in AutoGluon's refit_full (Erickson et al., 2020).
+Sources: Friedman, Greedy Function Approximation, Annals of Statistics 2001; Ke et al., LightGBM, NeurIPS
+2017; the refit as in AutoGluon's refit_full (Erickson et al., 2020).
 """
 
 import statistics

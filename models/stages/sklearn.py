@@ -1,10 +1,10 @@
 """Stage `sklearn`: an estimator with the interface of scikit-learn, one per target.
 
-It has the same features as the tree stages. Their scaling (`models/inputs/scaling.py`) and the TF-IDF of texts are
-fitted once for all targets. Nothing is pickled: estimators of
-scikit-learn are saved by skops, whose files have only trusted types and numbers. For an estimator of another
-package the training rows are saved, and the estimator is fitted again when it predicts, which is fast for
-in-context learners such as TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
+It has the same features as the tree stages. Their scaling (`models/inputs/scaling.py`) and the TF-IDF of
+texts are fitted once for all targets. Nothing is pickled: estimators of scikit-learn are saved by skops,
+whose files have only trusted types and numbers. For an estimator of another package the training rows are
+saved, and the estimator is fitted again when it predicts, which is fast for in-context learners such as
+TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 """
 
 import inspect

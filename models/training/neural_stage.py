@@ -36,8 +36,8 @@ class NeuralStage(TrainingSettings):
     """
 
     network_module: ClassVar[str] = ""
-    """Module of the project with the network of a built-in kind, which is imported by name (`core.modules.load`),
-    since it imports torch. A class of yours imports torch in its file."""
+    """Module of the project with the network of a built-in kind, which is imported by name
+    (`core.modules.load`), since it imports torch. A class of yours imports torch in its file."""
 
     @abstractmethod
     def backbone(self, folder: Path, context: Context) -> "nn.Module":

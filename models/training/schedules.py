@@ -1,7 +1,8 @@
 """Learning-rate schedules: the factor of the learning rate in each step after the warm-up.
 
-To add one, write a function here and name it in `SCHEDULES`; its arguments after the first two are settings of
-`TrainingSettings`. A schedule of a user is a function in a file next to the YAML, `schedule: mine.py:function`.
+To add one, write a function here and name it in `SCHEDULES`; its arguments after the first two are settings
+of `TrainingSettings`. A schedule of a user is a function in a file next to the YAML, `schedule:
+mine.py:function`.
 """
 
 import inspect
@@ -100,12 +101,12 @@ def load_schedule(name: str) -> Callable[..., float]:
 def with_warmup(settings: Any, total_steps: int) -> Callable[[int], float]:
     """Return a schedule after a linear warm-up, as a function of the step.
 
-    The warm-up ends at 1; it starts one step above 0, or above the schedule's `WARMUP_STARTS`. The schedule then
-    runs over the remaining steps, so that its last step is just above its end point.
+    The warm-up ends at 1; it starts one step above 0, or above the schedule's `WARMUP_STARTS`. The schedule
+    then runs over the remaining steps, so that its last step is just above its end point.
 
     Args:
-        settings: `TrainingSettings` with the name of the schedule and its settings. A warm-up below 1 is a share
-            of all steps, else a number of steps, of which at most half are used.
+        settings: `TrainingSettings` with the name of the schedule and its settings. A warm-up below 1 is a
+            share of all steps, else a number of steps, of which at most half are used.
     """
     function = load_schedule(settings.schedule)
     schedule = partial(function, **settings.model_dump(include=settings_of(settings.schedule)))

@@ -78,8 +78,8 @@ class TrainingSettings(Stage):
     weight_decay: NonNegativeFloat = 0.01
     """Weight decay of AdamW on weight matrices. Norms and biases are not decayed."""
     schedule: Schedule = "linear"
-    """Shape of the learning rate after the warm-up. `file.py:function`: a user-defined function from the step and
-    the number of steps, both counted from the end of the warm-up, to the factor of `learning_rate`."""
+    """Shape of the learning rate after the warm-up. `file.py:function`: a user-defined function from the step
+    and the number of steps, both counted from the end of the warm-up, to the factor of `learning_rate`."""
     warmup: NonNegativeFloat = 0.06
     """Length of the linear warm-up. Below 1: a share of all steps. From 1 on: a number of steps,
     at most half of all."""

@@ -95,7 +95,8 @@ class Trainer:
             self.report["history"] = self.log.history("train")
         finally:
             self.accelerator.end_training()
-        # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each other.
+        # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each
+        # other.
         as_saved = partial(torch.clone, memory_format=torch.contiguous_format)
         weights = {name: as_saved(tensor.cpu()) for name, tensor in self.network.state_dict().items()}
         save_file(weights, self.folder / WEIGHTS)

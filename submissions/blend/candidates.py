@@ -1,9 +1,9 @@
 """The candidates of a blend: which weights of the columns give the best predictions?
 
-**A candidate is a function** `fit(data, folds)` that returns a predictor fitted on the rows of some folds; `CANDIDATES`
-has them. A predictor is a dataclass of numbers, strings and arrays with a method `predict(preds)` that returns
-predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs). Every candidate is fitted K + 1 times: on
-all folds, and without each of them.
+**A candidate is a function** `fit(data, folds)` that returns a predictor fitted on the rows of some folds;
+`CANDIDATES` has them. A predictor is a dataclass of numbers, strings and arrays with a method
+`predict(preds)` that returns predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs).
+Every candidate is fitted K + 1 times: on all folds, and without each of them.
 
 A function of the user's, `mine.py:fit` in the YAML, gets arrays instead: `fit(preds, y, folds)` returns
 weights, (n_models,) or (n_models, n_outputs), or a dataclass with `predict(preds)`.

@@ -1,8 +1,8 @@
 """The best constant prediction for a metric, and the correction of a blend between itself and a constant.
 
-The mean of a skewed label is far from its best prediction for a metric such as MAPE, whose best constant is a small
-label. A blend is the mean of stages with weights of least squares, so that `Fitted` moves it (`Metric.far_from_mean`).
-docs/benchmarks.md has the gain.
+The mean of a skewed label is far from its best prediction for a metric such as MAPE, whose best constant is a
+small label. A blend is the mean of stages with weights of least squares, so that `Fitted` moves it
+(`Metric.far_from_mean`). docs/benchmarks.md has the gain.
 """
 
 from typing import Any
@@ -30,9 +30,9 @@ FINE_SLOPES = np.array([0.7, 0.85, 1.0, 1.15, 1.3])
 def best_constant(scorer: Scorer) -> tuple[Array, float]:
     """Return the constant prediction with the best score on the labels, (n_scored,), and its score.
 
-    For numbers the mean, the middle of the range and quantiles of the labels are tried, for each target if it has a
-    score; for classes their shares and, where labels are scored, each class. A correlation with a constant counts
-    as 0. The score of a metric of the user is NaN if it is undefined.
+    For numbers the mean, the middle of the range and quantiles of the labels are tried, for each target if it
+    has a score; for classes their shares and, where labels are scored, each class. A correlation with a
+    constant counts as 0. The score of a metric of the user is NaN if it is undefined.
     """
     if "constant" not in scorer.memo:
         scorer.memo["constant"] = _best_constant(scorer)
@@ -79,8 +79,8 @@ def _best(metric: Metric, scores: list[float]) -> int:
 def fit_correction(metric: Metric, y: Array, y_pred: Array) -> Array:
     """Return the intercept and the slope of each target, (2, n_targets), with the best score of a corrected blend.
 
-    A prediction p becomes c + slope * (p - m), with the median m of the predictions and a label c. It is unchanged
-    with the slope 1 and c = m, and constant with the slope 0.
+    A prediction p becomes c + slope * (p - m), with the median m of the predictions and a label c. It is
+    unchanged with the slope 1 and c = m, and constant with the slope 0.
 
     Args:
         y: labels (n_rows, n_targets), NaN if missing.

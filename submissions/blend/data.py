@@ -1,12 +1,12 @@
-"""What a blend is fitted on: columns with labels, their least squares by QR factors, and the loss of a blend; and
-fitted blends as JSON.
+"""What a blend is fitted on: columns with labels, their least squares by QR factors, and the loss of a blend;
+and fitted blends as JSON.
 
 A column is the out-of-fold prediction of one stage.
 
-**Least squares by QR.** All that least squares needs to know of a target's rows in a fold is the R of the QR factors
-of [1, y - c, y - preds], with one row per column. `System` has them for several folds, in units of the labels'
-deviation from their mean, so that errors of targets in different units can be added. If weights w sum to 1, the error
-of their blend is errors @ w.
+**Least squares by QR.** All that least squares needs to know of a target's rows in a fold is the R of the QR
+factors of [1, y - c, y - preds], with one row per column. `System` has them for several folds, in units of
+the labels' deviation from their mean, so that errors of targets in different units can be added. If weights w
+sum to 1, the error of their blend is errors @ w.
 """
 
 import math
@@ -339,9 +339,9 @@ def smallest_class(labels: list[Array], task: Task) -> int:
 def convex_weights(errors: Array) -> Array:
     """Return the weights w >= 0 with sum 1 and the least |errors w|; equal columns share their weight.
 
-    The v >= 0 that minimizes |errors v|^2 + (1 - sum v)^2 is a multiple of the solution: along a fixed direction w the
-    smallest value is q / (1 + q) with q = |errors w|^2. Source: Lawson and Hanson, "Solving Least Squares Problems",
-    1974.
+    The v >= 0 that minimizes |errors v|^2 + (1 - sum v)^2 is a multiple of the solution: along a fixed
+    direction w the smallest value is q / (1 + q) with q = |errors w|^2. Source: Lawson and Hanson, "Solving
+    Least Squares Problems", 1974.
 
     Args:
         errors: (n, n_models).

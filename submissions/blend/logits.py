@@ -83,8 +83,8 @@ def margins(preds: Array, labels: Array, link: Link) -> Array:
 def log_loss_weights(z: Array, prior: Array, penalties: Sequence[float]) -> Array:
     """Return the weights w >= 0 with the smallest penalized log loss for each penalty, (n_penalties, n_models).
 
-    The log loss of a row is log(1 + sum over the other classes of exp(z w)). To its mean over rows are added penalty *
-    |w - prior|^2 and `SUM_PENALTY` / n_rows * (sum w - 1)^2.
+    The log loss of a row is log(1 + sum over the other classes of exp(z w)). To its mean over rows are added
+    penalty * |w - prior|^2 and `SUM_PENALTY` / n_rows * (sum w - 1)^2.
 
     Args:
         z: margins, (n_rows, n_other_classes, n_models).

@@ -30,8 +30,8 @@ MAX_LABELS = 20_000_000
 FEW_RESAMPLES = 20
 """Number of resamples for a slow metric, with which a standard error is known to 16 %."""
 SLOW_CALL = 0.02
-"""Seconds of a call from which a user-defined metric is slow. The time of most is far from it, so that a repeated
-command has the same number of resamples."""
+"""Seconds of a call from which a user-defined metric is slow. The time of most is far from it, so that a
+repeated command has the same number of resamples."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,7 +45,8 @@ class Scorer:
         ids: n_rows ids of the rows, with which tables of predictions are joined.
         rows: n_rows rows of the raw table, for a metric that takes them.
         seed: seed of the competition.
-        n_resamples: number of resamples; None if it depends on the number of labels and the time of the metric.
+        n_resamples: number of resamples; None if it depends on the number of labels and the time of the
+            metric.
         memo: what was computed already.
     """
 

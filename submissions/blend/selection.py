@@ -49,8 +49,8 @@ class Fitted:
         predictor: predicts (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs).
         lowest: lowest label of each output, (n_outputs,), to which lower predictions are raised, for a metric
             that is undefined for small numbers (RMSLE) or has `far_from_mean`; None for other metrics.
-        correction: intercept and slope of each output, (2, n_outputs), for a metric with `far_from_mean`; None
-            for other metrics.
+        correction: intercept and slope of each output, (2, n_outputs), for a metric with `far_from_mean`;
+            None for other metrics.
         decision: makes labels from predictions; None if the metric scores predictions.
         postprocess: `file.py:function` of the user, of predictions (n_rows, n_outputs), which returns others;
             None without one.
@@ -103,8 +103,8 @@ class CrossFit:
 def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: str | None = None) -> Fitted:
     """Return a predictor that was fitted on the rows of some folds, with what these rows say about what comes after it.
 
-    Thresholds and corrections come from predictions of the rows that the predictor was fitted on: they are so few
-    numbers that this changes no score by more than chance.
+    Thresholds and corrections come from predictions of the rows that the predictor was fitted on: they are so
+    few numbers that this changes no score by more than chance.
     """
     rows = data.rows_in(folds)
     labels = data.y[rows]
@@ -172,7 +172,8 @@ def select_candidate(data: BlendData, test: Array, settings: SubmissionsConfig) 
     A candidate that raises is left out; the mean takes the place of a default that raises.
 
     Args:
-        test: columns of the test table (n_test_rows, n_models, n_outputs), which a user's function may not predict.
+        test: columns of the test table (n_test_rows, n_models, n_outputs), which a user's function may not
+            predict.
     """
     default_blend, *others = settings.blends(data.task.problem_type)
     candidates: dict[str, CrossFit] = {}

@@ -1,8 +1,8 @@
 """Submissions to the leaderboard.
 
 Nothing is sent twice, and nothing that was sent is lost: a submission is in the ledger before it is sent, and
-its message on the platform ends with its id. If its outcome is unknown, after a lost connection or a kill, the
-platform's list is read.
+its message on the platform ends with its id. If its outcome is unknown, after a lost connection or a kill,
+the platform's list is read.
 """
 
 import secrets

@@ -38,8 +38,8 @@ MAX_ROWS = 2000
 def seconds_left(run: Run) -> float:
     """Return the seconds that importances may take.
 
-    There are none before the last level of a submission, which must not wait, at the end of a budget, and in a
-    report without the clock of its command.
+    There are none before the last level of a submission, which must not wait, at the end of a budget, and in
+    a report without the clock of its command.
     """
     if run.clock is None or run.manifest.tried is not Level.FULL:
         return 0.0

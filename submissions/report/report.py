@@ -4,8 +4,8 @@ report.md, which is also printed, has the brief sections; index.html, which open
 network, has all. To add something, add an element (`elements.py`) to a section, or a section to
 `build_report`.
 
-It reads the report about the tables, those of all jobs, and the folder of the run; and, only here, the answers
-if `competition.answers` is an existing file.
+It reads the report about the tables, those of all jobs, and the folder of the run; and, only here, the
+answers if `competition.answers` is an existing file.
 """
 
 import sys
