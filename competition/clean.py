@@ -63,8 +63,8 @@ def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, whe
         _, is_invalid = to_numbers(table[name])
         if is_invalid.any():
             yield (
-                f"WARNING: {is_invalid.sum()} cells of {name!r} in {where} are not finite numbers, and are read as "
-                f"missing: {describe_rows(table, is_invalid, config.id, name)}"
+                f"WARNING: {is_invalid.sum()} cells of {name!r} in {where} are not finite numbers, and are "
+                f"read as missing: {describe_rows(table, is_invalid, config.id, name)}"
             )
 
 
@@ -206,8 +206,8 @@ def with_user_features(
     elif n_infinite:
         names = join_first(features.columns[is_infinite.any()], str)
         raise ConfigError(
-            f"competition.features {config.features} returned {n_infinite} infinite values, in {names}. Return NaN for "
-            "a missing number."
+            f"competition.features {config.features} returned {n_infinite} infinite values, in {names}. "
+            "Return NaN for a missing number."
         )
     features = features.mask(is_infinite)
     return pd.concat([table, features.add_prefix(FEATURE)], axis=1)
@@ -228,8 +228,8 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str, n_workers: int | None)
             computed.index = pd.Index(keys[rows], name=INPUT_KEY)
             if len(cached) and list(computed) != list(cached):
                 raise ConfigError(
-                    f"competition.features {code_ref} returned the columns {join_first(computed, str)} for some rows, "
-                    f"and {join_first(cached, str)} for others."
+                    f"competition.features {code_ref} returned the columns {join_first(computed, str)} for "
+                    f"some rows, and {join_first(cached, str)} for others."
                 )
             cached = pd.concat([cached, computed]) if len(cached) else computed
             write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
@@ -290,8 +290,8 @@ def _compute_by_workers(tables: list[pd.DataFrame], code_ref: str, n_workers: in
             yield computed
     except BrokenProcessPool:
         raise ConfigError(
-            f"{short_ref(code_ref)} ended one of {n_workers} worker processes, such as by too little memory; set "
-            "--workers to fewer. What was computed is kept."
+            f"{short_ref(code_ref)} ended one of {n_workers} worker processes, such as by too little memory; "
+            "set --workers to fewer. What was computed is kept."
         ) from None
     finally:
         pool.shutdown(kill_workers=True)
@@ -333,8 +333,8 @@ def _cached_features(
     if list(computed) == list(cached) and np.allclose(computed, cached.loc[keys[rows]], equal_nan=True):
         return cached
     print(
-        f"WARNING: {short_ref(code_ref)} returns other numbers than in an earlier command, though neither its code "
-        "nor a file that it was seen to open has changed. All features are computed again.",
+        f"WARNING: {short_ref(code_ref)} returns other numbers than in an earlier command, though neither "
+        "its code nor a file that it was seen to open has changed. All features are computed again.",
         flush=True,
     )
     return pd.DataFrame()
@@ -365,9 +365,8 @@ def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataF
         is_same = list(recomputed) == list(features)
         if not is_same or not np.allclose(recomputed, features.iloc[rows], equal_nan=True):
             raise ConfigError(
-                f"competition.features {code_ref} gives a row different numbers when other rows are missing. They "
-                "must depend on that row only: fit or count nothing on the table inside "
-                "the function."
+                f"competition.features {code_ref} gives a row different numbers when other rows are missing. "
+                "They must depend on that row only: fit or count nothing on the table inside the function."
             )
 
 
@@ -407,6 +406,6 @@ def describe_changes(table: pd.DataFrame, config: CompetitionConfig, where: str)
     yield f"{config.standardise} changed {len(changed)} of {n_molecules} molecules of {where}{example}"
     if without_form:
         yield (
-            f"{len(without_form)} molecules of {where} have no {config.standardise} that RDKit can read and stay "
-            f"unchanged, for example {without_form[0]}"
+            f"{len(without_form)} molecules of {where} have no {config.standardise} that RDKit can read and "
+            f"stay unchanged, for example {without_form[0]}"
         )

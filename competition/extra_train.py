@@ -82,8 +82,9 @@ def with_extra_rows(
         n_without_target = (rows[config.targets].isna().all(axis=1) & has_auxiliary).sum()
         only_heads = f" ({n_without_target:,} only train the heads of auxiliary_targets)"
         summary.append(
-            f"{len(rows):,} extra training rows from {extra.file.name}{only_heads if n_without_target else ''}; "
-            f"left out: {is_unusable.sum()} without a usable input or label"
+            f"{len(rows):,} extra training rows from "
+            f"{extra.file.name}{only_heads if n_without_target else ''}; left out: {is_unusable.sum()} "
+            "without a usable input or label"
         )
         summary += shared_lines
         summary += describe_censored(labels, config, extra.file.name)
@@ -195,8 +196,8 @@ def _describe_shared(shared: pd.DataFrame, name: str, file: Path) -> str:
     if slope == 0:
         return line
     return (
-        f"{line}; training labels are about {1 / slope:.3g} x {file.name} {-intercept / slope:+.3g} (rank correlation "
-        f"{correlation:.2f})"
+        f"{line}; training labels are about {1 / slope:.3g} x {file.name} {-intercept / slope:+.3g} (rank "
+        f"correlation {correlation:.2f})"
     )
 
 
@@ -235,7 +236,8 @@ def _check_units(
         is_different = is_scaled or is_reversed or difference > std
         evidence = (
             f"on {n_shared} shared inputs the median difference is {difference:.3g}, and their standard "
-            f"deviation is {std_ratio:.3g} times that of the training labels; their correlation is {correlation:.2f}"
+            f"deviation is {std_ratio:.3g} times that of the training labels; their correlation is "
+            f"{correlation:.2f}"
         )
     else:
         median = extra.median()
@@ -245,6 +247,7 @@ def _check_units(
         evidence = f"their median is {median:.3g}, and the training labels are from {low:.3g} to {high:.3g}"
     if is_different:
         raise DataError(
-            f"extra_train {file}: the labels of {name!r} seem to be in other units than the competition's, or to "
-            f"mean something else: {'; '.join([evidence, *described])}. Convert the column, or set check_units: false."
+            f"extra_train {file}: the labels of {name!r} seem to be in other units than the competition's, "
+            f"or to mean something else: {'; '.join([evidence, *described])}. Convert the column, or set "
+            "check_units: false."
         )

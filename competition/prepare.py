@@ -160,8 +160,8 @@ def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list
         )
     if dropped_test:
         yield (
-            f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, label: "
-            f"{join_first(dropped_test)}"
+            f"WARNING: {len(dropped_test)} test rows cannot be read and get the mean, or the most frequent, "
+            f"label: {join_first(dropped_test)}"
         )
 
 
@@ -171,8 +171,8 @@ def _describe_without_group(raw: pd.DataFrame, config: CompetitionConfig) -> Ite
         is_empty = raw[name].str.strip() == ""
         if is_empty.any():
             yield (
-                f"WARNING: {is_empty.sum()} of {len(raw)} training rows have no {name!r}, which defines groups; only "
-                f"equal inputs share a fold with them: {describe_rows(raw, is_empty, config.id)}"
+                f"WARNING: {is_empty.sum()} of {len(raw)} training rows have no {name!r}, which defines "
+                f"groups; only equal inputs share a fold with them: {describe_rows(raw, is_empty, config.id)}"
             )
 
 
@@ -183,8 +183,8 @@ def _describe_labels_of_test(raw_test: pd.DataFrame, config: CompetitionConfig) 
         cells = cells[~cells.str.lower().isin(MISSING)]
         if cells.nunique() > 1:
             yield (
-                f"WARNING: {config.test.name} has labels of {name!r} in {len(cells)} of {len(raw_test)} rows, which "
-                "are used neither for training nor for the submission"
+                f"WARNING: {config.test.name} has labels of {name!r} in {len(cells)} of {len(raw_test)} "
+                "rows, which are used neither for training nor for the submission"
             )
 
 
@@ -231,8 +231,8 @@ def _require_auxiliary_labels(train: pd.DataFrame, config: CompetitionConfig) ->
     if unlabelled:
         files = [config.train, *(extra.file for extra in config.extra_train)]
         raise DataError(
-            f"no usable row of {', '.join(map(str, files))} has a label for {', '.join(unlabelled)}. Remove it from "
-            "competition.auxiliary_targets, or name its column in extra_train under columns."
+            f"no usable row of {', '.join(map(str, files))} has a label for {', '.join(unlabelled)}. Remove "
+            "it from competition.auxiliary_targets, or name its column in extra_train under columns."
         )
 
 
@@ -297,8 +297,8 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
             else "Use the files of one competition."
         )
         raise SubmissionError(
-            f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; only "
-            f"in the second: {describe_rows(test, is_extra, config.id)}. {advice}"
+            f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; "
+            f"only in the second: {describe_rows(test, is_extra, config.id)}. {advice}"
         )
 
 
@@ -309,8 +309,9 @@ def _check_classes_in_sample(sample: pd.DataFrame, config: CompetitionConfig) ->
     is_unknown = class_numbers(labels, config.labels_in_sample or config.classes)[1] & ~is_number
     if is_unknown.any():
         raise SubmissionError(
-            f"{config.sample_submission} has the classes {join_first(labels[is_unknown])}, the training table "
-            f"has {join_first(config.classes)}. Use the files of one competition, or set competition.classes."
+            f"{config.sample_submission} has the classes {join_first(labels[is_unknown])}, the training "
+            f"table has {join_first(config.classes)}. Use the files of one competition, or set "
+            "competition.classes."
         )
 
 
@@ -330,8 +331,8 @@ def _describe_codes(sample: pd.DataFrame, config: CompetitionConfig) -> Iterator
         by_label = "" if config.scores_labels else "a metric of labels (--metric f1 or accuracy) and "
         yield (
             f"WARNING: {config.sample_submission.name} has {names}, and the training table "
-            f"{join_first(config.classes, str)}; {written}. If numbers are expected, set {by_label}the number of each "
-            f"class, such as classes: {{{config.classes[0]}: 0, {config.classes[1]}: 1}}."
+            f"{join_first(config.classes, str)}; {written}. If numbers are expected, set {by_label}the "
+            f"number of each class, such as classes: {{{config.classes[0]}: 0, {config.classes[1]}: 1}}."
         )
 
 

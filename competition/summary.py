@@ -48,8 +48,8 @@ def describe_clean_tables(
         first = labels.groupby(train[INPUT_KEY]).transform("first")
         n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
         yield (
-            f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the input of "
-            f"another row (they share its fold), {n_other} of them with another label"
+            f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the "
+            f"input of another row (they share its fold), {n_other} of them with another label"
         )
     if config.text:
         yield from _describe_copies(train, config)
@@ -80,13 +80,14 @@ def describe_clean_tables(
         n_respelled = count_new(train[name], test[name])[0] - n_unknown
         if n_respelled:
             yield (
-                f"WARNING: category {name}: {n_respelled} test cells differ from those of training rows only in case, "
-                "blanks or the form of a number, and count as other values. Write them alike in both tables."
+                f"WARNING: category {name}: {n_respelled} test cells differ from those of training rows only "
+                "in case, blanks or the form of a number, and count as other values. Write them alike in "
+                "both tables."
             )
         if n_unknown > MAX_NEW * len(test):
             yield (
-                f"WARNING: category {name}: {n_unknown} of {len(test)} test rows have a value that no training row "
-                "has, so that it tells nothing about them"
+                f"WARNING: category {name}: {n_unknown} of {len(test)} test rows have a value that no "
+                "training row has, so that it tells nothing about them"
             )
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]
@@ -110,8 +111,8 @@ def _describe_copies(train: pd.DataFrame, config: CompetitionConfig) -> Iterator
     n_copies = train[INPUT_KEY].nunique() - keys.nunique()
     if n_copies:
         yield (
-            f"{n_copies} training rows differ from another row only in {DIFFERENCES} (they share its fold, except in "
-            "folds of yours)"
+            f"{n_copies} training rows differ from another row only in {DIFFERENCES} (they share its fold, "
+            "except in folds of yours)"
         )
 
 
@@ -175,9 +176,9 @@ def _describe_large_molecules(
     large = rows[config.id][rows[config.smiles].map(is_large).any(axis=1)]
     if len(large):
         yield (
-            f"WARNING: {len(large)} rows have a molecule with more than {MAX_ATOMS} atoms: {join_first(large)}. "
-            "They get no descriptors, atom pairs, Avalon or ErG fingerprints or MiniMol features; each is its own "
-            "scaffold"
+            f"WARNING: {len(large)} rows have a molecule with more than {MAX_ATOMS} atoms: "
+            f"{join_first(large)}. They get no descriptors, atom pairs, Avalon or ErG fingerprints or "
+            "MiniMol features; each is its own scaffold"
         )
 
 
@@ -198,14 +199,15 @@ def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str
     parts = {part.strip() for parts in split.values() for part in parts}
     if len(parts) < len(config.classes) and len(lists) > 1:
         yield (
-            f"WARNING: {len(lists)} classes are lists of {len(parts)} labels, such as {lists[0]!r}. To predict each "
-            "label by itself, make a column of 0 and 1 of it."
+            f"WARNING: {len(lists)} classes are lists of {len(parts)} labels, such as {lists[0]!r}. To "
+            "predict each label by itself, make a column of 0 and 1 of it."
         )
     y = train[config.targets]
     if len(config.targets) > 2 and set(np.unique(y.sum(axis=1))) == {1.0} and y.notna().all(axis=None):
         yield (
-            f"WARNING: exactly one of {join_first(config.targets)} is 1 in every row. If a row has one class, make one "
-            "column of classes (problem_type: multiclass), and name the sample's columns in submission_columns."
+            f"WARNING: exactly one of {join_first(config.targets)} is 1 in every row. If a row has one "
+            "class, make one column of classes (problem_type: multiclass), and name the sample's columns in "
+            "submission_columns."
         )
     numbers = pd.to_numeric(pd.Series(config.classes), errors="coerce")
     for name in config.targets:
