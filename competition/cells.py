@@ -47,11 +47,11 @@ def raise_if_any(
     if np.any(is_invalid):
         rows = describe_rows(table, is_invalid, id_column, name)
         invalid = table[np.asarray(is_invalid)]
-        mistakes = [
+        errors = [
             Mistake(what, None, str(where), row, row_id, name, value, advice)
             for row, row_id, value in zip(invalid.index, invalid[id_column], invalid[name], strict=True)
         ]
-        raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}", mistakes)
+        raise DataError(f"{where}: column {name!r} has {what}: {rows}. {advice}", errors)
 
 
 def require_columns(table: pd.DataFrame, names: list[str], where: object) -> None:
@@ -78,7 +78,7 @@ def read_table_with_ids(file: Path, columns: list[str]) -> pd.DataFrame:
     """Return a raw CSV as text.
 
     Args:
-        columns: columns that it must have, first that of the ids, which must be unique.
+        columns: columns that it must have; the first one has the ids, which must be unique.
     """
     table = read_text_table(file)
     require_columns(table, columns, file)
@@ -124,7 +124,7 @@ def iso_dates(cells: pd.Series) -> pd.Series:
 
 
 def dates_in_any_form(cells: pd.Series) -> pd.Series | None:
-    """Return dates in ISO or another form as timestamps; None if there are none, or a cell is no date.
+    """Return dates in ISO or another form as timestamps; None if there is no cell, or one cannot be read.
 
     Where all cells could be read with the day or the month first, it is the day.
     """
@@ -144,7 +144,7 @@ def dates_in_any_form(cells: pd.Series) -> pd.Series | None:
 
 
 def seconds_of(dates: pd.Series) -> pd.Series:
-    """Return timestamps as seconds."""
+    """Return timestamps as seconds since 1970."""
     epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)  # nanoseconds would end in 2262
     return (dates - epoch).dt.total_seconds()
 
@@ -171,31 +171,34 @@ def parse_folds(table: pd.DataFrame, name: str, id_column: str, where: object) -
 
 
 def canonical_cells(cells: pd.Series) -> pd.Series:
-    """Return cells as numbers, if all are and floats have their digits, or as normalised text; "" if empty."""
+    """Return cells in one spelling: as numbers if all are numbers, else as normalised text; "" if empty.
+
+    Numbers with more digits than a float keeps are text.
+    """
     cells = cells.fillna("").astype(str).str.strip()
     distinct = pd.Series(cells.unique())
     numbers, is_invalid = to_numbers(distinct)
     if is_invalid.any() or (numbers.abs() > MAX_EXACT).any():
-        forms = distinct.map(lambda cell: normalised_text(cell) if cell else "")
+        canonical = distinct.map(lambda cell: normalised_text(cell) if cell else "")
     else:
-        forms = numbers.map(repr).where(numbers.notna(), "")
-    return cells.map(dict(zip(distinct, forms, strict=True)))
+        canonical = numbers.map(repr).where(numbers.notna(), "")
+    return cells.map(dict(zip(distinct, canonical, strict=True)))
 
 
-def count_new_in_any_spelling(train: pd.Series, test: pd.Series) -> tuple[int, int]:
-    """Return the numbers of `count_new` where case, blanks and the form of a number make no other value."""
+def count_new_values(train: pd.Series, test: pd.Series) -> tuple[int, int]:
+    """Return the numbers of `count_new`, ignoring case, blanks and the spelling of numbers."""
     cells = canonical_cells(pd.concat([train, test], ignore_index=True))
     return count_new(cells[: len(train)], cells[len(train) :])
 
 
 def count_new(train: pd.Series, test: pd.Series) -> tuple[int, int]:
-    """Return the number of test cells with a value that no training row has, and that of all; without empty ones."""
+    """Return the number of test cells with a value that no training row has, and of all filled ones."""
     filled = test[test != ""]
     return int((~filled.isin(train)).sum()), len(filled)
 
 
 def as_written(cells: pd.Series) -> pd.Series:
-    """Return cells of text as numbers or truth values, unless they would change, as 007 does; NaN for an empty one."""
+    """Return text as numbers or truth values, unless a cell would change, as 007 does; empty is NaN."""
     filled = cells[cells != ""]
     if len(filled) == len(cells) and filled.isin(["True", "False"]).all():
         return cells == "True"

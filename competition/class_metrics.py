@@ -97,7 +97,7 @@ def log_losses(y_true: Array, y_pred: Array) -> Array:
 def squared_errors(y_true: Array, y_pred: Array) -> Array:
     """Return the Brier score per row, (n_rows,).
 
-    As in scikit-learn, the score of two classes given as one column is half of that of two columns.
+    As in scikit-learn, two classes in one column have half of the score of two columns.
     Source: Brier, Verification of forecasts expressed in terms of probability, 1950.
     """
     if y_pred.ndim == 1:

@@ -1,4 +1,4 @@
-"""Canonical forms of the cells of raw tables, keys of equal inputs, and user-defined features of the clean rows."""
+"""Canonical cells of raw tables, keys of equal inputs, and user-defined features of the clean rows."""
 
 import math
 import signal
@@ -45,9 +45,9 @@ from core.user_code import (
 from core.workers import ignored, new_pool
 
 MAX_COPIES = 0.1
-"""Share of the rows up to which texts are copies. What more rows have in common is a form that numbers fill in."""
+"""Share of the rows up to which texts are copies. What more rows have in common is a template."""
 FIRST_ROWS = 32
-"""Number of rows in the first call of a user's function; the next calls get as many as fit into SECONDS_PER_CALL."""
+"""Rows in the first call of a user's function; later calls get as many as fit into SECONDS_PER_CALL."""
 SECONDS_PER_CALL = 30.0
 """A kill loses at most the features of one call of each worker."""
 MIN_SECONDS_OF_WORKER = 10.0
@@ -71,7 +71,7 @@ def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, whe
 def clean_inputs(
     table: pd.DataFrame, config: CompetitionConfig, where: object, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return ids, canonical inputs and the key of all inputs; and a mask (n_rows,) of rows without usable inputs.
+    """Return ids, canonical inputs and their key; and a mask (n_rows,) of rows without usable inputs.
 
     Without input columns the key is unique, also between a training row and a test row with the same id.
     """
@@ -91,7 +91,7 @@ def clean_inputs(
             raise_if_any(table, is_invalid, name, config.id, where, what, remedy)
         dropped |= is_invalid
     clean[config.text] = table[config.text]
-    if config.text and config.inputs == config.text:  # beside other inputs, an empty text is a text
+    if config.text and config.inputs == config.text:  # with other inputs, an empty text is valid
         is_empty = table[config.text].apply(is_empty_text).all(axis=1).to_numpy()
         if config.unparsable == "error":
             raise_if_any(table, is_empty, config.text[0], config.id, where, "empty texts", f"{advice}.")
@@ -122,7 +122,7 @@ def is_empty_text(texts: pd.Series) -> pd.Series:
 
 
 def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
-    """Return a key per clean row of all its inputs: canonical molecules, normalised texts, numbers, categories."""
+    """Return a key of all inputs per clean row: molecules, normalised texts, numbers, categories."""
     keys = clean[config.inputs].copy()
     for name in config.text:
         keys[name] = clean[name].map(normalised_text)
@@ -161,13 +161,13 @@ def share_keys(keys: list[pd.Series], others: list[pd.Series]) -> pd.Series:
 
 
 def keys_of_near_inputs(rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int) -> pd.Series:
-    """Return a key per row, (n_rows,) text, that is equal for rows whose texts are copies and other inputs are equal.
+    """Return a key per row, (n_rows,) text, equal for rows with equal inputs or copies of texts.
 
-    Copies of a text differ in links, names of users, numbers or punctuation. A key of more than MAX_COPIES of
-    the rows in folds is that of the inputs as they are.
+    Copies of a text differ in links, names of users, numbers or punctuation. Where more than MAX_COPIES of
+    the rows in folds would share a key, rows have the key of their exact inputs.
 
     Args:
-        rows: prepared rows, of which the first `n_in_folds` are in folds.
+        rows: prepared rows; the first `n_in_folds` are in folds.
     """
     keys = rows[INPUT_KEY].copy()
     texts = rows[competition.text].map(normalised_text)
@@ -175,14 +175,14 @@ def keys_of_near_inputs(rows: pd.DataFrame, competition: CompetitionConfig, n_in
     is_changed = (plain != texts).any(axis=1)
     keys[is_changed] = input_keys(rows.assign(**plain)[is_changed], competition)
     n_copies = keys[:n_in_folds].value_counts()
-    forms = n_copies.index[n_copies > MAX_COPIES * n_in_folds]
-    return keys.where(~keys.isin(forms), rows[INPUT_KEY])
+    templates = n_copies.index[n_copies > MAX_COPIES * n_in_folds]
+    return keys.where(~keys.isin(templates), rows[INPUT_KEY])
 
 
 def with_user_features(
     table: pd.DataFrame, config: CompetitionConfig, n_workers: int | None = None
 ) -> pd.DataFrame:
-    """Return a prepared table with the columns of the user's function (`competition.features`), if there is one.
+    """Return a prepared table with the columns of the user's function (`competition.features`), if any.
 
     It is called once for each distinct row of inputs, and again for a few rows of each table. The numbers are
     kept in `work/cache/user_features/`, in a file per version of the code, so that a new table only computes
@@ -325,8 +325,8 @@ def _cached_features(
         print(f"{names}: changed, so all features of {short_ref(code_ref)} are computed again", flush=True)
         return pd.DataFrame()
     remember_opened(code_ref, opened)
-    known = np.flatnonzero(keys.isin(cached.index))
-    rows = known[:: max(1, len(known) // CHECKED_ROWS)][:CHECKED_ROWS]
+    in_cache = np.flatnonzero(keys.isin(cached.index))
+    rows = in_cache[:: max(1, len(in_cache) // CHECKED_ROWS)][:CHECKED_ROWS]
     if not len(rows):
         return cached
     computed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)
@@ -358,7 +358,7 @@ def _opened_file(file: Path) -> Path:
 
 
 def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataFrame, code_ref: str) -> None:
-    """Raise a ConfigError if some rows get other features without the other rows, as by counts, means and ranks."""
+    """Raise a ConfigError if features of a row depend on other rows, such as counts, means and ranks."""
     some_rows = np.arange(len(inputs))[::-2][:CHECKED_ROWS]
     for rows in (some_rows, some_rows[:1]):
         recomputed = _call(function, inputs.iloc[rows].reset_index(drop=True), code_ref)

@@ -323,9 +323,9 @@ class CompetitionConfig(StrictModel):
             )
         elif self._matches and len({*self._matches.values()}) < n_in_sample and n_in_sample > 1:
             yield (
-                f"submission_columns {', '.join(self.columns_in_sample)}: only {', '.join(self._matches)} match names "
-                f"of {', '.join(self._names)}, one each. Rename the label columns, or the labels, of the training "
-                "table so that all match or none does"
+                f"submission_columns {', '.join(self.columns_in_sample)}: only {', '.join(self._matches)} "
+                f"match names of {', '.join(self._names)}, one each. Rename the label columns, or the "
+                "labels, of the training table so that all match or none does"
             )
         takes_labels = n_in_sample == n_targets and (self.scores_labels or top_k_of(self.metric))
         if self.labels_in_sample and not takes_labels:
@@ -348,8 +348,8 @@ class CompetitionConfig(StrictModel):
             and len(self.columns_in_sample) == len(self.targets)
         ):
             yield (
-                f"the metric {self.metric} scores the probability of each class, so the sample needs a column "
-                "per class; list these columns, in the order of the classes, in submission_columns"
+                f"the metric {self.metric} scores the probability of each class, so the sample needs a "
+                "column per class; list these columns, in the order of the classes, in submission_columns"
             )
         if (self.metric_needs is None) != (metric is not None or self.problem_type == "regression"):
             yield "metric_needs must be set for a user-defined metric of classification, and not otherwise"

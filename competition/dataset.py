@@ -20,7 +20,7 @@ FEATURE = "feature "
 WEIGHT = "__weight"
 """Column of a prepared training table with weights."""
 EXTRA = "__extra"
-"""Column of a prepared training table: number of the table of extra_train that a row is from, from 1; else 0."""
+"""Column of a prepared training table: number of a row's table of extra_train, from 1; else 0."""
 TIME = "__time"
 """Column of a prepared training table with times as numbers."""
 LOWER = "__lower "
@@ -32,7 +32,7 @@ FOLD = "__fold"
 REFIT_FOLD = -2
 """Fold of a refit on all rows: no row has it, so none is held out."""
 GROUP = "__group"
-"""Column of prepared tables with groups: equal for rows that share a fold by construction; -1 if tied to several."""
+"""Column of prepared tables with groups: equal for rows that share a fold; -1 if tied to several."""
 
 
 @dataclass(frozen=True)

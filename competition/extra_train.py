@@ -98,10 +98,11 @@ def with_extra_rows(
 def _keys_of_both(
     labelled: pd.DataFrame, test: pd.DataFrame, train: pd.DataFrame, config: CompetitionConfig
 ) -> tuple[list[pd.Series], list[pd.Series]]:
-    """Return the keys of the inputs of labelled rows and of the test rows, those of copies of texts last."""
-    keys, test_keys = keys_of_inputs(labelled, config), keys_of_inputs(test, config)
+    """Return the keys of the inputs of labelled rows and of test rows, with keys of copies of texts last."""
+    keys = keys_of_inputs(labelled, config)
+    test_keys = keys_of_inputs(test, config)
     if config.text:
-        rows = pd.concat([labelled, test, train])  # what many rows have in common is no copy
+        rows = pd.concat([labelled, test, train])  # texts that many rows have in common are templates
         near = keys_of_near_inputs(rows.reset_index(drop=True), config, len(rows)).to_numpy()
         keys.append(pd.Series(near[: len(labelled)], labelled.index))
         test_keys.append(pd.Series(near[len(labelled) :][: len(test)], test.index))
@@ -159,7 +160,7 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
 def _compare_labels(
     rows: pd.DataFrame, train: pd.DataFrame, extra: ExtraTrain, config: CompetitionConfig
 ) -> list[str]:
-    """Compare the labels of inputs that an extra table shares with the training table; return lines about them.
+    """Compare the labels of inputs that both tables contain, and return lines about them.
 
     Raises:
         DataError: the labels seem to be in other units.

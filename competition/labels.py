@@ -17,7 +17,7 @@ PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 
 MAX_RANGE = 1e4
 MAX_TO_MEDIAN = 100.0
-"""Ratios of the largest label to the smallest and to the median above which the largest ones decide an error."""
+"""Ratios of the largest label to the smallest and to the median above which large labels dominate errors."""
 PLACEHOLDERS = (-99, -999, -9999, 999, 9999)
 """Numbers that stand for a missing one."""
 CODES = (-1, -9, -99, -999, -9999)
@@ -25,7 +25,7 @@ CODES = (-1, -9, -99, -999, -9999)
 
 
 def describe_placeholder(numbers: pd.Series) -> str:
-    """Return how many numbers are one such as -999, far from all others, that stands for a missing one; "" if none."""
+    """Return how many numbers are a code of missing ones, such as -999, far from all others; "" if none."""
     for number in PLACEHOLDERS:
         is_number = numbers == number
         if is_number.any() and abs(number) > 3 * numbers[~is_number].abs().max():
@@ -34,10 +34,10 @@ def describe_placeholder(numbers: pd.Series) -> str:
 
 
 def describe_code(name: str, labels: pd.Series) -> str:
-    """Return how many labels (numbers) are one that stands for a missing one, and what to write; "" if none.
+    """Return how many labels (numbers) are a code of missing ones, and what to write; "" if none.
 
-    The only negative number, in several rows beside two others, is such a code: -1 beside 0 and 1, but not
-    beside 1.
+    The only negative number is such a code, if several rows have it and the others have two values: -1
+    among 0 and 1, but not among 1.
     """
     placeholder = describe_placeholder(labels)
     negative = labels[labels < 0]
@@ -54,7 +54,8 @@ def describe_range(name: str, labels: pd.Series) -> str:
     code = describe_code(name, labels)
     if code:
         return code
-    smallest, largest = labels.min(), labels.max()
+    smallest = labels.min()
+    largest = labels.max()
     if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""
     powers = math.log10(largest / smallest)
@@ -81,7 +82,7 @@ class Labels(NamedTuple):
     """All label columns of a table.
 
     Attributes:
-        table: a column of floats per label column, then those of their bounds, if `censored: bound` is set.
+        table: a column of floats per label column, then columns of their bounds, if `censored: bound` is set.
         n_censored: label column -> number of its cells with > and with <; empty unless for regression.
     """
 
@@ -108,7 +109,11 @@ def parse_bounded(table: pd.DataFrame, name: str, id_column: str, where: object)
 
 
 def parse_classes(table: pd.DataFrame, name: str, config: CompetitionConfig, where: object) -> pd.Series:
-    """Return a column of class labels as class indices, NaN for a missing one; a DataError for an unknown label."""
+    """Return a column of class labels as class indices, NaN for a missing one.
+
+    Raises:
+        DataError: for a label that is not a class.
+    """
     numbers, is_unknown = class_numbers(table[name], config.classes)
     what = f"labels that are none of the classes ({join_first(config.classes)})"
     advice = "Correct them, or set competition.classes."

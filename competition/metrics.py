@@ -132,7 +132,7 @@ def _mse(y_true: Array, y_pred: Array) -> float:
     return float(np.mean((y_true - y_pred) ** 2))
 
 
-# Those of scikit-learn take twenty times as long, and `fit_correction` calls them for hundreds of candidates.
+# scikit-learn's metrics take twenty times as long, and `fit_correction` calls them hundreds of times.
 def _median_ae(y_true: Array, y_pred: Array) -> float:
     return float(np.median(np.abs(y_true - y_pred)))
 
@@ -165,7 +165,7 @@ def _mae_over_range(y_true: Array, y_pred: Array) -> float:
 
 
 def _relative_absolute_error(y_true: Array, y_pred: Array) -> float:
-    """Return the absolute errors over those of the mean label, as OpenADMET's challenges score them."""
+    """Return the absolute error relative to a prediction of the mean, as in OpenADMET's challenges."""
     of_mean = np.abs(y_true - y_true.mean()).sum()
     return float(np.abs(y_pred - y_true).sum() / of_mean) if np.ptp(y_true) > 0 else float("nan")
 
@@ -247,8 +247,8 @@ MULTILABEL_METRICS = {
 """Definitions for multilabel tasks: the F1 of class 1 as a mean over targets, and of all targets together."""
 ALIASES = {
     "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
-    "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse",
-    "ma_rae": "rae",
+    "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier",
+    "mcrmse": "rmse", "ma_rae": "rae",
 }  # fmt: skip
 """Other common name of a metric -> its name in `METRICS`."""
 
@@ -307,7 +307,7 @@ def take_rows(rows: pd.DataFrame | None, which: NDArray[np.bool_] | NDArray[np.i
 def raw_rows_for(metric: Metric, file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
     """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
 
-    The rows are in the order of `ids`; an id that the table lacks, such as that of an extra row, has NaN.
+    The rows are in the order of `ids`; ids that the table does not have, such as ids of extra rows, have NaN.
     None if the metric reads no rows.
     """
     if not metric.takes_rows:

@@ -36,7 +36,7 @@ _UNCHARGER = rdMolStandardize.Uncharger()
 
 @cache  # tables are read several times, and parsing is slow
 def canonical_smiles(smiles: str) -> str | None:
-    """Return RDKit's canonical SMILES of a SMILES or InChI; None if RDKit cannot parse it, or if it has no atom.
+    """Return RDKit's canonical SMILES of a SMILES or InChI; None if RDKit cannot parse it, or without atoms.
 
     RDKit takes text after whitespace for the name of the molecule, so 'CC O' would be ethane. Only a CXSMILES
     extension, '|...|', is accepted there.
@@ -83,7 +83,7 @@ def is_large(smiles: str) -> bool:
 
 
 def normalised_text(text: str) -> str:
-    """Return text for the detection of duplicates: Unicode NFKC, single spaces, lower case except for reactions."""
+    """Return text for comparisons: Unicode NFKC, single spaces, lower case except for reactions."""
     text = " ".join(unicodedata.normalize("NFKC", text).split())
     return text if REACTION.fullmatch(text) else text.lower()
 

@@ -124,7 +124,7 @@ def _shared_columns(raw: pd.DataFrame, raw_test: pd.DataFrame, config: Competiti
 
 
 def _other_columns(config: CompetitionConfig) -> list[str]:
-    """Return the columns that only the training table needs, without those of labels."""
+    """Return the columns that only the training table needs, without labels."""
     return [*config.group_columns, *filter(None, (config.weight, config.time, config.fold_column))]
 
 
@@ -152,7 +152,7 @@ def _clean_train(
 
 
 def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[str]) -> Iterator[str]:
-    """Yield warnings about rows that cannot be read, whose ids are given."""
+    """Yield warnings about rows that cannot be read, given by their ids."""
     if dropped_train:
         yield (
             f"WARNING: {len(dropped_train)} of {n_train} training rows cannot be read and are left out "
@@ -225,7 +225,7 @@ def _require_auxiliary_labels(train: pd.DataFrame, config: CompetitionConfig) ->
     """Raise a DataError if neither the training table nor an extra table has a label of an auxiliary target.
 
     Args:
-        train: prepared training rows, followed by those of the extra tables.
+        train: prepared training rows, followed by the rows of the extra tables.
     """
     unlabelled = [name for name in config.auxiliary_targets if train[name].isna().all()]
     if unlabelled:
@@ -268,7 +268,7 @@ def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: Competi
 
 
 def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataFrame) -> None:
-    """Check that the sample has exactly the test rows and the targets; it may repeat columns of the test table.
+    """Check that the sample has exactly the test rows and the targets, or also columns of the test table.
 
     Args:
         test: raw test table.

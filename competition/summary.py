@@ -1,13 +1,14 @@
-"""What is said about clean tables: counts, and warnings about cells that are probably mistakes."""
+"""Summary of clean tables: counts, and warnings about cells that are probably wrong."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new, count_new_in_any_spelling
+from competition.cells import count_new, count_new_values
 from competition.clean import is_empty_text, keys_of_inputs, keys_of_near_inputs, share_keys
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
@@ -25,9 +26,9 @@ MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""
 DIFFERENCES = "links, names of users, numbers or punctuation"
 """What copies of a text differ in."""
-KNOWN = "; models train on its label, and the expected score is for new inputs"
+IN_TRAIN = "; models train on its label, and the expected score is for new inputs"
 """What the inputs of a test row in the training table mean."""
-MAX_KNOWN = 0.05
+MAX_REPEATED = 0.05
 """Share of the test rows up to which equal numbers and categories of a training row are no warning."""
 MAX_NEW = 0.1
 """Share of the test rows with a new value of a category up to which the scores hardly depend on it."""
@@ -54,7 +55,7 @@ def describe_clean_tables(
     if config.text:
         yield from _describe_copies(train, config)
     if config.has_test_table:
-        yield from _describe_known_inputs(train, test, config)
+        yield from _describe_repeated_inputs(train, test, config)
     placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
     if placeholder:
         placeholder = standardise_molecules([placeholder], config.standardise)[0]
@@ -75,20 +76,7 @@ def describe_clean_tables(
                     f"WARNING: {name} is filled in {n_filled} training rows, and empty in all test rows: "
                     f"scores count on it, and the submission cannot. Take it out of competition.{role}."
                 )
-    for name in config.categorical:
-        n_unknown, _ = count_new_in_any_spelling(train[name], test[name])
-        n_respelled = count_new(train[name], test[name])[0] - n_unknown
-        if n_respelled:
-            yield (
-                f"WARNING: category {name}: {n_respelled} test cells differ from those of training rows only "
-                "in case, blanks or the form of a number, and count as other values. Write them alike in "
-                "both tables."
-            )
-        if n_unknown > MAX_NEW * len(test):
-            yield (
-                f"WARNING: category {name}: {n_unknown} of {len(test)} test rows have a value that no "
-                "training row has, so that it tells nothing about them"
-            )
+    yield from describe_new_categories(train, test, config)
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]
     if missing:
@@ -105,8 +93,28 @@ def describe_clean_tables(
             )
 
 
+def describe_new_categories(
+    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
+) -> Iterator[str]:
+    """Yield warnings about values of categories that no training row has."""
+    for name in config.categorical:
+        n_unknown, _ = count_new_values(train[name], test[name])
+        n_respelled = count_new(train[name], test[name])[0] - n_unknown
+        if n_respelled:
+            yield (
+                f"WARNING: category {name}: {n_respelled} test cells differ from those of training rows only "
+                "in case, blanks or the form of a number, and count as other values. Write them alike in "
+                "both tables."
+            )
+        if n_unknown > MAX_NEW * len(test):
+            yield (
+                f"WARNING: category {name}: {n_unknown} of {len(test)} test rows have a value that no "
+                "training row has, so that it tells nothing about them"
+            )
+
+
 def _describe_copies(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield the number of training rows whose texts are copies of those of another one, without equal inputs."""
+    """Yield the number of training rows with copies of the texts of another row, but other inputs."""
     keys = keys_of_near_inputs(train, config, len(train))
     n_copies = train[INPUT_KEY].nunique() - keys.nunique()
     if n_copies:
@@ -116,32 +124,39 @@ def _describe_copies(train: pd.DataFrame, config: CompetitionConfig) -> Iterator
         )
 
 
-def _describe_known_inputs(
+def _describe_repeated_inputs(
     train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
 ) -> Iterator[str]:
-    """Yield the numbers of test rows with the inputs of a labelled training row, with a salt, and with a copy."""
+    """Yield the numbers of test rows that repeat a labelled training row: its inputs, a salt, or a copy."""
     labelled = train[train[config.targets].notna().any(axis=1)]
-    is_known = test[INPUT_KEY].isin(labelled[INPUT_KEY])
-    if is_known.any():
+    is_in_train = test[INPUT_KEY].isin(labelled[INPUT_KEY])
+    if is_in_train.any():
         # Few categories and rounded numbers repeat by design.
-        share, share_in_train = is_known.mean(), train[INPUT_KEY].duplicated().mean()
-        is_rare = share > max(MAX_KNOWN, 2 * share_in_train)
+        share = is_in_train.mean()
+        share_in_train = train[INPUT_KEY].duplicated().mean()
+        is_rare = share > max(MAX_REPEATED, 2 * share_in_train)
         warning = "WARNING: " if config.smiles or config.text or is_rare else ""
-        yield f"{warning}{is_known.sum()} test rows have an input that is also in the training table{KNOWN}"
-    is_salt = share_keys(keys_of_inputs(test, config), keys_of_inputs(labelled, config)) & ~is_known
+        what = f"test rows have an input that is also in the training table{IN_TRAIN}"
+        yield f"{warning}{is_in_train.sum()} {what}"
+    is_salt = share_keys(keys_of_inputs(test, config), keys_of_inputs(labelled, config)) & ~is_in_train
     if is_salt.any():
-        yield f"WARNING: {is_salt.sum()} test rows differ from a training row only in salts or charges{KNOWN}"
+        what = f"test rows differ from a training row only in salts or charges{IN_TRAIN}"
+        yield f"WARNING: {is_salt.sum()} {what}"
     if config.text:
         rows = pd.concat([labelled, test], ignore_index=True)
         keys = keys_of_near_inputs(rows, config, len(labelled))
         is_near = keys[len(labelled) :].isin(keys[: len(labelled)]).to_numpy()
-        is_copy = is_near & ~(is_known | is_salt).to_numpy()
+        is_copy = is_near & ~(is_in_train | is_salt).to_numpy()
         if is_copy.any():
-            yield f"WARNING: {is_copy.sum()} test rows differ from a training row only in {DIFFERENCES}{KNOWN}"
+            what = f"test rows differ from a training row only in {DIFFERENCES}{IN_TRAIN}"
+            yield f"WARNING: {is_copy.sum()} {what}"
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield lines about empty texts, and about those without n-grams, which are in at least two training rows."""
+    """Yield lines about empty texts, and about texts without n-grams.
+
+    An n-gram is in at least two training rows.
+    """
     n_rows = len(train) + len(test)
     for name in config.text:
         n_empty = is_empty_text(pd.concat([train, test])[name]).sum()
@@ -154,16 +169,16 @@ def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: Competition
         n_characters = _count_alone(train[name], test[name], r"\S")
         if n_characters:
             common = f"have no character of {name} in common with other rows"
-            yield f"WARNING: {n_characters} of {n_rows} rows {common}, and so no features of trees and regressors"
+            yield f"WARNING: {n_characters} of {n_rows} rows {common}; they have no features for trees"
 
 
 def _count_alone(train: pd.Series, test: pd.Series, pattern: str) -> int:
-    """Return the number of texts, without the empty ones, in which no match of a pattern is in two training texts."""
+    """Return the number of filled texts in which no match of a pattern is in two training texts."""
 
     def parts(text: str) -> set[str]:
         return {*re.findall(pattern, text.lower())}
 
-    n_texts = Counter(part for text in train for part in parts(text))
+    n_texts = Counter(chain.from_iterable(train.map(parts)))
     texts = [text for text in pd.concat([train, test]) if text.strip()]
     return sum(all(n_texts[part] < 2 for part in parts(text)) for text in texts)
 
@@ -189,7 +204,7 @@ def _class_lines(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str
         by_form.setdefault(normalised_text(label), []).append(label)
     alike = [" and ".join(labels) for labels in by_form.values() if len(labels) > 1]
     if alike:
-        yield f"WARNING: classes that differ only in case or whitespace: {join_first(alike, str)}. Unify them."
+        yield f"WARNING: classes that differ only in case or blanks: {join_first(alike, str)}. Unify them."
     words = {label: label.split() for label in config.classes}
     split = {
         label: words[label] if {*words[label]} <= {*config.classes} else re.split("[,;|]", label)

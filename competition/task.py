@@ -105,10 +105,10 @@ class Task:
         return np.where(np.isnan(y), np.nan, (y == np.arange(len(self.classes))).astype(np.float64))
 
     def on_scale_of_levels(self, values: Array) -> Array:
-        """Return ordinal labels or predictions on the scale of levels that are numbers, such as stars from 1 to 5.
+        """Return ordinal labels or predictions on the scale of numeric levels, such as stars from 1 to 5.
 
-        Inside the project they count the levels from 0. Those of other problem types, and of levels that are
-        names, stay as they are.
+        Inside the project they count the levels from 0. Values of other problem types, and of levels that are
+        names, are returned unchanged.
         """
         if self.problem_type != "ordinal":
             return values
@@ -151,9 +151,10 @@ def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:
 
 
 def from_submission_columns(task: Task, table: pd.DataFrame) -> Array:
-    """Return what `to_submission_columns` converted, from the columns of a submission as text; NaN for invalid cells.
+    """Return the scored array from the columns of a submission as text; NaN for invalid cells.
 
-    If rows list classes, a listed class gets 1 divided by its rank in place of its probability.
+    It is the inverse of `to_submission_columns`. If rows list classes, a listed class gets 1 divided by its
+    rank in place of its probability.
     """
     if task.scores_labels and not task.has_column_per_class:
         return np.column_stack(
@@ -192,11 +193,11 @@ def class_names(labels: pd.DataFrame) -> list[str]:
 
 @cache  # the columns are needed at many places, and a competition may have a thousand classes
 def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the class or target of each column that is named after one; {} if none is.
+    """Return the class or target that the name of each column contains; {} without a match.
 
-    A column has the name as a word (prob_high), in upper or lower case. If all columns match, it may come
-    after a prefix that all columns share (spam_ham, spam_spam), or be a part of a word, unless names are
-    short: profit is not named after f. Of several names in a column, the one that contains the others counts
+    A column contains the name as a word (prob_high), in upper or lower case. If all columns match, it may
+    come after a prefix that all columns share (spam_ham, spam_spam), or be a part of a word, unless names are
+    short: profit does not match f. Of several names in a column, the one that contains the others counts
     (not_toxic, toxic).
     """
     by_word = _matches(columns, names, WORD)
@@ -209,14 +210,19 @@ def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str,
     return complete[0] if complete else by_word
 
 
+def _containing_all(names: list[str]) -> list[str]:
+    """Return the names that contain all the others."""
+    return [name for name in names if all(other.lower() in name.lower() for other in names)]
+
+
 def _matches(columns: tuple[str, ...], names: tuple[str, ...], pattern: str) -> dict[str, str]:
     expressions = [re.compile(pattern.format(re.escape(name)), re.IGNORECASE) for name in names]
     matches = {}
     for column in columns:
-        found = [
+        matching = [
             name for name, expression in zip(names, expressions, strict=True) if expression.search(column)
         ]
-        longest = [name for name in found if all(other.lower() in name.lower() for other in found)]
+        longest = _containing_all(matching)
         if column in names:
             longest = [column]
         if len(longest) == 1:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 GroupKind = Literal[
-    "cell", "pool", "scaffold", "stereo_scaffold", "prefix", "long_prefix", "plain_text", "component_1", "component_2",
-    "component_3", "component_4",
+    "cell", "pool", "scaffold", "stereo_scaffold", "prefix", "long_prefix", "plain_text",
+    "component_1", "component_2", "component_3", "component_4",
 ]  # fmt: skip
-"""What is computed from columns. cell: all their values together. pool: the values of each of them, so that a row has
-several. scaffold: the Murcko scaffold of a molecule, stereo_scaffold with its stereochemistry. prefix: what is before
-the first sign such as _ or -, long_prefix before the last. plain_text: a text without links, names of users, numbers,
-and punctuation around words. component_1: the component of a mixture or reaction that is in the fewest rows,
-component_2 the next.
+"""What is computed from columns. cell: all their values together. pool: the values of each of them, so that a
+row has several. scaffold: the Murcko scaffold of a molecule, stereo_scaffold with its stereochemistry.
+prefix: what is before the first sign such as _ or -, long_prefix before the last. plain_text: a text without
+links, names of users, numbers, and punctuation around words. component_1: the component of a mixture or
+reaction that is in the fewest rows, component_2 the next.
 """
 GroupPart = str | dict[GroupKind, str | list[str]]
 """A column, whose values are taken, or a kind with its columns."""
@@ -52,7 +52,7 @@ def units_of(group: GroupPart | list[GroupPart] | None) -> list[Unit]:
 
 
 def unit_errors(units: list[Unit], id_column: str, labels: list[str], smiles: list[str]) -> Iterator[str]:
-    """Yield an error for each unit of an id, of a column of labels, or of the scaffolds of what is no molecule."""
+    """Yield an error for each unit of an id, of labels, or of scaffolds of a column without molecules."""
     for unit in units:
         if {*labels} & {*unit.columns} or unit == Unit("value", (id_column,)):
             yield f"group: {unit} must be neither the id nor a target"

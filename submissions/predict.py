@@ -7,7 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from competition.dataset import read_prepared
 from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
+from competition.summary import describe_new_categories
 from core.errors import join_first
 from core.files import digest, read_json, write_table
 from core.paths import Paths
@@ -38,7 +40,12 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     require_same_code(run.config, manifest)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
-    for line in describe_raw_inputs(raw, competition, test_file.name):
+    lines = [*describe_raw_inputs(raw, competition, test_file.name)]
+    if run.paths.train.exists():
+        train = read_prepared(run.paths.train)  # of the latest settings, which may have other columns
+        if {*competition.categorical} <= {*train}:
+            lines += describe_new_categories(train, table, competition)
+    for line in lines:
         print(line, flush=True)
     folder = run.paths.prediction(digest([list(raw[competition.id]), table.to_csv(index=False)]))
     new = Paths(run.paths.name, folder / "test.parquet")

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new_in_any_spelling, dates_in_any_form, iso_dates, to_numbers
+from competition.cells import count_new_values, dates_in_any_form, iso_dates, to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
@@ -185,7 +185,7 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("text", f"{reason}, {n_words:.1f} words on average")
     n_letters = np.mean([len(value) for value in sample])
     are_sequences = n_letters >= MIN_SEQUENCE and np.mean([value.isalpha() for value in sample]) >= MIN_PARSED
-    n_new, n_filled = count_new_in_any_spelling(train, test)
+    n_new, n_filled = count_new_values(train, test)
     are_new = n_new > MIN_NEW * n_filled and train.nunique() > MIN_DISTINCT_WORDS
     if are_sequences and (are_new or n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")

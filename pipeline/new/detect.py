@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new_in_any_spelling, describe_rows, molecule_cells
+from competition.cells import count_new_values, describe_rows, molecule_cells
 from competition.clean import is_empty_text
 from competition.dataset import TableColumns
 from competition.molecules import canonical_smiles
@@ -89,7 +89,7 @@ class DetectedTables:
                 tables = tables._with_column(replace(column, reason="makes the folds (time)"))
             if column.role != "categorical" or column.is_given:
                 continue
-            n_new, n_filled = count_new_in_any_spelling(self.train[column.name], self.test[column.name])
+            n_new, n_filled = count_new_values(self.train[column.name], self.test[column.name])
             if n_filled and n_filled - n_new <= MAX_SEEN * n_filled:
                 reason = f"{describe_new(n_new, n_filled)}, so that it only names a group"
                 if not units:

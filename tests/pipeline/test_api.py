@@ -139,6 +139,18 @@ def test_folds_of_groups_without_a_test_table_say_how_good_new_groups_are_predic
     assert "random split" not in capsys.readouterr().out
 
 
+def test_new_values_of_a_category_are_counted_when_new_rows_are_predicted(capsys):
+    train = molecules().assign(solvent=["water", "hexane"] * 30)
+    run = fit(train, targets="lumo", categorical=["solvent"], **SMALL)
+    capsys.readouterr()
+    run.predict(train)
+    assert "WARNING" not in capsys.readouterr().out
+    run.predict(train.assign(solvent=["Water", "hexane", "ethanol"] * 20))
+    printed = capsys.readouterr().out
+    assert "category solvent: 20 test cells differ" in printed
+    assert "category solvent: 20 of 60 test rows have a value that no training row has" in printed
+
+
 def test_an_earlier_run_predicts_with_its_models():
     train = molecules()
     first = fit(train, targets="lumo", **SMALL)

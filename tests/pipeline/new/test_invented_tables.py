@@ -406,7 +406,7 @@ ROWS = [
     (export_of_chembl, [], [], 0,
      [WARNED + "3 of 44", "WARNING: 10 of 44 rows have a sign", WARNED + "orders of magnitude"], []),
     (labels_written_otherwise, [], [], 0,
-     [WARNED + "case or whitespace", WARNED + "3 of them with another label", WARNED + "5 test rows"], []),
+     [WARNED + "case or blanks", WARNED + "3 of them with another label", WARNED + "5 test rows"], []),
     (one_of_three_smells, [], [], 0, [WARNED + "exactly one of", "left out: panel_date: .*2025-05-31"], []),
     (label_in_the_test_table, [], [], 0,
      ["WARNING: the test table has labels in pKd", "targets: .*pKd", "left out: remark: only in train"], []),
