@@ -246,7 +246,7 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     without = choose_stages("quick", detected, problem)
     with_pairs = choose_stages("quick", detected, problem, has_pairs=True)
     first = ["lightgbm_pairs"]
-    first += ["svr_pairs", "minilm_svr"] if "minilm" in encoders else []
+    first += ["svr_pairs", "minilm_svr", "minilm_frozen"] if "minilm" in encoders else []
     first += ["use_pairs", "use_svm"] if "use_multilingual" in encoders else []
     assert [block.name for block in with_pairs[1 : 1 + len(first)]] == first
     assert {name for name in ("minilm", "use_multilingual") if name in str(with_pairs)} == encoders
