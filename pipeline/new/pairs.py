@@ -12,6 +12,8 @@ from pipeline.new.detect import DetectedTables
 
 MAX_PAIRS = 3
 """Number of pairs that are written."""
+MAX_OPTIONS = 5
+"""Number of pairs that are written if one text is compared with several options."""
 MAX_COLUMNS = 8
 """Number of text columns up to which pairs are looked for."""
 N_ROWS = 300
@@ -25,6 +27,8 @@ MIN_WITHIN = 0.7
 """Share of the rows in which the shorter text has to be within the longer one."""
 NUMBERED = re.compile(r"(.*?)[\s_-]*([12]|[ab])", re.IGNORECASE)
 """Name of one of two columns that differ in their last character."""
+OPTION = re.compile(r"(.*?)[\s_-]*([0-9]|[a-h])", re.IGNORECASE)
+"""Name of one of several columns that differ in their last character."""
 NAMES = (
     ("anchor", "target"), ("question", "answer"), ("premise", "hypothesis"), ("original", "edit"),
     ("prompt", "response"), ("query", "document|passage|product"), ("sentence|context", "token|word|phrase|aspect"),
@@ -41,23 +45,40 @@ class PairGuess(NamedTuple):
 
 
 def find_pairs(tables: DetectedTables) -> list[PairGuess]:
-    """Return pairs of text columns by their names, or by the words that they have in common; at most `MAX_PAIRS`.
+    """Return pairs of text columns by their names, or by the words that they have in common.
 
-    Reactions are no texts.
+    There are at most `MAX_PAIRS`, or `MAX_OPTIONS` with one column in common. Reactions are no texts.
     """
     reactions = [column.name for column in tables.columns if column.reaction]
     texts = [name for name in tables.with_roles("text") if name not in reactions]
     if len(texts) > MAX_COLUMNS:
         return []
     some = tables.train[texts].iloc[:: max(1, len(tables.train) // N_ROWS)]
+    options = options_among(texts)
+    questions = [name for name in texts if name not in options]
     guesses = []
     for first, second in combinations(texts, 2):
         reason, excess = _in_common(some[first], some[second])
-        if not reason and are_named_as_pair(first, second):
+        if not reason and options:
+            is_option = len(questions) == 1 and questions[0] in (first, second)
+            reason = "one text and each of its options" if is_option else ""
+        elif not reason and are_named_as_pair(first, second):
             reason = "named like texts that are compared"
         if reason:
             guesses.append(PairGuess([first, second], f"GUESS: {reason}", excess))
-    return sorted(guesses, key=lambda guess: -guess.excess)[:MAX_PAIRS]
+    guesses.sort(key=lambda guess: -guess.excess)
+    is_hub = bool(guesses) and bool(set.intersection(*({*guess.columns} for guess in guesses)))
+    return guesses[: MAX_OPTIONS if is_hub else MAX_PAIRS]
+
+
+def options_among(names: list[str]) -> list[str]:
+    """Return names of which at least three differ in a digit or letter at their end, such as choice_1 to choice_4."""
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        match = OPTION.fullmatch(name)
+        if match:
+            by_stem.setdefault(match[1].lower(), []).append(name)
+    return [name for series in by_stem.values() if len(series) > 2 for name in series]
 
 
 def are_named_as_pair(first: str, second: str) -> bool:

@@ -70,6 +70,24 @@ def test_columns_with_telling_names_are_a_pair_without_common_words(tmp_path):
     }
 
 
+def test_one_text_is_compared_with_each_of_its_options(tmp_path):
+    columns = {f"choice_{k}": sentences(seed=k) for k in range(1, 5)}
+    pairs = pairs_of(tmp_path, situation=sentences(seed=9), **columns)
+    assert {*pairs} == {("situation", name) for name in columns}
+    assert {*pairs.values()} == {"GUESS: one text and each of its options"}
+
+
+def test_options_without_a_question_are_no_pairs(tmp_path):
+    assert not pairs_of(tmp_path, **{f"c{k}": sentences(seed=k) for k in range(1, 6)})
+
+
+def test_one_text_may_have_words_in_common_with_more_texts_than_three(tmp_path):
+    parts = {name: sentences(seed=k) for k, name in enumerate("qrst")}
+    texts = [" ".join(row) for row in zip(*parts.values(), strict=True)]
+    pairs = pairs_of(tmp_path, hub=texts, **parts)
+    assert {*pairs} == {("hub", name) for name in parts}
+
+
 def test_few_pairs_are_written_those_with_most_in_common_first(tmp_path):
     texts = sentences()
     pairs = pairs_of(tmp_path, a=texts, b=edited(texts), c=edited(texts, seed=2), d=texts)
