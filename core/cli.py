@@ -27,7 +27,7 @@ ENDS = (UserError, KeyboardInterrupt, OSError)
 """Errors that may end a command without a traceback."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command as Ctrl-C does. Batch systems send SIGTERM before their time limit."""
-OWN_TRAINING_LOCKS: set[Path] = set()
+HELD_TRAINING_LOCKS: set[Path] = set()
 """Training locks that this process holds."""
 
 
@@ -49,7 +49,7 @@ def run(main: Callable[[], int | None]) -> None:
         status, message = explain(error)
         print(message, file=sys.stderr)
         if "--json" in sys.argv:  # before the options were read
-            print(json.dumps({"status": status, "seconds": 0.0, "mistakes": _mistakes(error, message)}))
+            print(json.dumps({"status": status, "seconds": 0.0, "mistakes": _error_records(error, message)}))
     if status:
         sys.exit(status)
 
@@ -69,16 +69,16 @@ def run_for_programs(command: Callable[[Namespace], int | None], options: Namesp
     except ENDS as error:
         status, message = explain(error)
         print(message, file=sys.stderr)
-        result = {**options.result, "mistakes": _mistakes(error, message)}
+        result = {**options.result, "mistakes": _error_records(error, message)}
     seconds = round(time.monotonic() - started, 1)
     print(json.dumps(plain({"status": status, "seconds": seconds, **result})), file=stdout, flush=True)
     return status
 
 
-def _mistakes(error: BaseException, message: str) -> list[dict[str, Any]]:
+def _error_records(error: BaseException, message: str) -> list[dict[str, Any]]:
     """Return the mistakes of the user, or the message of another error, as records."""
-    mistakes = error.mistakes if isinstance(error, UserError) else [Mistake(message.strip())]
-    return [mistake._asdict() for mistake in mistakes]
+    records = error.mistakes if isinstance(error, UserError) else [Mistake(message.strip())]
+    return [record._asdict() for record in records]
 
 
 def explain(error: BaseException) -> tuple[int, str]:
@@ -147,11 +147,11 @@ def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[Non
     lock = paths.training_lock(i, n)
     require_no_training(paths, except_shards_of=n)
     with locked(paths, lock):
-        OWN_TRAINING_LOCKS.add(lock)
+        HELD_TRAINING_LOCKS.add(lock)
         try:
             yield
         finally:
-            OWN_TRAINING_LOCKS.remove(lock)
+            HELD_TRAINING_LOCKS.remove(lock)
 
 
 def require_no_training(paths: Paths, except_shards_of: int = 0) -> None:
@@ -160,7 +160,7 @@ def require_no_training(paths: Paths, except_shards_of: int = 0) -> None:
     Args:
         except_shards_of: drivers of this number of shards are accepted.
     """
-    allowed = {*paths.root.glob(f"train_*_of_{except_shards_of}.lock"), *OWN_TRAINING_LOCKS}
+    allowed = {*paths.root.glob(f"train_*_of_{except_shards_of}.lock"), *HELD_TRAINING_LOCKS}
     for lock in set(paths.root.glob("train_*.lock")) - allowed:
         with locked(paths, lock):
             pass

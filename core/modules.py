@@ -1,4 +1,6 @@
-"""Modules of this project: imports by name, and digests, which decide whether jobs and cached arrays are out of date.
+"""Modules of this project: imports by name, and digests.
+
+The digests decide whether jobs and cached arrays are out of date.
 
 Imported by name is what needs a library that takes seconds to import, such as torch, and what only some
 settings of a stage use: commands that only read settings do without it, and other jobs do not depend on its
@@ -32,7 +34,7 @@ def load(name: str) -> Any:
 
 
 def import_packages(names: Iterable[str]) -> None:
-    """Import packages of libraries, such as torch; those whose module has another name are left out."""
+    """Import packages of libraries, such as torch, except those with another module name."""
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name)
@@ -49,7 +51,7 @@ def code_digest_of(*files: Path) -> str:
 
 
 def closure(*files: Path) -> dict[Path, str]:
-    """Return file -> digest of some modules, and of all modules of this project that they reach by imports."""
+    """Return file -> digest of some modules and of all project modules that they reach by imports."""
     digests: dict[Path, str] = {}
     queue = list(files)
     while queue:

@@ -1,9 +1,9 @@
 """The files that user code opens: data in its folder that its results depend on, however the code names them.
 
 An audit hook of Python sees each file that is opened, and each folder that is listed, while code of a user
-file is on the call stack, or not known, since it is that of a thread. It does not see what another process
-opens, nor what a library opens in C, as of a Parquet file. Of the latter count all files of a folder that is
-listed, and what strings in the code name (`core.user_code.data_files`).
+file is on the call stack, or in a thread, where the caller cannot be seen. It does not see what another
+process opens, nor what a library opens in C, as of a Parquet file. Of the latter count all files of a folder
+that is listed, and what strings in the code name (`core.user_code.data_files`).
 """
 
 import functools
@@ -25,7 +25,7 @@ IMPORTS = "<frozen importlib"
 """Start of the name of the code of Python that imports modules."""
 GONE = "gone"
 """Content of a file that is not there."""
-OWN = "own"
+WRITTEN_BY_CODE = "own"
 """Content of a file that the code itself had written before it read it."""
 FOLDERS: dict[str, set[Path]] = {}
 """Python file of user code, or helper of some -> folders of the user files that it belongs to."""
@@ -53,7 +53,7 @@ def _install_hook() -> None:
 
 
 def _record(event: str, args: tuple[Any, ...]) -> None:
-    """Record what user code opens, and its content as it is before that."""
+    """Record what user code opens, with the content before it is opened."""
     if event not in EVENTS:
         return
     path = args[1] if event == "os.rename" else args[0]
@@ -79,20 +79,22 @@ def _record(event: str, args: tuple[Any, ...]) -> None:
             if name:
                 opened = f"{folder}/{name}"
                 if is_written and CONTENTS.get(opened, GONE) == GONE:
-                    CONTENTS[opened] = OWN
+                    CONTENTS[opened] = WRITTEN_BY_CODE
                 elif opened not in CONTENTS:
                     CONTENTS[opened] = content_of(folder / name)
                 OPENED.setdefault(file, set()).add(opened)  # last, since other threads read both
 
 
 def _name(path: Path, folder: Path) -> str:
-    """Return the name of a data file relative to a folder, that of a folder ends in /; "" if it does not count.
+    """Return the name of a data file relative to a folder; "" if it does not count.
 
-    A link counts by its own place. The folder itself, which libraries list to find modules, does not count.
+    The name of a folder ends in /. A link counts by its path, not by its target. The folder itself, which
+    libraries list to find modules, does not count.
     """
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve follows links)
     if not absolute.is_relative_to(folder):
-        absolute, folder = path.resolve(), folder.resolve()
+        absolute = path.resolve()
+        folder = folder.resolve()
     work = work_root().resolve()
     is_output = absolute.is_relative_to(work) and not folder.is_relative_to(work)
     if not absolute.is_relative_to(folder) or is_output:
@@ -105,7 +107,7 @@ def _name(path: Path, folder: Path) -> str:
 
 
 def content_of(path: Path) -> str:
-    """Return a digest of the content of a file, or of all files of a folder; GONE if there is none.
+    """Return a digest of the content of a file, or of all files of a folder; GONE if it does not exist.
 
     Of a folder that was listed all files count, since its list depends on them, and C may have read them.
     """

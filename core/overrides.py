@@ -166,7 +166,10 @@ def _message(item: ErrorDetails, valid_names: Mapping[str, set[str]]) -> str:
 
 
 def _keys(values: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Return the location of an error without what pydantic adds for unions: the kind or type, such as `list[str]`."""
+    """Return the location of an error as keys of the YAML.
+
+    What pydantic adds for unions is left out: the kind or type, such as `list[str]`.
+    """
     keys = []
     for part in location:
         if isinstance(values, dict) and (

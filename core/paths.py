@@ -27,11 +27,13 @@ def find_config(name: str) -> Path:
         path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
         if path.is_file():
             return path.resolve()
-    files = [file for folder in config_folders() for file in folder.glob("*.yaml")]
-    available = sorted({file.stem for file in files})
+    available: set[str] = set()
+    for folder in config_folders():
+        available.update(file.stem for file in folder.glob("*.yaml"))
     raise ConfigError(
-        f"there is no competition {name!r}; available: {', '.join(available)}, or the path of a YAML file. "
-        "./run.sh new NAME --train F --test F --sample F writes one from CSV files, and --kaggle SLUG from Kaggle."
+        f"there is no competition {name!r}; available: {', '.join(sorted(available))}, "
+        "or the path of a YAML file. ./run.sh new NAME --train F --test F --sample F writes one from CSV "
+        "files, and --kaggle SLUG from Kaggle."
     )
 
 

@@ -27,7 +27,7 @@ def as_text(name: str) -> str:
 
 
 def as_svg(figure: Any) -> str:
-    """Return the figure as an `<svg>` element with a transparent background; equal figures give equal text."""
+    """Return the figure as a transparent `<svg>` element; equal figures give equal text."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()

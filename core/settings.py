@@ -29,7 +29,7 @@ class StrictModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, values: Any, info: ValidationInfo) -> Any:
-        """Reject removed settings, and record the names that would be valid in the place of an unknown key."""
+        """Reject removed settings, and record the valid names for an unknown key."""
         removed = sorted(values.keys() & cls.removed.keys()) if isinstance(values, dict) else []
         if removed:
             raise ValueError(f"{removed[0]} was removed; {cls.removed[removed[0]]}")

@@ -17,7 +17,7 @@ from core.errors import DataError
 
 csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 
-FORMS = {
+NOT_TABLES = {
     rb"\xd0\xcf\x11\xe0": "an Excel workbook. Save its sheet as CSV",
     rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
     rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file: git lfs pull",
@@ -37,7 +37,7 @@ class Cells(NamedTuple):
 
     Attributes:
         rows: by their number in a spreadsheet, where the header is row 1; records are counted from 1.
-        form: what the file is, if it is no plain CSV; "" for one.
+        form: what the file is, if it differs from a plain CSV; "" otherwise.
         warning: why cells may have been read wrongly; "" if they may not.
     """
 
@@ -54,7 +54,7 @@ def read_cells(path: Path, content: bytes) -> Cells:
         DataError: if the content has another form, is damaged, or can be read in two ways.
     """
     content, packed = _unpacked(path, content)
-    for start, form in FORMS.items():
+    for start, form in NOT_TABLES.items():
         if re.match(start, content):
             raise DataError(f"{path} is {form}.")
     if content.startswith(b"PAR1"):
@@ -111,7 +111,10 @@ def _read_parquet(path: Path, content: bytes) -> Cells:
 
 
 def _read_json(path: Path, text: str) -> Cells:
-    """Return the cells of JSON lines or of a list of records; pandas would make floats of integers beside null."""
+    """Return the cells of JSON lines or of a list of records.
+
+    pandas is not used, since it turns the integers of a column with a null into floats.
+    """
     is_list = text.lstrip().startswith("[")
     lines = [line for line in text.split("\n") if line.strip()]
     try:
@@ -151,7 +154,9 @@ def _read_separated(path: Path, text: str) -> Cells:
 
 
 def _read_with(path: Path, text: str, sign: str) -> Cells | DataError:
-    """Return the cells between separators, with quotes around some, or else with quotes as characters of cells.
+    """Return the cells between separators.
+
+    Quotes enclose cells; if that fails, they are characters of the cells.
 
     A quote at the start of a cell without an end fails, or swallows all up to the next quote, line breaks
     included. With commas, that is only a warning, or an error.
@@ -169,8 +174,9 @@ def _read_with(path: Path, text: str, sign: str) -> Cells | DataError:
     if isinstance(cells, DataError) or len(cells.rows) == len(unquoted.rows):
         return cells
     warning = (
-        f"quotes enclose line breaks, so that {path.name} has {len(cells.rows)} rows; without them every one of "
-        f"{len(unquoted.rows)} lines is a row. If rows are missing, double the quotes inside cells"
+        f"quotes enclose line breaks, so that {path.name} has {len(cells.rows)} rows; "
+        f"without them every one of {len(unquoted.rows)} lines is a row. If rows are missing, "
+        "double the quotes inside cells"
     )
     return cells._replace(warning=warning)
 
@@ -190,7 +196,8 @@ def _split(path: Path, text: str, sign: str, quoting: Literal[0, 3], form: str) 
     for number, row in rows.items():
         if len(row) != len(header):
             return DataError(
-                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. Is its first line the "
-                "header, is the file complete, and are texts with commas in quotes? Download or export it again."
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}. "
+                "Is its first line the header, is the file complete, and are texts with commas in quotes? "
+                "Download or export it again."
             )
     return Cells(header, rows, form)

@@ -1,4 +1,4 @@
-"""User-defined functions and classes, `file.py:name` in a YAML, with the modules and the data next to them."""
+"""User-defined functions and classes (`file.py:name` in a YAML), with their modules and data."""
 
 import ast
 import functools
@@ -18,7 +18,7 @@ import pandas as pd
 from core.errors import ConfigError, join_first
 from core.files import digest, sha256_of
 from core.modules import imported_names
-from core.opened_files import CONTENTS, FOLDERS, OPENED, OWN, content_of, files_in, watch
+from core.opened_files import CONTENTS, FOLDERS, OPENED, WRITTEN_BY_CODE, content_of, files_in, watch
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
 Opened = dict[str, dict[str, str]]
@@ -49,11 +49,11 @@ def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def user_code_files(settings: Any) -> list[Path]:
     """Return the files of all user code in dumped settings, and the modules that these import."""
-    files = _named_files(settings)
+    files = _files_in_settings(settings)
     return [*files.union(*map(with_helpers, files))]
 
 
-def _named_files(settings: Any) -> set[Path]:
+def _files_in_settings(settings: Any) -> set[Path]:
     """Return the files of all user code in dumped settings."""
     return {Path(code_ref.rpartition(":")[0]) for _, code_ref in user_code(settings)}
 
@@ -79,9 +79,9 @@ def with_helpers(file: Path) -> list[Path]:
 def data_files(file: Path) -> list[Path]:
     """Return the files in or below the folder of a user file that strings in it, or in a helper, name.
 
-    These are known before the code is executed, also those that it opens in C. A string names a file in the
-    folder of the code, or in one that another string names: `HERE / "data" / "x.csv"`. Files that C opens, of
-    a kind that the code mentions, count in all these folders, since their names may be computed.
+    They can be listed before the code is executed, also those that it opens in C. A string names a file in
+    the folder of the code, or in one that another string names: `HERE / "data" / "x.csv"`. Files that C
+    opens, of a kind that the code mentions, count in all these folders, since their names may be computed.
     """
     codes = {path: path.read_bytes() for path in with_helpers(file)}
     strings = set[str]().union(*map(_strings, codes.values()))
@@ -95,32 +95,33 @@ def data_files(file: Path) -> list[Path]:
         for ending in endings:
             files.update(files_in(folder, f"*.{ending}"))
         for text in strings:
-            named = Path(os.path.normpath(folder / text))
-            if not named.is_relative_to(file.parent):
+            path = Path(os.path.normpath(folder / text))
+            if not path.is_relative_to(file.parent):
                 continue
             # Unlike Path.is_file, false for text that cannot be a name.
-            if os.path.isfile(named):  # noqa: PTH113
-                files.add(named)
-            elif os.path.isdir(named) and named not in folders:  # noqa: PTH112
-                folders.add(named)
-                waiting.append(named)
+            if os.path.isfile(path):  # noqa: PTH113
+                files.add(path)
+            elif os.path.isdir(path) and path not in folders:  # noqa: PTH112
+                folders.add(path)
+                waiting.append(path)
     return sorted(files)
 
 
 @functools.cache
 def _strings(code: bytes) -> set[str]:
-    """Return the strings in some code, and the constant parts of those that it formats, without / at their ends."""
+    """Return the string constants in some code, also inside f-strings, without / at their ends."""
     constants = [node.value for node in ast.walk(_parse(code)) if isinstance(node, ast.Constant)]
     return {value.strip("/") for value in constants if isinstance(value, str)}
 
 
 def opened_files(settings: Any) -> Opened:
-    """Return what the user code in dumped settings has opened in this process, and the files that strings in it name.
+    """Return what the user code in dumped settings has opened in this process.
 
-    Of a file that has changed meanwhile, the content is that when it was opened first.
+    It includes the files that strings in the code name. If a file has changed meanwhile, its content is the
+    one that was opened first.
     """
     opened: Opened = {}
-    for user_file in sorted(_named_files(settings)):
+    for user_file in sorted(_files_in_settings(settings)):
         folder = f"{user_file.parent}/"
         contents = {str(path): content_of(path) for path in data_files(user_file)}
         for file in with_helpers(user_file):
@@ -128,14 +129,14 @@ def opened_files(settings: Any) -> Opened:
         names = {
             path.removeprefix(folder): content
             for path, content in contents.items()
-            if path.startswith(folder) and content != OWN
+            if path.startswith(folder) and content != WRITTEN_BY_CODE
         }
         opened.setdefault(user_file.name, {}).update(names)
     return opened
 
 
 def merge_opened(*records: Opened) -> Opened:
-    """Return one record of what several results depend on. Of a file in two of them, the first content counts."""
+    """Return one record of what several results depend on; the first content of a file counts."""
     merged: Opened = {}
     for record in records:
         for name, contents in record.items():
@@ -144,7 +145,7 @@ def merge_opened(*records: Opened) -> Opened:
 
 
 def remember_opened(code_ref: str, opened: Opened) -> None:
-    """Let this process know what a user file opened in an earlier one, whose results it uses."""
+    """Record what a user file opened in an earlier process that wrote results used by this one."""
     file = Path(code_ref.rpartition(":")[0])
     for name, content in opened.get(file.name, {}).items():
         OPENED.setdefault(str(file), set()).add(f"{file.parent}/{name}")
@@ -152,9 +153,9 @@ def remember_opened(code_ref: str, opened: Opened) -> None:
 
 
 def changed_files(settings: Any, *records: Opened) -> dict[str, str]:
-    """Return name -> present content of what user code in dumped settings opened, and what has changed since."""
+    """Return name -> present content of each changed file that user code in dumped settings opened."""
     folders: dict[str, list[Path]] = {}
-    for file in sorted(_named_files(settings)):
+    for file in sorted(_files_in_settings(settings)):
         folders.setdefault(file.name, []).append(file.parent)
     changed: dict[str, str] = {}
     for user_file, parents in folders.items():
@@ -167,7 +168,7 @@ def changed_files(settings: Any, *records: Opened) -> dict[str, str]:
 
 
 def files_to_copy(file: Path, opened: Opened) -> list[Path]:
-    """Return a user file, its helpers, and the data that it opened; of a folder that it listed, all its files."""
+    """Return a user file, its helpers, and the data that it opened: all files of a listed folder."""
     files = {*with_helpers(file)}
     for name in opened.get(file.name, {}):
         path = file.parent / name
@@ -180,14 +181,18 @@ def files_to_copy(file: Path, opened: Opened) -> list[Path]:
 
 def imported_versions(files: Iterable[Path]) -> dict[str, str]:
     """Return the versions of the installed packages that user files import."""
-    names = [name for file in files for level, name in _imported_names(file.read_bytes()) if not level]
+    names: list[str] = []
+    for file in files:
+        names += [name for level, name in _imported_names(file.read_bytes()) if not level]
     return versions_of_modules(names)
 
 
 def versions_of_modules(names: Iterable[str]) -> dict[str, str]:
     """Return package -> version of the installed packages that some dotted names are from."""
     distributions = metadata.packages_distributions()
-    packages = {package for name in names for package in distributions.get(name.partition(".")[0], [])}
+    packages: set[str] = set()
+    for name in names:
+        packages.update(distributions.get(name.partition(".")[0], []))
     return {package: metadata.version(package) for package in sorted(packages)}
 
 
@@ -199,7 +204,10 @@ def _imported_names(code: bytes) -> list[tuple[int, str]]:
 
 @functools.cache
 def _parse(code: bytes) -> ast.Module:
-    """Return the syntax tree of some code; an empty one if it is no Python, which is reported when it is executed."""
+    """Return the syntax tree of some code.
+
+    The tree is empty if the code is not valid Python, which is reported when it is executed.
+    """
     try:
         return ast.parse(code)
     except (SyntaxError, ValueError):
@@ -232,8 +240,7 @@ def in_order_of(returned: Any, *row_names: Iterable[Any]) -> Any:
     """Return a table or column that user code returned for some rows, in their order; other values unchanged.
 
     Args:
-        row_names: names of the rows in their order, or several of these, one of which is the index of the
-            table.
+        row_names: names of the rows in their order; of several, one must be the index of the table.
 
     Raises:
         ValueError: its index has other names.
@@ -246,8 +253,8 @@ def in_order_of(returned: Any, *row_names: Iterable[Any]) -> Any:
         if {*returned.index} == {*index}:
             return returned.loc[index]
     raise ValueError(
-        f"the index of the table, {join_first(returned.index)}, does not name its rows, {join_first(indices[0])}. Keep "
-        "the index of the input, or return an array in the order of the rows"
+        f"the index of the table, {join_first(returned.index)}, does not name its rows, "
+        f"{join_first(indices[0])}. Keep the index of the input, or return an array in the order of the rows"
     )
 
 

@@ -25,7 +25,7 @@ WORKER_ENVIRONMENT = {
     # of a training step of MiniLM on a CPU.
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    # Growth of memory after which loky starts a new worker; importing torch is no leak.
+    # Growth of memory after which loky starts a new worker; importing torch is not a leak.
     "LOKY_MAX_MEMORY_LEAK_SIZE": str(2**31),
 }
 DRIVER_POLL = 0.5
@@ -33,7 +33,7 @@ DRIVER_POLL = 0.5
 
 
 def new_pool(n_workers: int, **environment: str) -> ProcessPoolExecutor:
-    """Return a pool of worker processes, which start with the first call, in WORKER_ENVIRONMENT and `environment`."""
+    """Return a pool of worker processes in WORKER_ENVIRONMENT and `environment`, started by the first call."""
     return ProcessPoolExecutor(
         n_workers,
         context=LokyContext(),  # joblib registers its copy of loky under the same name
@@ -64,7 +64,7 @@ def _start_worker(driver: int) -> None:
     them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which Python reports when a worker is killed
+    tqdm.set_lock(threading.RLock())  # the default, a semaphore, is reported if a worker is killed
 
     def end_with_driver() -> None:
         while os.getppid() == driver:

@@ -33,7 +33,8 @@ from submissions.predict import predict_with
 from submissions.run import Run, latest_run
 
 OPTIONS = {
-    "id", "group", "metric", "greater_is_better", "problem_type", "time", "smiles", "text", "numeric", "categorical",
+    "id", "group", "metric", "greater_is_better", "problem_type", "time", "smiles", "text", "numeric",
+    "categorical",
 }  # fmt: skip
 """Settings by which `new` guesses the others."""
 
@@ -49,7 +50,8 @@ class FittedRun(Run):
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
 
-        Columns: `kind` (stage, candidate or submission), and those of `pipeline.summary.stage_records`, such
+        Columns: `kind` (stage, candidate or submission), and the keys of `pipeline.summary.stage_records`,
+            such
         as score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
         """
         rows = [{"name": name, "kind": "stage", **record} for name, record in stage_records(self).items()]
@@ -85,7 +87,7 @@ class FittedRun(Run):
 
 
 def load(name: str) -> FittedRun:
-    """Return the latest run of a competition, given its name or its YAML; a DataError if there is none."""
+    """Return the latest run of a competition, given its name or its YAML; a DataError if it has no run."""
     return FittedRun(**vars(latest_run(name)))
 
 
@@ -107,17 +109,17 @@ def fit(
     folder NAME. Finished jobs are kept.
 
     Args:
-        train: inputs and targets. Without `sample`, ids are its column `id` or, without one, its index, and
-            those of the other tables likewise.
+        train: inputs and targets. Without `sample`, ids are its column `id` or, without one, its index;
+            the other tables are read in the same way.
         test: inputs of the rows to submit; None to predict the training rows.
         sample: sample submission, which sets the columns to predict; None if `targets` does.
         targets: columns to predict.
-        preset: stages to train, as those of `./run.sh new` (default: quick; none with `stages` or
+        preset: stages to train, as in `./run.sh new` (default: quick; none with `stages` or
             `external`).
-        external: name -> out-of-fold and test predictions of a stage that was trained elsewhere, as tables
+        external: name -> out-of-fold and test predictions of a stage that another program trained, as tables
             with ids and targets. If all of the first have a column `fold`, the run gets these folds.
         workers: number of cores to use; None for all.
-        settings: settings of the YAML (docs/settings.md), instead of guesses: those of `competition`, such as
+        settings: settings of the YAML (docs/settings.md), instead of guesses: keys of `competition`, such as
             `metric` and `smiles`; `folds`, `stages` and `submissions`, each a mapping; `budget`. Paths in
             them are absolute.
 

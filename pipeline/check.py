@@ -1,4 +1,4 @@
-"""Mistakes of settings, tables, folds, weights and functions of the user, found before anything is trained."""
+"""Checks of settings, tables, folds, weights and user-defined functions before anything is trained."""
 
 import json
 import time
@@ -128,18 +128,19 @@ def _zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list
         return []
     counts = {name: int((labels[name] == 0).sum()) for name in competition.targets}
     return [
-        f"WARNING: mape divides by the labels, and {count:,} of {labels[name].count():,} labels of {name} are 0, where "
-        "a prediction other than 0 has an error of 1e15 times itself; see whether the competition scores them so"
+        f"WARNING: mape divides by the labels, and {count:,} of {labels[name].count():,} labels of {name} "
+        "are 0, where a prediction other than 0 has an error of 1e15 times itself; "
+        "see whether the competition scores them so"
         for name, count in counts.items()
         if count
     ]
 
 
 def require_visible_gpu(config: Config, budget: float | None) -> None:
-    """Raise a ConfigError if torch sees no GPU on a machine that has the driver of one, and stages rely on it.
+    """Raise a ConfigError if stages rely on a GPU that torch does not see, on a machine with its driver.
 
-    They do if their `gpu` is set, or if the budget (seconds) is so long that a night on the cores would be
-    lost.
+    A stage relies on it if its `gpu` is set, or if the budget (seconds) is so long that a night on the cores
+    would be lost.
     """
     is_long = budget is not None and budget > MAX_SECONDS_WITHOUT_GPU
     relying = [
@@ -151,8 +152,8 @@ def require_visible_gpu(config: Config, budget: float | None) -> None:
     if reason:
         options = " ".join(f"--set stages.{name}.gpu=false" for name in relying)
         raise ConfigError(
-            f"this machine has an NVIDIA driver, but {reason}. Install a torch build for this driver (drivers before "
-            f"580 need the one for CUDA 12.6), or train on the CPU: {options}"
+            f"this machine has an NVIDIA driver, but {reason}. Install a torch build for this driver "
+            f"(drivers before 580 need the one for CUDA 12.6), or train on the CPU: {options}"
         )
 
 
@@ -183,7 +184,8 @@ def _try_user_blending(config: Config, labels: Array) -> None:
     postprocess = config.submissions.postprocess
     if not functions and postprocess is None:
         return
-    metric, task = config.competition.scorer, config.competition.task
+    metric = config.competition.scorer
+    task = config.competition.task
     rng = np.random.default_rng(0)
     y = np.column_stack([rng.choice(column[np.isfinite(column)], N_TRIED) for column in labels.T])
     y[0, np.isnan(labels).any(axis=0)] = np.nan
@@ -198,7 +200,7 @@ def _try_user_blending(config: Config, labels: Array) -> None:
 
 
 def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:
-    """Return predictions near labels: 80 % the label, 10 % that of another row, 10 % the mean of all rows."""
+    """Return predictions near labels: 80 % the label, 10 % the label of another row, 10 % the mean."""
     truth = task.one_hot(y)
     truth = np.where(np.isnan(truth), np.nanmean(truth, axis=0), truth)
     return 0.8 * truth + 0.1 * truth[rng.permutation(len(truth))] + 0.1 * truth.mean(axis=0)
@@ -210,7 +212,8 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> list[s
     It is tried wherever a run uses it: on all rows, on the rows of each fold, and on bootstrap resamples, in
     which a rare class may be missing. A line is returned if it is too slow for all of them.
     """
-    task, y = tables.task, tables.y
+    task = tables.task
+    y = tables.y
     metric = competition.scorer
     ids = list(tables.train[competition.id][: len(y)])
     raw_rows = raw_rows_for(metric, competition.train, competition.id, ids)
@@ -230,7 +233,8 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> list[s
         if seconds > SECONDS_OF_METRIC:
             seconds_of_call = format_duration(seconds / i)
             return [
-                f"{metric.name}: a call takes {seconds_of_call}, so it was tried on {i} of {len(subsets)} sets of rows"
+                f"{metric.name}: a call takes {seconds_of_call}, "
+                f"so it was tried on {i} of {len(subsets)} sets of rows"
             ]
         score = metric(y[rows], scored[rows], take_rows(raw_rows, rows))
         labels = pd.DataFrame(y[rows], columns=task.targets)
@@ -264,7 +268,7 @@ def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
 
 
 def _are_written(file: Path, report: dict[str, Any]) -> bool:
-    """Return whether the written tables have the report of those that were made now, whatever code made the folds."""
+    """Return whether the written tables have this report, whatever code made their folds."""
     try:
         written = read_json(file, "folds")
     except DataError:

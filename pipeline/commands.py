@@ -1,4 +1,4 @@
-"""The commands of run.sh: one function each, whose docstring is its help, and the options on which it acts."""
+"""The commands of run.sh: one function per command, with its help as docstring, and its options."""
 
 import argparse
 import importlib.util
@@ -115,8 +115,8 @@ def train(options: Namespace) -> int:
     with cli.locked(competition.paths, wait=True):
         make.run(competition, config.folds, options.workers)
     with cli.training(competition.paths, options.shard):
-        if options.earlier_run:
-            resume(options.earlier_run, competition.paths)
+        if options.resume_from:
+            resume(options.resume_from, competition.paths)
         plan = make_plan(competition, dict(config.stages), options.reuse)
         plan = plan.select(options.stages, options.fold, options.shard or (1, 1))
         for line in describe_retraining(plan):
@@ -181,7 +181,7 @@ def ledger(options: Namespace) -> None:
 
     The ledger is work/<name>/ledger.csv, with one row per submission, which is written before anything is
     sent, so that it survives if the process dies. New scores are fetched from Kaggle; --public and --private
-    add those of another platform by hand.
+    add scores of another platform by hand.
 
     Which two files to select for the private score is simulated: tables as large as the test table are
     resampled from the training rows with their out-of-fold predictions, by group, the same for all files.
@@ -227,11 +227,11 @@ def kernel(options: Namespace) -> None:
     if config:
         print(check_all(config, here=False), flush=True)
     else:
-        latest_run(name)  # which says what is wrong where there is none
+        latest_run(name)  # or an error that says what is wrong
     try:
         owner = client.username()
     except (ConfigError, ServiceError):
-        owner = "your-username"  # without the client, or credentials, there is no --push
+        owner = "your-username"  # without the client or credentials, --push fails
     with cli.locked(paths):
         notebook = build(paths, config, owner)
     for part in sorted(notebook.bundle.root.iterdir()):
@@ -273,7 +273,7 @@ def new(options: Namespace) -> None:
         options.train and (options.target or (options.test and options.sample))
     ):
         raise ConfigError(
-            "new needs --train, --test and --sample, or --kaggle, or --train and --target of a table of your own."
+            "new needs --train, --test and --sample, or --kaggle, or --train and --target of one table."
         )
     has_stages = any(key.startswith("stages.") for key in options.overrides.values)
     if options.preset is None and options.oof is None and not has_stages:
@@ -316,9 +316,9 @@ def add_command(commands: Any, command: Command, *shared: str) -> ArgumentParser
 def add_competition_commands(commands: Any) -> None:
     """Add the commands that read the YAML: full, check, folds, train."""
     budget_help = (
-        "Time that the whole command may take, such as 90m or 2h (default: budget of the YAML; none: no limit). "
-        "Epochs are reduced, stages left out and seeds added so that what is started is also finished, and a "
-        "submission is written whenever a stage is finished."
+        "Time that the whole command may take, such as 90m or 2h (default: budget of the YAML; none: no "
+        "limit). Epochs are reduced, stages left out and seeds added so that what is started is also "
+        "finished, and a submission is written whenever a stage is finished."
     )
     add = add_command(commands, full, *TRAINING, "json").add_argument
     add("--budget", type=parse_budget, metavar="TIME", help=budget_help)
@@ -362,7 +362,7 @@ def add_run_commands(commands: Any) -> None:
 
 
 def add_new(commands: Any) -> None:
-    """Add the command `new`."""
+    """Add the command that writes a YAML: new."""
     add = add_command(commands, new, "set").add_argument
     add("name", help="Name of the competition, or a file that ends in .yaml.")
     add("--train", type=Path, help="Training table: id, inputs, targets.")

@@ -73,7 +73,10 @@ def full(options: Namespace) -> int:
 
 
 def with_baseline(config: Config) -> Config:
-    """Return the settings with a stage that comes first under a budget, if they have none and there are inputs."""
+    """Return the settings with a stage that comes first under a budget.
+
+    They are unchanged if they have such a stage, or if the tables have no inputs.
+    """
     stages = dict(config.stages)
     if not config.competition.inputs or any(stage.comes_first for stage in stages.values()):
         return config
@@ -85,24 +88,24 @@ def with_baseline(config: Config) -> Config:
 
 
 def prepare_tables(options: Namespace, config: Config) -> None:
-    """Write the clean tables and the folds, after all mistakes of the settings and the tables were reported."""
+    """Write the clean tables and the folds, after all errors of settings and tables were reported."""
     competition = config.competition
     paths = competition.paths
     with cli.locked(paths, wait=True):
         tables = prepare(competition, options.workers)  # raw CSV files -> clean tables
         tables = make_folds(competition, config.folds, tables)  # and the fold and group of each row
-        lines = check(config, tables, here=options.executor == "local")  # all mistakes at once
+        lines = check(config, tables, here=options.executor == "local")  # all errors at once
         say(f"{paths.name}: checked\n{lines}")
         write_tables(tables, competition)
         of_folds = make.describe(tables, competition).splitlines()
-        said = lines.splitlines()  # such as warnings about the folds
-        say("\n".join(line for line in of_folds if line not in said))
+        printed = lines.splitlines()  # such as warnings about the folds
+        say("\n".join(line for line in of_folds if line not in printed))
 
 
 def plan_jobs(options: Namespace, config: Config, clock: Clock) -> JobPlan:
     """Return the jobs of all stages; with a budget also the seeds that time may be left for."""
-    if options.earlier_run:
-        resume(options.earlier_run, config.competition.paths)
+    if options.resume_from:
+        resume(options.resume_from, config.competition.paths)
     stages = dict(config.stages)
     if clock.has_limit:
         stages = with_more_seeds(stages)
@@ -155,8 +158,9 @@ def require_time(budget: Budget) -> None:
     raise ConfigError(
         f"a budget of {format_duration(clock.seconds)} is too short for a first submission: preparation took "
         f"{format_duration(time.monotonic() - clock.started)}, the first stage may take "
-        f"{format_duration(BASELINE_SECONDS)}, and the submission {format_duration(clock.reserve(0.0))}. The smallest "
-        f"budget here is --budget {budget_option(clock.larger(missing))}; prepared files are kept."
+        f"{format_duration(BASELINE_SECONDS)}, and the submission {format_duration(clock.reserve(0.0))}. "
+        f"The smallest budget here is --budget {budget_option(clock.larger(missing))}; "
+        "prepared files are kept."
     )
 
 
@@ -181,7 +185,7 @@ def describe_larger_budget(budget: Budget) -> list[str]:
 
 
 def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> list[LeftOut]:
-    """Return a row for each stage or seed that a budget does not train, and for each network with fewer epochs."""
+    """Return a row per stage or seed that a budget does not train, and per network with fewer epochs."""
     rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.decisions.left_out]
     states = [state for state in budget.states.values() if state.name in finished.stages]
     shortened = [state for state in states if state.epochs < state.all_epochs]

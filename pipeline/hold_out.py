@@ -29,10 +29,11 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     external = [name for name, stage in config.stages.items() if not stage.is_trained]
     if external:
         raise ConfigError(
-            f"--holdout trains every stage without the held-out rows, which {', '.join(external)} (kind file) "
-            "may have seen. Remove such stages, or use --stages."
+            f"--holdout trains every stage without the held-out rows, "
+            f"which {', '.join(external)} (kind file) may have seen. Remove such stages, or use --stages."
         )
-    competition, yaml_file = config.competition, holdout_yaml(name, share)
+    competition = config.competition
+    yaml_file = holdout_yaml(name, share)
     train = without_extra_rows(prepare(competition).train)
     held_out = held_out_ids(config, train, share)
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
@@ -68,7 +69,8 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     Classes are balanced, also for kfold. User-defined folds cannot be made again: the last folds are kept
     out, as many as come closest to the share.
     """
-    competition, folds = config.competition, config.folds
+    competition = config.competition
+    folds = config.folds
     if not folds.is_user_defined:
         n_groups = int(compute_groups(folds, table, competition).max()) + 1
         n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator

@@ -44,7 +44,7 @@ SHARE_OF_TIME = 0.1
 DESCRIPTORS = ("descriptors", "maplight")
 """Features of a stage that descriptors are among."""
 SHARE_OF_FOLD = 0.05
-"""Share of a budget, or of the time of all jobs, that one more fold may take to see what a shift does to the error."""
+"""Share of a budget, or of the time of all jobs, that a fold may take to measure the effect of a shift."""
 MIN_SECONDS = 60.0
 """Seconds that this fold may take in any case without a budget."""
 FIRST_SECONDS = 6.0
@@ -56,9 +56,10 @@ SECONDS_PER_MOLECULE = 0.02
 
 
 class InterimSubmissions:
-    """Makes tasks between jobs: submissions of the finished stages and, once under a budget, the comparison of tables.
+    """Makes tasks between jobs: submissions of the finished stages, and the comparison of the tables.
 
-    With a budget the first submission starts immediately, whatever its share of the time.
+    The tables are compared once, and only under a budget. With a budget the first submission starts
+    immediately, whatever its share of the time.
     """
 
     def __init__(self, config: Config, budget: Budget) -> None:
@@ -134,7 +135,7 @@ def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
     An error is printed, since it must not end a run.
 
     Args:
-        seconds: longest time of a fold of the stage whose error on rows like test rows is measured.
+        seconds: longest time of a fold of the stage that measures the error on rows like test rows.
     """
     if not config.competition.has_test_table:
         return
@@ -155,7 +156,7 @@ def seconds_to_compare(run: Run) -> float:
 
 
 def seconds_without_budget(plan: JobPlan) -> float:
-    """Return the longest time of a fold of the stage of `compare_tables` that is short beside all jobs."""
+    """Return the longest time of a fold of the stage of `compare_tables`: a small share of all jobs."""
     seconds = [read_json(job.folder / REPORT)["seconds"] for job in plan.jobs]
     return max(MIN_SECONDS, SHARE_OF_FOLD * sum(seconds))
 
@@ -177,7 +178,7 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
 
 
 def levels_of(finished: Run, has_interim: bool) -> list[Level]:
-    """Return the levels of a run to build one after the other, each of which may be the last that there is time for."""
+    """Return the levels of a run to build one after the other; time may end after any of them."""
     if not finished.has_all_folds:
         return [Level.FOLDS]
     if finished.budget is None:
@@ -208,9 +209,10 @@ def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
 
 
 def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
-    """Take what there is of a run whose last level was not built in time; return lines to print, and the exit status.
+    """Return lines to print, and the exit status, of a run without the time to build its last level.
 
-    If there is nothing, its first level is built, a little after the time and without a metric of the user's.
+    The latest submission of the run is reported. Without one, its first level is built, a little after
+    the time and without a metric of the user's.
     """
     finished = replace(finished, is_late=True)
     if finished.built is None and not has_interim:
@@ -220,8 +222,8 @@ def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
     if finished.built is None:
         lines = [
             *filter(None, [describe_left_out(finished.left_out)]),
-            f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built; "
-            f"the one before is of {', '.join(run.config.stages)}",
+            f"the {format_duration(finished.budget or 0.0)} budget ran out "
+            f"before the last submission was built; the one before is of {', '.join(run.config.stages)}",
         ]
     if has_report(run):
         lines.append((run.paths.report / SUMMARY).read_text(encoding="utf-8"))
@@ -235,7 +237,7 @@ def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
 
 
 def submitted_run(finished: Run) -> Run:
-    """Return a run as it was built, or the interim submission if there was no time for it."""
+    """Return a run if it was built, else its interim submission."""
     return finished if finished.built else stored_run(finished.paths, SO_FAR)
 
 

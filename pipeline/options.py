@@ -58,14 +58,14 @@ SHARED: dict[str, dict[str, Any]] = {
     "holdout": {
         "type": parse_share,
         "metavar": "SHARE",
-        "help": "Keep this share of the training rows, such as 0.2, out of everything, and score the finished "
-        "submission on them (holdout_score). This makes a competition NAME_holdout20; other commands take "
-        "the same option to work on it.",
+        "help": "Keep this share of the training rows, such as 0.2, out of everything, and score the "
+        "finished submission on them (holdout_score). This makes a competition NAME_holdout20; "
+        "other commands take the same option to work on it.",
     },
     "reuse": {
         "action": "store_true",
-        "help": "Keep finished jobs whose code or libraries have changed since; the report flags them. By default "
-        "they are retrained, and check lists them.",
+        "help": "Keep finished jobs whose code or libraries have changed since; the report flags them. "
+        "By default they are retrained, and check lists them.",
     },
     "job-timeout": {
         "type": parse_duration,
@@ -90,7 +90,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "from": {
         "type": Path,
         "metavar": "FOLDER",
-        "dest": "earlier_run",
+        "dest": "resume_from",
         "help": "Continue from the jobs and caches of an earlier run, such as an attached notebook output.",
     },
 }

@@ -15,12 +15,13 @@ from submissions.run import Run
 GAIN = ("gain", "standard_error", "comparable", "changes", "remarks")
 """Keys of the comparison with the previous run."""
 SCORES = {"score", "score_standard_error", "target_scores", "fold_scores"}
-"""Fields of `StageScores` that are printed: the cross-fitted score and its error, and the scores by target and fold."""
+"""Printed fields of `StageScores`: the cross-fitted score, its error, and the scores by target and fold."""
 
 
 def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
     """Return what `--json` prints of a run, with its gain over the previous run if that was another one."""
-    choice, submitted = run.choice, run.choice.submitted
+    choice = run.choice
+    submitted = choice.submitted
     expected = choice.expected
     compared = None
     runs, _ = read_runs(config)

@@ -1,1 +1,1 @@
-"""Studies of published claims: a YAML each, and the code of those that need stages of their own."""
+"""Studies of published claims: one YAML per study, and the code of custom stages."""

@@ -3,7 +3,7 @@ CSV]`.
 
 Reads the molecules of the package qm9pack (pip install --no-deps qm9pack==1.0.3) and of `--molecules`, a CSV
 with a column SMILES; for unimol_small_oled the unimol_small.safetensors in --work; and the tables of the
-competitions in --evaluation, whose molecules take no part. Writes into --work: NAME.safetensors, and NAME.csv
+competitions in --evaluation; their molecules are excluded. Writes into --work: NAME.safetensors, and NAME.csv
 with the losses of each epoch. Run again, it goes on from the last epoch.
 """
 
@@ -64,7 +64,7 @@ class Pretraining:
         n_molecules: number of molecules of the CSV, drawn at random.
         n_orbitals: the labels are RDKit's descriptors, and for the first molecules also orbital energies by
             extended Hueckel theory, up to 25 ms each. 0: the labels are the energies of HOMO and LUMO of QM9.
-        weights_from: another pre-training in the same folder, from whose weights this one goes on.
+        weights_from: another pre-training in the same folder; this one starts from its weights.
     """
 
     stage: Unimol
@@ -124,7 +124,8 @@ def main() -> None:
     save_file(weights, args.work / f"{args.name}.safetensors")
     history.to_csv(args.work / f"{args.name}.csv")
     print(
-        f"{args.name}: {len(table):,} molecules, none of which is among the {len(excluded):,} of the evaluation sets; "
+        f"{args.name}: {len(table):,} molecules, none of them among the {len(excluded):,} of the "
+        "evaluation sets; "
         f"{sum(map(torch.numel, weights.values())):,} weights; mean squared error of the held-out molecules "
         f"{history['held_out_score'].iloc[-1]:.4g}"
     )

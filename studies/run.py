@@ -1,4 +1,4 @@
-"""Repeat the experiment behind a default: `./run.sh study STUDY`.
+"""Repeat the experiment that a default is based on: `./run.sh study STUDY`.
 
 A study compares variants of a stage with its baseline. Each is a stage in a competition that is made from a
 base, so its jobs are trained, resumed and skipped like others. Options of `./run.sh train`, such as
@@ -48,9 +48,10 @@ CLASS = "_class"
 BASELINE = "baseline"
 """Name of a stage without changes, among its variants."""
 TABLE_NOTE = (
-    "score: mean over seeds and held-out folds +- standard error. gain: over the baseline on the same seeds and "
-    "folds, above 0 is better, with its 95 % interval (corrected resampled t, Nadeau and Bengio 2003). If the "
-    "interval contains 0, the variant is not significantly different from the baseline."
+    "score: mean over seeds and held-out folds +- standard error. "
+    "gain: over the baseline on the same seeds and folds, above 0 is better, with its 95 % interval "
+    "(corrected resampled t, Nadeau and Bengio 2003). "
+    "If the interval contains 0, the variant is not significantly different from the baseline."
 )
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")]
@@ -143,14 +144,14 @@ def load_study(path: Path, quick: bool = False) -> Study:
     document = load_yaml(path)
     changes = document.pop("quick", {})
     study = validate(Study, deep_merge(document, changes) if quick else document, path)
-    for stage in study.stages.values():  # the settings are validated with those of their variants
+    for stage in study.stages.values():  # settings are validated with their variants
         if ".py:" in str(stage.settings.get("kind")):
             stage.settings["kind"] = str(path.parent / stage.settings["kind"])
     return study
 
 
 def deep_merge(document: Any, changes: Any) -> Any:
-    """Return a document with merged changes: mappings are merged, null removes a key, other values replace."""
+    """Return a document with merged changes: mappings merge, null removes a key, other values replace."""
     if not (isinstance(document, dict) and isinstance(changes, dict)):
         return changes
     both = {**document, **{key: deep_merge(document.get(key), value) for key, value in changes.items()}}
@@ -177,8 +178,8 @@ def run_study(
             )
             continue
         yaml_files[data] = generated_yaml(f"study_{name}_{data}")
-        own_base = file.parent / settings.base
-        base = str(own_base) if own_base.is_file() else settings.base
+        base_file = file.parent / settings.base
+        base = str(base_file) if base_file.is_file() else settings.base
         write_competition(yaml_files[data], base, tables, settings, list(cells_of(study, data)))
         check_all(load_config(str(yaml_files[data])))
     if not yaml_files:
@@ -195,7 +196,7 @@ def run_study(
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:
-    """Write the competition with the cells as stages: that of the base, with fewer rows and no answers.
+    """Write the competition of the base with the cells as stages, fewer rows and no answers.
 
     Args:
         base: name or YAML.
@@ -264,7 +265,7 @@ def job_table(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
 
 
 def measure_job(job: Job, plan: JobPlan, study: Study, data: str) -> dict[str, float]:
-    """Return score, seconds and extra metrics of the held-out fold, and what the job measured (`measures.json`).
+    """Return score, seconds and extra metrics of the held-out fold, and what the job wrote to `measures.json`.
 
     A metric of labels scores the most probable class, without thresholds.
     """
@@ -300,7 +301,8 @@ def extra_scores(study: Study, task: Task, y: Array, y_pred: Array, numbers: Arr
     """
     scores = {}
     if "tempered_log_loss" in study.extra_metrics and task.problem_type == "multiclass":
-        log_loss, sums = METRICS["log_loss"], logits(y_pred, "softmax")
+        log_loss = METRICS["log_loss"]
+        sums = logits(y_pred, "softmax")
         tempered = optimize.minimize_scalar(
             lambda power: log_loss(y, probabilities(sums * np.exp(power), "softmax")), bounds=(-3, 3)
         )
@@ -318,11 +320,13 @@ def corrected_interval(differences: Array, test_over_train: float) -> tuple[floa
     """Return the mean of paired differences (n_pairs,) and its 95 % interval, NaN for a single pair.
 
     Folds share training rows, so their differences are not independent, and the usual interval is too narrow.
-    The variance of the mean is (1 / pairs + test rows / training rows) times that of the differences; more
-    seeds do not shrink the second term. Source: Nadeau and Bengio, Inference for the Generalization Error,
-    Machine Learning 52 (2003), equation 9; derived for random splits, and used here on folds times seeds.
+    The variance of the mean is (1 / pairs + test rows / training rows) times the variance of the differences;
+    more seeds do not shrink the second term. Source: Nadeau and Bengio, Inference for the Generalization
+    Error, Machine Learning 52 (2003), equation 9; derived for random splits, and used here on folds times
+    seeds.
     """
-    n, mean = len(differences), float(np.mean(differences))
+    n = len(differences)
+    mean = float(np.mean(differences))
     if n < 2:
         return mean, math.nan, math.nan
     error = math.sqrt((1 / n + test_over_train) * float(np.var(differences, ddof=1)))

@@ -8,6 +8,7 @@ the folder, and the folder of the competition a copy of submission.csv, unless i
 
 import shutil
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,28 +72,28 @@ from submissions.submission_file import write_submission
 def build(run: Run, level: Level = Level.FULL) -> list[str]:
     """Build the files of a run, or keep them if they are of this level or a later one; return lines to print.
 
-    They are also kept if those of this level have a worse cross-fitted score.
+    They are also kept if the files of this level have a worse cross-fitted score.
     """
     changed = run.changed_files
     before = run.built
-    kept = before if before is not None and _covers(run, before, level) else None
-    if kept is None:
+    manifest = before if before is not None and _covers(run, before, level) else None
+    if manifest is None:
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1):
             settings = level.limit(run.config.submissions)
-            if run.lacks_scores:
+            if run.is_unscored:
                 settings = settings.model_copy(update={"default": CONVEX})
             selection = select_candidate(run.columns, run.columns.test, settings)
             if before is not None and before.tried != level and _is_worse(run, selection, before):
-                kept = before.model_copy(update={"tried": level})
+                manifest = before.model_copy(update={"tried": level})
             else:
                 with replaced(run.folder) as folder:
                     _write_files(run, folder, selection, level)
-    if kept is not None:
-        kept = kept.model_copy(update={"left_out": list(run.left_out)})
-        if kept != before:
-            write_manifest(run.folder, kept)
-    vars(run).pop("manifest", None)  # as it was read before
+    if manifest is not None:
+        manifest = manifest.model_copy(update={"left_out": list(run.left_out)})
+        if manifest != before:
+            write_manifest(run.folder, manifest)
+    vars(run).pop("manifest", None)  # which was read before
     scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
         *_describe_changes(changed),
@@ -114,26 +115,29 @@ def _describe_changes(changed: list[str]) -> list[str]:
 def _covers(run: Run, built: Manifest, level: Level) -> bool:
     """Return whether files are of a level or a later one.
 
-    Those of this level also need the shift that was measured last, on which their expected score depends.
+    Files of this level also need the latest measured shift, on which their expected score depends.
     """
     return built.tried.includes(level) and (built.tried != level or built.shift == run.digest_of_shift)
 
 
 def _is_worse(run: Run, selection: Selection, before: Manifest) -> bool:
-    """Return whether what was selected has a worse cross-fitted score, on the same rows, than an earlier level."""
-    score, earlier = selection.compared["score"][selection.chosen], before.choice.submitted.score
-    return earlier is not None and not run.columns.gain(score - earlier) >= 0
+    """Return whether a selection has a worse cross-fitted score than an earlier level, on the same rows."""
+    score = selection.compared["score"][selection.chosen]
+    score_before = before.choice.submitted.score
+    return score_before is not None and not run.columns.gain(score - score_before) >= 0
 
 
 def publish(run: Run) -> list[str]:
     """Make a submission the latest one; a line instead if it is not complete and the latest one is."""
-    paths, name = run.paths, run.folder.name
+    paths = run.paths
+    name = run.folder.name
     latest = name_of_latest(paths)
     has_complete = latest not in ("", SO_FAR)
     file = run.folder / SUBMISSION_FILE
     if name == SO_FAR and has_complete:
         return [
-            f"{display_path(file)} is not complete, so {display_path(paths.submission)} is still of run {latest}."
+            f"{display_path(file)} is not complete, "
+            f"so {display_path(paths.submission)} is still of run {latest}."
         ]
     if name != latest:
         shutil.rmtree(paths.report, ignore_errors=True)  # of another run
@@ -183,13 +187,13 @@ def _write_files(run: Run, folder: Path, selection: Selection, level: Level) -> 
 
 def _candidates_table(run: Run, candidates: dict[str, CrossFit]) -> pd.DataFrame:
     """Return the id, and for each candidate `NAME column` of what the metric scores, cross-fitted."""
-    names = [f"{name} {column}" for name in candidates for column in run.task.scored_columns]
+    names = [f"{name} {column}" for name, column in product(candidates, run.task.scored_columns)]
     scored = np.hstack([fit.scored for fit in candidates.values()])
     return pd.DataFrame(scored, run.columns.ids, names).rename_axis("id").reset_index()
 
 
 def _cross_fitted_table(run: Run, chosen: CrossFit) -> pd.DataFrame:
-    """Return the id, what the metric scores of the submission, and of labels the predictions they are made from."""
+    """Return the id, the scored values of the submission, and the predictions that labels are made from."""
     table = pd.DataFrame(chosen.scored, run.columns.ids, run.task.scored_columns)
     if run.task.scores_labels:
         table[[f"{PREDICTION}{output}" for output in run.task.outputs]] = chosen.outputs
@@ -241,14 +245,14 @@ def _finished_folds(run: Run) -> list[str]:
         return []
     folds = folds_of(run.plan)
     return [
-        f"WARNING: no stage has finished. The submission is the mean of {len(folds)} of {run.plan.n_folds} models of "
-        f"{', '.join(run.config.stages)} (fold {', '.join(map(str, folds))}), which held out "
+        f"WARNING: no stage has finished. The submission is the mean of {len(folds)} of {run.plan.n_folds} "
+        f"models of {', '.join(run.config.stages)} (fold {', '.join(map(str, folds))}), which held out "
         f"{run.columns.has_fold.sum()} of {len(run.columns.ids)} training rows."
     ]
 
 
 def _other_default(run: Run, selection: Selection) -> list[str]:
-    """Return a line if another candidate takes the place of the default blend of the settings; [] otherwise."""
+    """Return a line if another candidate replaces the default blend of the settings; [] otherwise."""
     default = short_ref(run.config.default_blend)
     if selection.default == default:
         return []
@@ -270,7 +274,7 @@ def _scores(run: Run, fit: CrossFit) -> dict[str, Any]:
 def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
     """Return weights -> the stages that use them, for weights of several stages.
 
-    Errors of such stages are correlated, though each of them looks like a model of its own.
+    Errors of such stages are correlated, though the stages look like independent models.
     """
     users: dict[str, list[str]] = {}
     for name, stage in stages.items():
@@ -280,7 +284,7 @@ def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
 
 
 def _ablation(run: Run, selection: Selection) -> dict[str, Ablation]:
-    """Return the default blend without each stage, and without all stages that start from the same weights."""
+    """Return the default blend without each stage, and without the stages that share their weights."""
     names = run.columns.names
     left_out = {stage: [stage] for stage in sorted(names)} | families(dict(run.config.stages))
     blend = MEAN if selection.default == MEAN else run.config.default_blend
@@ -294,7 +298,7 @@ def _ablation(run: Run, selection: Selection) -> dict[str, Ablation]:
 
 
 def _fitted_numbers(run: Run, candidate: CrossFit) -> dict[str, Any]:
-    """Return `weights` (output -> stage -> weight), `settings` and `thresholds`; each is empty if there are none."""
+    """Return `weights` (output -> stage -> weight), `settings` and `thresholds`, which may be empty."""
     predictor = candidate.final.predictor
     blend = predictor.base if isinstance(predictor, Stack) else predictor  # of a stack: its base
     decision = candidate.final.decision

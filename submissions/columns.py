@@ -1,4 +1,4 @@
-"""Columns of a run: predictions of its stages for the training and test rows, joined on id, with the labels."""
+"""Columns of a run: predictions of its stages for training and test rows, and labels, joined on id."""
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -23,7 +23,9 @@ from submissions.config import Config
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Columns(BlendData):
-    """Predictions of all stages with the labels. Each stage is a column of the blends, the mean over its seeds.
+    """Predictions of all stages, and the labels.
+
+    Each stage is a column of the blends: the mean over its seeds.
 
     Attributes:
         names: the stages, ordered by the content of their predictions, so that a name changes no blend.
@@ -43,11 +45,11 @@ class Columns(BlendData):
         return self.preds[:, self.names.index(stage)]
 
     def table(self, submitted: CrossFit) -> pd.DataFrame:
-        """Return the table of `oof.csv`: ids, folds, labels and all out-of-fold predictions, in the order of the rows.
+        """Return the table of `oof.csv`: ids, folds, labels and out-of-fold predictions, by row.
 
-        Labels are named as the targets, and classes by their names. Predictions of a stage are named
-        `stage output`, and those of the submission `submission output`, before labels are made of them.
-        Ordinal ones are on the scale of the levels.
+        Columns of labels have the names of the targets, and their cells names of classes. Columns of
+        predictions are `stage output` and `submission output`, before labels are made of them; ordinal
+        predictions are on the scale of the levels.
         """
         classes = np.array([*self.task.classes, ""], dtype=object)  # the last is a missing label
         y = classes[np.nan_to_num(self.y, nan=-1).astype(np.int64)] if self.task.classes else self.y
@@ -63,7 +65,8 @@ class Columns(BlendData):
 def training_labels(competition: CompetitionConfig, paths: Paths) -> Scorer:
     """Return the labels of the prepared training table, with which predictions are scored."""
     train = read_prepared(paths.train)
-    metric, task = competition.scorer, competition.task
+    metric = competition.scorer
+    task = competition.task
     ids = list(train[competition.id])
     return Scorer(
         metric=metric,
@@ -123,12 +126,14 @@ def load_test_predictions(plan: JobPlan, names: list[str], test_key: str, ids: l
 
 
 def std_table(plan: JobPlan, model: Fitted, names: list[str], test_key: str, ids: list[str]) -> pd.DataFrame:
-    """Return the table of `spread.csv`: the id, the disagreement of the ensemble on each output, and the
-    standard deviations of stages with `predict_std`, named `<output> std of <stage>`.
+    """Return the table of `spread.csv`: the id, the ensemble disagreement, and standard deviations of stages.
 
-    The disagreement is the standard deviation over the members; there is none for one member, such as a
-    refit. A member is the submission with one model per column: that of one fold and one seed; a column with
-    fewer seeds than another reuses its first ones. Refits are not members. Predictions are those before
+    The ensemble disagreement has a column per output. Standard deviations are of stages with `predict_std`,
+    in the columns `<output> std of <stage>`.
+
+    The disagreement is the standard deviation over the members; it is missing for one member, such as a
+    refit. A member is the submission with one model per column: the model of one fold and one seed; a column
+    with fewer seeds than another reuses its first ones. Refits are not members. Predictions are taken before
     post-processing and decisions. The numbers rank rows that deserve a look or a measurement. They are not
     error bars, since all models may be wrong together. Source: the disagreement of an ensemble as in
     Lakshminarayanan et al., NeurIPS 2017.

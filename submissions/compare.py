@@ -1,9 +1,10 @@
-"""Runs of a competition against each other: settings that differ, and paired differences of cross-fitted scores."""
+"""Comparison of the runs of a competition: different settings, and paired differences of scores."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -38,7 +39,7 @@ def differences(older: dict[str, Any], newer: dict[str, Any], path: str = "") ->
 
 
 def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[dict[str, Any]]:
-    """Return a record for each run, the latest first: scores, the gain over `reference`, and what differs from it.
+    """Return a record per run, the latest first: scores, gain over `reference`, and different settings.
 
     Args:
         runs: name -> run.json, the oldest first.
@@ -50,7 +51,7 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
     """
     paths = config.competition.paths
     labels = training_labels(config.competition, paths)
-    labels = replace(labels, folds=np.zeros_like(labels.folds))  # those of the runs may differ
+    labels = replace(labels, folds=np.zeros_like(labels.folds))  # the folds of the runs may differ
     scored = {name: labels.aligned(scored_rows(paths.run(name), labels.task)) for name in runs}
     result = []
     for name, run in reversed(runs.items()):
@@ -70,7 +71,7 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
 
 
 def _unlike(run: Manifest, other: Manifest, name: str) -> list[str]:
-    """Return what else than changes of the settings may explain the difference of two runs, a sentence for each."""
+    """Return sentences on what else than changed settings may explain the difference of two runs."""
     reasons = []
     if run.tables["folds.csv"] != other.tables["folds.csv"]:
         reasons.append(f"{name} has different folds, which may explain part of the difference.")
@@ -80,8 +81,8 @@ def _unlike(run: Manifest, other: Manifest, name: str) -> list[str]:
     unlike = sorted(stage for stage in stages if _trained(run, stage) != _trained(other, stage))
     if unlike:
         reasons.append(
-            f"{name} was finished with other seeds or epochs of {', '.join(unlike)}, or without them, which may "
-            "explain the difference. Compare runs that left out nothing, or the same."
+            f"{name} was finished with other seeds or epochs of {', '.join(unlike)}, or without them, "
+            "which may explain the difference. Compare runs that left out nothing, or the same."
         )
     return reasons
 
@@ -130,7 +131,8 @@ def _scores(run: Manifest, config: Config) -> dict[str, Any]:
     is_edited = any(entry not in run.user_code for entry in code) or changed_files(metric, run.opened)
     if Path(run.metric).name != Path(metric).name or is_edited:
         return {"chosen": f"{choice.chosen} by {run.metric}", **dict.fromkeys(SCORES)}
-    best_stage, submitted = choice.stages[choice.best_stage], choice.submitted
+    best_stage = choice.stages[choice.best_stage]
+    submitted = choice.submitted
     scores = (best_stage.score, submitted.in_sample_score, submitted.score)
     return {"chosen": choice.chosen, **dict(zip(SCORES, scores, strict=True))}
 
@@ -153,7 +155,7 @@ def read_runs(config: Config) -> tuple[dict[str, Manifest], list[str]]:
 
 
 def compare(config: Config) -> tuple[str, dict[str, Any]]:
-    """Return a table of all runs of a competition and what differs from the latest run, and what `--json` prints."""
+    """Return a table of all runs and their differences from the latest run, and what `--json` prints."""
     runs, left_out = read_runs(config)
     paths = config.competition.paths
     reference = name_of_latest(paths)
@@ -179,7 +181,7 @@ def compare(config: Config) -> tuple[str, dict[str, Any]]:
     if n > 2:
         best = f"the best of {n} equally good runs looks about {luck:.1f} standard errors better than it is"
         tried += f" By chance, {best}."
-    remarks = [remark for record in compared for remark in record["remarks"]]
+    remarks = chain.from_iterable(record["remarks"] for record in compared)
     parts = [f"# Runs of {paths.name}: {metric.name}, {metric.direction}\n\n{format_table(header, rows)}"]
     parts.append("\n".join([legend, tried, *remarks]))
     changes = ["\n".join(record["changes"]) for record in compared if record["changes"]]

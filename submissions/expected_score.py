@@ -1,4 +1,4 @@
-"""The score to expect of a submission: the cross-fitted score, and an interval for the score of the test rows.
+"""The score to expect of a submission: its cross-fitted score, and an interval for its test score.
 
 A test row gets the mean of all fold models, which is a little better than the one that predicts it out of
 fold. Where test rows differ from training rows, the interval has the error of rows like them
@@ -30,7 +30,7 @@ NO_TIME = (
 )
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
-SPREAD = 0.2
+STD_OF_LOG_FACTOR = 0.2
 """Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from
 that of the test rows, where a classifier distinguishes all of them from training rows
 (docs/benchmarks.md)."""
@@ -54,23 +54,25 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     shift = expected_under_shift(comparison) if comparison else None
     report = read_json(run.paths.prepare_report)
     unknown = why_unknown(comparison, report["folds"]["unit_warnings"], len(run.columns.ids))
-    score, scored = compared["score"], chosen.scored
-    n_predicted, n_dropped = len(run.columns.test_ids), len(report["dropped_test_ids"])
+    score = compared["score"]
+    scored = chosen.scored
+    n_predicted = len(run.columns.test_ids)
+    n_dropped = len(report["dropped_test_ids"])
     if n_dropped:
         scored = with_means(scored, n_dropped / (n_predicted + n_dropped), run.task, run.columns.label_means)
         score = run.columns.score(scored)
     scores = drawn_scores(run.columns, scored, n_predicted + n_dropped)
     if run.columns.n_groups < MIN_GROUPS:
         unknown = unknown or f"The training rows form only {run.columns.n_groups} groups."
-    if run.lacks_scores:
+    if run.is_unscored:
         unknown = NO_TIME
     elif not len(scores):
         unknown = unknown or "The metric is undefined on resamples of the training rows."
     tables = comparison.adversarial_validation if comparison else None
     if tables and shift and shift.factor is not None:
         score = with_factor(np.array([score]), run.metric, shift.factor).item()
-        spread = SPREAD * tables.strength
-        scores = with_factor(scores, run.metric, shift.factor, spread, run.columns.seed)
+        log_std = STD_OF_LOG_FACTOR * tables.strength
+        scores = with_factor(scores, run.metric, shift.factor, log_std, run.columns.seed)
     return Expected(
         score=score,
         interval=None if unknown else interval_of(scores, run.columns.n_groups),
@@ -81,9 +83,9 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
 
 
 def with_means(scored: Array, share: float, task: Task, label_means: Sequence[float]) -> Array:
-    """Return what the metric scores, (n_rows, n_scored), with the mean, or most frequent, label in a share of the rows.
+    """Return what the metric scores, (n_rows, n_scored), with a constant in a share of the rows.
 
-    Test rows that cannot be read get it in the submission.
+    The constant is the mean, or most frequent, label: test rows that cannot be read get it in the submission.
     """
     means = np.array([label_means])
     is_mean = np.random.default_rng(derive_seed(0, "means")).permutation(len(scored)) < share * len(scored)
@@ -92,9 +94,9 @@ def with_means(scored: Array, share: float, task: Task, label_means: Sequence[fl
 
 
 def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows: int) -> str:
-    """Return why the error of the test rows is not known, a sentence; "" if it is.
+    """Return a sentence on why the error of the test rows is unknown; "" if it was measured.
 
-    If all groups are too large to hold some of them out, the interval of few groups stands for it.
+    If all groups are too large to hold some of them out, the interval of few groups replaces it.
 
     Args:
         comparison: of training and test rows; None if they were not compared.
@@ -105,7 +107,8 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows:
         return f"{unit_warnings[0].removeprefix('WARNING: ')}."
     if comparison is None:
         return ""
-    shift, measured = comparison.adversarial_validation, comparison.error_ratio
+    shift = comparison.adversarial_validation
+    measured = comparison.error_ratio
     if shift is None or not shift.is_clear or (measured and measured.factor is not None):
         return ""
     if n_rows > MAX_TRAIN_ROWS:
@@ -124,7 +127,7 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows:
 def drawn_scores(scorer: Scorer, scored: Array, n_test_rows: int) -> Array:
     """Return scores of test rows like the training rows, (n_resamples ** 2,), the finite ones.
 
-    Each is that of a resample with the size of the test table, minus the error of the score, that of a
+    Each is the score of a resample with the size of the test table, minus the error of the score in a
     resample of all training rows.
     """
     of_training = scorer.resampled({"": scored})[""]
@@ -133,17 +136,17 @@ def drawn_scores(scorer: Scorer, scored: Array, n_test_rows: int) -> Array:
     return with_factor(drawn[np.isfinite(drawn)], scorer.metric, 1.0)
 
 
-def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.0, seed: int = 0) -> Array:
+def with_factor(scores: Array, metric: Metric, factor: float, log_std: float = 0.0, seed: int = 0) -> Array:
     """Return scores (n,) with an error, at least 0, that is larger by a factor.
 
     Args:
-        spread: standard deviation of the logarithm of the factor.
+        log_std: standard deviation of the logarithm of the factor.
     """
     errors = error_of(metric, scores)
     if errors is None:
         return scores
     normal = np.random.default_rng(derive_seed(seed, "interval")).normal(size=len(scores))
-    larger = np.maximum(errors, 0.0) * factor * np.exp(spread * normal)
+    larger = np.maximum(errors, 0.0) * factor * np.exp(log_std * normal)
     # Shares, areas and agreements are not below 0.
     if metric.types != REGRESSION and metric.greater_is_better:
         larger = np.minimum(larger, np.maximum(errors, 1.0))
@@ -153,8 +156,9 @@ def with_factor(scores: Array, metric: Metric, factor: float, spread: float = 0.
 def interval_of(scores: Array, n_groups: int) -> Interval:
     """Return the interval between two quantiles of scores of resamples, (n,).
 
-    They are further out for few groups, whose resamples vary too little. Source: Hesterberg, "What Teachers
-    Should Know About the Bootstrap", The American Statistician 2015 (expanded percentile interval).
+    They are further out for few groups, since resamples of few groups vary too little. Source: Hesterberg,
+    "What Teachers Should Know About the Bootstrap", The American Statistician 2015 (expanded percentile
+    interval).
 
     Args:
         n_groups: number of groups that were resampled, at least 2.
@@ -168,7 +172,7 @@ def interval_of(scores: Array, n_groups: int) -> Interval:
 
 
 def compare_with_constant(scorer: Scorer, scored: Array) -> list[str]:
-    """Return a warning if predictions, (n_rows, n_scored), have no better score than a constant; [] otherwise."""
+    """Return a warning if predictions, (n_rows, n_scored), score no better than a constant; [] otherwise."""
     constant, constant_score = best_constant(scorer)
     score = scorer.score(scored)
     if np.isnan(constant_score) or np.isnan(score) or scorer.gain(score - constant_score) > 0:
@@ -179,31 +183,34 @@ def compare_with_constant(scorer: Scorer, scored: Array) -> list[str]:
     ]
     return [
         f"WARNING: the cross-fitted {scorer.metric.name} {format_number(score)} is not better than "
-        f"{format_number(constant_score)}, that of the best constant prediction ({join_first(described, str)}), so "
-        "nothing was learned that this metric rewards. Add features, or try other stages."
+        f"{format_number(constant_score)}, that of the best constant prediction "
+        f"({join_first(described, str)}), so nothing was learned that this metric rewards. Add features, "
+        "or try other stages."
     ]
 
 
 def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
-    """Return a warning about test predictions with another mean or spread than those out of fold; [] without one."""
+    """Return a warning if test predictions have another mean or standard deviation than those out of fold."""
     test = chosen.final.outputs(run.columns.test)
     out_of_fold = chosen.outputs[run.columns.has_fold]
     if len(test) < MIN_ROWS or not run.config.competition.has_test_table:
         return []
-    means, stds = out_of_fold.mean(axis=0), out_of_fold.std(axis=0)
-    test_means, test_stds = test.mean(axis=0), test.std(axis=0)
+    means = out_of_fold.mean(axis=0)
+    stds = out_of_fold.std(axis=0)
+    test_means = test.mean(axis=0)
+    test_stds = test.std(axis=0)
     differs = np.abs(test_means - means) > MAX_DISTANCE * stds
     differs |= (test_stds > MAX_RATIO * stds) | (stds > MAX_RATIO * test_stds)
     differs &= test_stds > 0  # a corrected blend may be a constant
-    found = [
-        f"{name} {format_number(test_means[k])} +- {format_number(test_stds[k])}, not {format_number(means[k])} +- "
-        f"{format_number(stds[k])}"
+    differing = [
+        f"{name} {format_number(test_means[k])} +- {format_number(test_stds[k])}, "
+        f"not {format_number(means[k])} +- {format_number(stds[k])}"
         for k, name in enumerate(run.task.outputs)
         if differs[k]
     ]
-    if not found:
+    if not differing:
         return []
     return [
         "WARNING: test predictions differ in mean or standard deviation from out-of-fold ones: "
-        f"{join_first(found, str)}."
+        f"{join_first(differing, str)}."
     ]

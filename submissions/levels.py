@@ -4,7 +4,7 @@ A command with a budget builds one after the other, so that there is a submissio
 one without a budget builds the last one at once. Within one run a later level replaces an earlier one unless
 its cross-fitted score is worse (`submissions.build.build`).
 
-The submission of a run whose stages are finished is complete, and in the folder of the run. What is not
+The submission of a run with finished stages is complete, and in the folder of the run. What is not
 complete, level FOLDS and submissions while other stages train, is in the folder `so_far`. It is the latest
 submission of a competition only until there is a complete one (`submissions.build.publish`).
 """
@@ -34,7 +34,7 @@ class Level(StrEnum):
         return levels.index(self) >= levels.index(other)
 
     def limit(self, settings: SubmissionsConfig) -> SubmissionsConfig:
-        """Return settings with the candidates of this level only; the mean replaces a default of later levels."""
+        """Return settings with this level's candidates only; the mean replaces a default of later levels."""
         changes: dict[str, object] = {}
         if not self.includes(Level.FULL):
             changes["stack"] = False

@@ -1,8 +1,8 @@
 """The folder of a run, work/<name>/submissions/<run>/: the names of its files, and the fields of run.json.
 
 run.json                  `Manifest`: configuration, candidates, and the choice among them; written last
-oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages and of the submission
-                          (`Run.oof`)
+oof.csv                   ids, folds, labels and the out-of-fold predictions of all stages and of the
+                          submission (`Run.oof`)
 candidates/NAME.json      a fitted candidate
 candidates/NAME.csv       its submission
 stages/NAME.csv           the submission of a single stage
@@ -31,7 +31,9 @@ from submissions.levels import MISSING, Level
 
 MANIFEST = "run.json"
 SUBMISSION_FILE = "submission.csv"
-OOF_TABLE, CROSS_FITTED, CANDIDATES_TABLE = "oof.csv", "cross_fitted.csv", "candidates.parquet"
+OOF_TABLE = "oof.csv"
+CROSS_FITTED = "cross_fitted.csv"
+CANDIDATES_TABLE = "candidates.parquet"
 STD_FILE = "spread.csv"
 SO_FAR = "so_far"
 """Folder of a submission that is not complete, next to those of the runs."""
@@ -207,7 +209,7 @@ class Choice(StrictModel):
 
 
 class Manifest(StrictModel):
-    """Content of run.json: what a later `predict` needs, and what the report and the command `compare` show."""
+    """Content of run.json: what a later `predict` needs, and what the report and `compare` show."""
 
     format: int
     """FORMAT of the code that wrote it."""
@@ -220,7 +222,7 @@ class Manifest(StrictModel):
     tried: Level
     """Latest level that was built; if it is later than `level`, its score was worse."""
     config: dict[str, Any]
-    """The settings (`submissions.config.Config`), as data: other versions of user code must not hide a run."""
+    """The settings (`submissions.config.Config`) as data, so that a run survives changes of user code."""
     stages: dict[str, StageRecord]
     columns: list[str]
     """The stages in the order of the columns of the blends."""
@@ -273,7 +275,7 @@ class Manifest(StrictModel):
 
 
 def candidate_file(name: str, suffix: str) -> str:
-    """Return a file of a candidate, relative to the folder of the run: .json if it is fitted, .csv its submission."""
+    """Return a file of a candidate, relative to the run's folder: fitted (.json), submission (.csv)."""
     return f"candidates/{name.replace(':', '.')}{suffix}"
 
 
@@ -301,15 +303,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write run.json."""
+    """Write run.json, the last file of a run."""
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def verify_files(folder: Path, *files: str, manifest: Manifest | None = None) -> Manifest:
-    """Return run.json; a DataError if one of these files, or of all if none is named, is missing or has changed.
+    """Return run.json; a DataError if a file is missing or has changed.
 
     Args:
-        manifest: run.json as it was read before; None to read it.
+        files: files to verify; all by default.
+        manifest: run.json if it was read before; None to read it.
     """
     manifest = manifest or read_manifest(folder)
     for name in files or manifest.files:

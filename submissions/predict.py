@@ -25,7 +25,7 @@ from submissions.submission_file import write_submission
 
 
 def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
-    """Predict the rows of `test_file` with the submission model of the latest run; return the written file."""
+    """Predict the rows of `test_file` with the submission model of the latest run; return the file."""
     if name.endswith((".yaml", ".yml")):
         require_owned_outputs(Paths.for_competition(name), Path(name))
     return predict_with(latest_run(name), test_file, n_workers)
@@ -36,7 +36,8 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
 
     It has the columns of the sample submission, and the ids and the order of the rows of `test_file`.
     """
-    competition, manifest = run.config.competition, run.manifest
+    competition = run.config.competition
+    manifest = run.manifest
     require_same_code(run.config, manifest)
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
@@ -65,7 +66,8 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, manifest.label_means)
     if dropped:
         print(
-            f"{len(dropped)} unreadable rows get the mean, or the most frequent, training label: {join_first(dropped)}"
+            f"{len(dropped)} unreadable rows get the mean, or the most frequent, training label: "
+            f"{join_first(dropped)}"
         )
     return file
 

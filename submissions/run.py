@@ -54,9 +54,11 @@ PREDICTION = "prediction "
 CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
 PACKAGES = (
-    "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers", "chemprop",
+    "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers",
+    "chemprop",
 )  # fmt: skip
-TIME, EPOCHS = "time", "epochs"
+TIME = "time"
+EPOCHS = "epochs"
 """Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
 BUDGET_ADVICE = "A larger --budget trains more, and --budget none everything in full; finished jobs are kept."
 
@@ -87,18 +89,18 @@ class Run:
 
     @property
     def paths(self) -> Paths:
-        """Files of the competition."""
+        """Paths of the files of the competition."""
         return self.plan.paths
 
     @cached_property
     def metric(self) -> Metric:
         """The metric of the competition."""
         metric = self.config.competition.scorer
-        return replace(metric, table_score=lambda *_: math.nan) if self.lacks_scores else metric
+        return replace(metric, table_score=lambda *_: math.nan) if self.is_unscored else metric
 
     @property
-    def lacks_scores(self) -> bool:
-        """Whether nothing is scored, since there is no time for a metric of the user's."""
+    def is_unscored(self) -> bool:
+        """Whether nothing is scored, since no time is left for a metric of the user's."""
         return self.is_late and self.config.competition.scorer.table_score is not None
 
     @cached_property
@@ -110,9 +112,9 @@ class Run:
     def columns(self) -> Columns:
         """Predictions of all stages and the labels; a DataError if they do not match the tables.
 
-        Standard errors are of as many resamples as those of an earlier level of the run.
+        Standard errors have the number of resamples of an earlier level of the run.
         """
-        n_resamples = 1 if self.lacks_scores else None
+        n_resamples = 1 if self.is_unscored else None
         built = self.built
         if built and built.choice.submitted.score is not None:
             n_resamples = built.choice.submitted.n_resamples
@@ -141,16 +143,15 @@ class Run:
 
     @property
     def submission(self) -> Path:
-        """The file to submit."""
+        """The CSV file that is to be submitted."""
         return self.paths.submission if self.is_latest else self.folder / SUBMISSION_FILE
 
     def oof(self) -> pd.DataFrame:
-        """Return a row for each training row, in the order of the prepared table: id, fold, labels and predictions.
+        """Return id, fold, labels and predictions of the training rows, in the order of the prepared table.
 
         Labels are as in the training table, with its targets as names, and NaN if missing. Out-of-fold
-        predictions are those of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`;
-        of several classes there is a column for each, such as `gnn tone=calm`. They are NaN in rows of fold
-        -1.
+        predictions are of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`;
+        several classes have a column each, such as `gnn tone=calm`. They are NaN in rows of fold -1.
         """
         table = read_text_table(self.folder / OOF_TABLE)
         columns = table.columns.drop("id")
@@ -168,9 +169,9 @@ class Run:
 
     @property
     def built(self) -> Manifest | None:
-        """run.json as it is in the folder; None unless all files are there, of the same run, predictions and code.
+        """Content of run.json; None unless all files exist and are of the same run, predictions and code.
 
-        What user code opened must be the same, too.
+        The files that user code opened must also be unchanged.
         """
         try:
             manifest = verify_files(self.folder)
@@ -211,12 +212,15 @@ class Run:
 
     @property
     def weights(self) -> dict[str, dict[str, float]]:
-        """Target -> weight of each stage in the chosen blend, or in the base of the chosen stack; else empty."""
+        """Target -> weight of each stage in the chosen blend, or the base of the chosen stack; else empty."""
         return self.choice.submitted.weights
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:
-    """Return the run of a configuration with the stages of a plan, whose jobs are finished. It reads no predictions."""
+    """Return the run of a configuration with the stages of a plan of finished jobs.
+
+    Predictions are not read.
+    """
     if not plan.stages:
         raise NothingToSubmit(describe_left_out(left_out))
     config = config.model_copy(update={"stages": plan.stages})
@@ -231,7 +235,9 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     has_all_folds = len(folds) == plan.n_folds
     name = digest(content if has_all_folds else {**content, "folds": folds}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
-    code = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
+    code: list[str] = []
+    for pattern in CODE:
+        code += map(sha256_of, sorted(PROJECT.glob(pattern)))
     made_from = digest([code, package_versions(), predictions])
     folder = plan.paths.run(name if has_all_folds else SO_FAR)
     return Run(name, made_from, folder, config, plan, left_out)
@@ -252,7 +258,7 @@ def finished_part(plan: JobPlan) -> JobPlan:
 
 def finished_folds(plans: Iterable[JobPlan]) -> JobPlan | None:
     """Return the plan of the stage and seed with the most finished folds; None if no fold is finished."""
-    found = []
+    plans_of_seeds = []
     for plan in plans:
         jobs_of_seed: dict[tuple[str, int], list[Job]] = {}
         for job in plan.jobs:
@@ -260,8 +266,9 @@ def finished_folds(plans: Iterable[JobPlan]) -> JobPlan | None:
                 jobs_of_seed.setdefault((job.stage, job.seed), []).append(replace(job, predicts_test=True))
         for (stage, seed), jobs in jobs_of_seed.items():
             settings = plan.stages[stage].model_copy(update={"seeds": [seed], "final_fit": "folds"})
-            found.append(replace(plan, jobs=jobs, keys={stage: plan.keys[stage]}, stages={stage: settings}))
-    return max(found, key=lambda plan: len(plan.jobs), default=None)
+            keys = {stage: plan.keys[stage]}
+            plans_of_seeds.append(replace(plan, jobs=jobs, keys=keys, stages={stage: settings}))
+    return max(plans_of_seeds, key=lambda plan: len(plan.jobs), default=None)
 
 
 def folds_of(plan: JobPlan) -> list[int]:
@@ -270,7 +277,7 @@ def folds_of(plan: JobPlan) -> list[int]:
 
 
 def name_of_latest(paths: Paths) -> str:
-    """Return the name of the folder of the latest submission; "" if there is none."""
+    """Return the name of the folder of the latest submission; "" without one."""
     if not paths.latest_run.exists():
         return ""
     name = paths.latest_run.read_text(encoding="utf-8", errors="replace").strip()
@@ -287,8 +294,8 @@ def latest_run(competition: str) -> Run:
         )
     if name == SO_FAR:
         print(
-            f"WARNING: the submission of {competition} is not complete: its run was interrupted, or no stage had all "
-            f"folds. ./run.sh full {competition} goes on from there.",
+            f"WARNING: the submission of {competition} is not complete: its run was interrupted, "
+            f"or no stage had all folds. ./run.sh full {competition} goes on from there.",
             flush=True,
         )
     return stored_run(paths, name)
@@ -322,7 +329,7 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 
 
 def user_code_of(config: Config) -> list[tuple[str, str]]:
-    """Return name and digest of each file of user code in the settings, and of the modules that it imports."""
+    """Return name and digest of each file of user code in the settings and of its imported modules."""
     files = user_code_files(config.model_dump())
     return sorted((file.name, sha256_of(file) if file.exists() else "gone") for file in files)
 
@@ -349,8 +356,8 @@ def require_same_code(config: Config, manifest: Manifest) -> None:
     changed = files_changed_since(config, manifest)
     if changed:
         raise DataError(
-            f"{join_first(changed, str)}, which your code opened, changed since the run. Run ./run.sh full, then this "
-            "again."
+            f"{join_first(changed, str)}, which your code opened, changed since the run. "
+            "Run ./run.sh full, then this again."
         )
 
 

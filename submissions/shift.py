@@ -1,8 +1,8 @@
 """Test rows that differ from training rows: the error of held-out rows like them, and the score to expect.
 
 The training rows that look most like the test table are held out together, and one model of one stage is
-trained on others. Its error there, divided by that of the models of one seed in the ordinary folds, tells how
-much larger the error of the test rows may be. The model enters neither a submission nor a choice.
+trained on others. Its error there, divided by the error of the models of one seed in ordinary folds, tells
+how much larger the error of the test rows may be. The model enters neither a submission nor a choice.
 docs/benchmarks.md has how often that holds.
 """
 
@@ -47,7 +47,8 @@ def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
 
     Some test rows may look like training rows, so the factor of the error is a power of the measured ratio.
     """
-    shift, measured = comparison.adversarial_validation, comparison.error_ratio
+    shift = comparison.adversarial_validation
+    measured = comparison.error_ratio
     if shift is None or not shift.is_clear:
         return None
     factor = None
@@ -60,21 +61,22 @@ def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
 
 
 def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:
-    """Add the error of rows like test rows to the comparison of the tables, if they differ and it is not known.
+    """Add the error of rows like test rows to the comparison of the tables, if they differ.
 
-    It is measured again if the metric has changed, or if no stage was fast enough, and there is more time
-    now.
+    A measured error is reused, unless the metric has changed, or no stage was fast enough and there is more
+    time now.
 
     Args:
-        seconds: longest time of a fold of the stage whose error is compared.
+        seconds: longest time of a fold of the stage to compare.
     """
-    shift, known = comparison.adversarial_validation, comparison.error_ratio
+    shift = comparison.adversarial_validation
+    previous = comparison.error_ratio
     if shift is None or not shift.like_test:
         return
     name = config.competition.metric
     metric = digest([short_ref(name), *map(sha256_of, user_code_files(name))])
-    is_same = known is not None and known.metric == metric and not changed_files(name, known.opened)
-    if known and is_same and (known.stage or seconds <= known.seconds):
+    is_same = previous is not None and previous.metric == metric and not changed_files(name, previous.opened)
+    if previous and is_same and (previous.stage or seconds <= previous.seconds):
         return
     run = open_run(config, first_seeds(finished_part(plan)))
     measured = ErrorRatio(standard_error=None, seconds=seconds)
@@ -92,7 +94,7 @@ def first_seeds(plan: JobPlan) -> JobPlan:
 
 
 def cheapest_good_stage(run: Run, seconds: float) -> str | None:
-    """Return the best stage of those whose folds took no longer than `seconds` without a GPU; None without one."""
+    """Return the best stage with folds of at most `seconds` each without a GPU; None without one."""
     scores = {}
     for name, stage in run.config.stages.items():
         jobs = [job for job in run.plan.jobs_of_stage(name) if job.fold != REFIT_FOLD]
@@ -101,16 +103,16 @@ def cheapest_good_stage(run: Run, seconds: float) -> str | None:
         if is_alone and took <= seconds:
             alone = stage_alone(run.columns, name).scored
             scores[name] = run.columns.gain(run.columns.score(alone))
-    known = {name: score for name, score in scores.items() if np.isfinite(score)}
-    return max(known, key=known.__getitem__, default=None)
+    finite = {name: score for name, score in scores.items() if np.isfinite(score)}
+    return max(finite, key=finite.__getitem__, default=None)
 
 
 def error_ratio(run: Run, stage: str, is_held_out: NDArray[np.bool_]) -> ErrorRatio:
-    """Return the error of one model on rows that are held out together over the error of one seed in ordinary folds.
+    """Return the error of one model on rows that are held out together, over the error in ordinary folds.
 
-    The model has the seed of these folds, and their mean number of training rows unless fewer rows are left.
-    What comes after a model, such as thresholds, is fitted without the rows that it is scored on, in both
-    errors.
+    The latter is the error of one seed. The model has the seed of these folds, and their mean number of
+    training rows unless fewer rows are left. What comes after a model, such as thresholds, is fitted without
+    the rows that it is scored on, in both errors.
 
     Args:
         run: with one seed of the stage.
@@ -139,14 +141,14 @@ def error_ratio(run: Run, stage: str, is_held_out: NDArray[np.bool_]) -> ErrorRa
     if of_shifted is None:
         return unknown
     ratio = of_shifted[0] / in_folds[0]
-    # As if the two errors were independent: those of rows in both are not, so that it is a little too large.
+    # As if the two errors were independent: rows in both make it a little too large.
     standard_error = ratio * np.hypot(of_shifted[1] / of_shifted[0], in_folds[1] / in_folds[0])
-    is_known = np.isfinite(standard_error)
-    return ErrorRatio(stage=stage, ratio=ratio, standard_error=float(standard_error) if is_known else None)
+    has_error = np.isfinite(standard_error)
+    return ErrorRatio(stage=stage, ratio=ratio, standard_error=float(standard_error) if has_error else None)
 
 
 def surplus_rows(scorer: Scorer, is_held_out: NDArray[np.bool_], n_rows: float) -> NDArray[np.bool_]:
-    """Return the mask (n_rows,) of groups drawn at random, without which at least `n_rows` rows are left to train on.
+    """Return the mask (n_rows,) of random groups; without them at least `n_rows` rows remain to train on.
 
     Rows without a fold, which train in every fold, are not in it.
     """
@@ -158,7 +160,7 @@ def surplus_rows(scorer: Scorer, is_held_out: NDArray[np.bool_], n_rows: float) 
 
 
 def error_with_standard_error(scorer: Scorer, scored: Array) -> tuple[float, float] | None:
-    """Return the error of labels or predictions (n_rows, n_scored), and its standard error; None unless above 0."""
+    """Return the error of what is scored, (n_rows, n_scored), and its standard error; None unless above 0."""
     error = error_of(scorer.metric, scorer.score(scored))
     if error is None or not 0 < error < np.inf:
         return None
@@ -166,9 +168,9 @@ def error_with_standard_error(scorer: Scorer, scored: Array) -> tuple[float, flo
 
 
 def error_of(metric: Metric, score: Score) -> Score | None:
-    """Return the error of a score, or of several: the score itself, or how far it is from 1; its own inverse.
+    """Return the error of a score, or of several: the score itself, or 1 minus the score.
 
-    None for a user-defined metric whose greatest score is unknown.
+    Applied twice, it returns the score. None for a user-defined metric with an unknown greatest score.
     """
     if not metric.greater_is_better:
         return score

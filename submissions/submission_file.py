@@ -55,7 +55,7 @@ def write_submission(
 
 
 def rounded(values: pd.Series) -> list[float]:
-    """Return predictions with DIGITS digits of their value or of their standard deviation, whichever are more.
+    """Return predictions with DIGITS digits of their value or standard deviation, whichever are more.
 
     Values of almost the same size keep what distinguishes them. Equal values are not rounded.
     """
@@ -97,8 +97,8 @@ def check_submission(path: Path, sample: pd.DataFrame, id_column: str, task: Tas
         if not is_valid.all():
             first = is_valid.argmin()
             raise SubmissionError(
-                f"{path}: column {name!r} must have {what}; {(~is_valid).sum()} row(s) have not, the first is "
-                f"id {ids[first]!r} with {table[name].iloc[first]!r}."
+                f"{path}: column {name!r} must have {what}; {(~is_valid).sum()} row(s) have not, "
+                f"the first is id {ids[first]!r} with {table[name].iloc[first]!r}."
             )
 
 

@@ -23,10 +23,11 @@ from models.context import Context
 from models.stage import Stage
 from models.targets import target_scale
 
-RADIUS, HEIGHT = (0.3, 0.5), (5.0, 35.0)
+RADIUS = (0.3, 0.5)
+HEIGHT = (5.0, 35.0)
 """Ranges of the posted claim (`SOURCE.md`)."""
 EDGES = [4.1, 5.9, 7.6, 9.4, 11.3, 13.8, 17.3]
-"""Volumes between neighbouring bins, as in the study: about an eighth of the cylinders lies in each."""
+"""Volumes between neighbouring bins, as in the study: about an eighth of the cylinders is in each."""
 WEIGHTS = "weights.safetensors"
 SIZE = 24
 """Pixels per side of a picture. A side is as long as the largest diameter, 1."""
@@ -217,7 +218,8 @@ def variance_shift(units: Tensor, before: Tensor, after: Tensor, rate: float) ->
     def flat(values: Tensor) -> Array:
         return values[..., varies].double().flatten(0, -2).numpy()
 
-    evaluated, trained = flat(units), flat(before)
+    evaluated = flat(units)
+    trained = flat(before)
     mean = evaluated.mean(axis=0)
     variance = evaluated.var(axis=0)
     results = {

@@ -24,7 +24,8 @@ from submissions.blend.logits import Link, log_loss_weights, margins
 
 LIGHTGBM_STACK = "lightgbm_stack"
 """Name of the candidate in `stack.py`, which corrects the default blend."""
-MIN_PENALTY, MAX_PENALTY = 1e-4, 10.0
+MIN_PENALTY = 1e-4
+MAX_PENALTY = 10.0
 """Bounds of the penalty of the shrunk ridge, in units of the labels' variance."""
 LOGIT_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Factors of the squared distance between the weights of logits and the convex weights."""
@@ -58,7 +59,7 @@ def best_single(data: BlendData, folds: FoldSet) -> Blend:
 
 
 def mean(data: BlendData, folds: FoldSet) -> Blend:
-    """Weight all columns equally."""
+    """Return the blend with equal weights."""
     return data.blend([np.full(data.n_models, 1 / data.n_models)] * len(data.targets), folds)
 
 
@@ -76,7 +77,8 @@ def shrunk_ridge(data: BlendData, folds: FoldSet) -> Blend:
     tuned, and they are closer to what is submitted than equal weights. docs/benchmarks.md has the gain over
     other blends.
     """
-    weights, settings = [], []
+    weights = []
+    settings = []
     for target in data.targets:
         tuned = _tuned_shares(data, target, folds)
         weights.append(_shrunk(data, target, folds, **tuned) if tuned else data.convex(target, folds))
@@ -124,7 +126,8 @@ def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
     at least 0; Guo et al., "On calibration of modern neural networks", ICML 2017, for their sum, the inverse
     temperature.
     """
-    weights, settings = [], []
+    weights = []
+    settings = []
     for target in data.targets:
         number = len(LOGIT_PENALTIES) - 1
         if data.tuned:
@@ -209,7 +212,7 @@ def fit_candidate(data: BlendData, name: str, folds: FoldSet) -> Predictor:
 
 
 def complexity(name: str) -> int:
-    """Return the position of a candidate among all, from simple to complex; the user's come before the stack."""
+    """Return the rank of a candidate from simple to complex; user-defined ones come before the stack."""
     names = [*CANDIDATES]
     if name in names:
         return names.index(name)

@@ -1,6 +1,6 @@
 """The best constant prediction for a metric, and the correction of a blend between itself and a constant.
 
-The mean of a skewed label is far from its best prediction for a metric such as MAPE, whose best constant is a
+The mean of a skewed label is far from its best prediction for a metric such as MAPE: its best constant is a
 small label. A blend is the mean of stages with weights of least squares, so that `Fitted` moves it
 (`Metric.far_from_mean`). docs/benchmarks.md has the gain.
 """
@@ -77,7 +77,7 @@ def _best(metric: Metric, scores: list[float]) -> int:
 
 
 def fit_correction(metric: Metric, y: Array, y_pred: Array) -> Array:
-    """Return the intercept and the slope of each target, (2, n_targets), with the best score of a corrected blend.
+    """Return intercept and slope per target, (2, n_targets), with the best score of the corrected blend.
 
     A prediction p becomes c + slope * (p - m), with the median m of the predictions and a label c. It is
     unchanged with the slope 1 and c = m, and constant with the slope 0.

@@ -142,7 +142,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def computed_once(function: Function) -> Function:
-    """Keep the results of a function of `BlendData` and other arguments in the memo of the data; a decorator."""
+    """Decorate a function of `BlendData` and other arguments to store its results in the memo of the data."""
 
     @wraps(function)
     def look_up(data: "BlendData", *arguments: Any) -> Any:
@@ -156,7 +156,9 @@ def computed_once(function: Function) -> Function:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BlendData(Scorer):
-    """All that a candidate may be fitted on. The order of the columns depends on their content, not on their names.
+    """All that a candidate may be fitted on.
+
+    The order of the columns depends on their content, not on their names.
 
     Attributes:
         preds: columns (n_rows, n_models, n_outputs), out of fold; NaN only in fold -1.
@@ -170,12 +172,12 @@ class BlendData(Scorer):
 
     @property
     def n_models(self) -> int:
-        """Number of columns."""
+        """Number of columns (base predictions)."""
         return self.preds.shape[1]
 
     @property
     def targets(self) -> range:
-        """Indices of the targets."""
+        """Indices of the targets of `y`."""
         return range(self.y.shape[1])
 
     @property
@@ -209,8 +211,9 @@ class BlendData(Scorer):
 
     @computed_once
     def center(self, target: int) -> float:
-        """Return the c of a target: the median of its columns, never of labels, since those of a fold must
-        not reach a fit without it.
+        """Return the c of a target: the median of its columns.
+
+        It is never the median of labels, since the labels of a fold must not reach a fit without the fold.
         """
         preds = self.preds[self.has_fold][:, :, target_outputs(target, self.link)]
         return float(np.median(on_scale(preds, self.link)))
@@ -236,10 +239,10 @@ class BlendData(Scorer):
 
     @computed_once
     def pooled(self, folds: FoldSet) -> Array:
-        """Return the convex weights of all targets together, (n_models,), each target with the same influence.
+        """Return the convex weights of all targets together, (n_models,).
 
-        They are equal for one target, and for rows without any label. A target with few labels is shrunk
-        towards them.
+        Each target has the same influence. The weights are equal for one target, and for rows without any
+        label. A target with few labels is shrunk towards them.
         """
         systems = [self.system(target, folds) for target in self.targets]
         errors = [system.errors for system in systems if system is not None]
@@ -254,7 +257,7 @@ class BlendData(Scorer):
         return self.pooled(folds) if system is None else convex_weights(system.errors)
 
     def intercept(self, target: int, folds: FoldSet, weights: Array) -> float:
-        """Return what to add to a weighted sum of columns: the part of the mean label that the weights lack."""
+        """Return the intercept of a weighted sum of columns: the mean label times (1 - sum of weights)."""
         missing_weight = 1 - weights.sum()
         system = self.system(target, folds)
         return 0.0 if system is None or abs(missing_weight) < 1e-12 else missing_weight * system.mean
@@ -330,7 +333,8 @@ class BlendData(Scorer):
 
 def smallest_class(labels: list[Array], task: Task) -> int:
     """Return the fewest rows in a fold, (n_rows,) each, that have a class that occurs, or do not have it."""
-    counts = np.array([[(of_fold == c).sum() for c in range(len(task.classes))] for of_fold in labels])
+    classes = np.arange(len(task.classes))
+    counts = np.array([(of_fold[:, None] == classes).sum(axis=0) for of_fold in labels])
     counts = counts[:, counts.any(axis=0)]
     others = counts.sum(axis=1, keepdims=True) - counts
     return int(np.minimum(counts, others).min(initial=len(labels[0])))

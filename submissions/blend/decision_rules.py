@@ -78,7 +78,7 @@ class Decision:
         return self.labels(self.levels(y_pred)).astype(np.float64)
 
     def levels(self, y_pred: Array) -> Array:
-        """Return predictions (n_rows, n_outputs) on the scale of the cut points: of classes log probabilities."""
+        """Return predictions (n_rows, n_outputs) on the cut points' scale (log probabilities of classes)."""
         if self.problem_type == "multiclass":
             return np.log(np.clip(y_pred, PROBABILITY_EPSILON, None))
         return y_pred

@@ -12,7 +12,7 @@ import numpy as np
 from core.types import Array
 
 Link = Literal["identity", "log1p", "logistic", "softmax"]
-"""Scale of a weighted sum: predictions, their log1p, log odds of class 1, or log probabilities plus a constant."""
+"""Scale of a weighted sum: predictions, log1p, log odds of class 1, or log probabilities plus a constant."""
 SMALLEST = -0.9
 """Predictions are clipped here before log1p, which has no value from -1 down."""
 MIN_BASE_PROBABILITY = 1e-3
@@ -53,7 +53,7 @@ def probabilities(sums: Array, link: Link) -> Array:
 
 
 def on_scale(values: Array, link: Link) -> Array:
-    """Return labels or columns on the scale on which a blend is fitted: their log1p, or unchanged for other links."""
+    """Return labels or columns on the scale of the blend: log1p for that link, otherwise unchanged."""
     return logits(values, link) if link == "log1p" else values
 
 
@@ -81,7 +81,7 @@ def margins(preds: Array, labels: Array, link: Link) -> Array:
 
 
 def log_loss_weights(z: Array, prior: Array, penalties: Sequence[float]) -> Array:
-    """Return the weights w >= 0 with the smallest penalized log loss for each penalty, (n_penalties, n_models).
+    """Return weights w >= 0 with the smallest penalized log loss, a row per penalty: (n_penalties, n_models).
 
     The log loss of a row is log(1 + sum over the other classes of exp(z w)). To its mean over rows are added
     penalty * |w - prior|^2 and `SUM_PENALTY` / n_rows * (sum w - 1)^2.
@@ -110,7 +110,7 @@ def log_loss_weights(z: Array, prior: Array, penalties: Sequence[float]) -> Arra
     for penalty in sorted(penalties, reverse=True):  # each starts at the solution of a larger penalty
         bounds = [(0, None)] * n_models
         options = {"ftol": 1e-12, "gtol": 1e-8}
-        found = minimize(loss, weights, (penalty,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
-        weights = found.x
+        result = minimize(loss, weights, (penalty,), "L-BFGS-B", jac=True, bounds=bounds, options=options)
+        weights = result.x
         solutions.append(weights)
     return np.array(solutions[::-1])

@@ -1,8 +1,8 @@
-"""Scores of predictions of the training rows, and their standard errors by a paired bootstrap over groups of rows.
+"""Scores of predictions of the training rows, and their standard errors.
 
-All predictions are scored on the same resamples, so the standard deviation of the difference of two scores
-over the resamples is the standard error of that difference. Source: Efron and Tibshirani, "An Introduction to
-the Bootstrap", 1993, chapters 6 and 16.
+Standard errors come from a paired bootstrap over groups of rows. All predictions are scored on the same
+resamples, so the standard deviation of the difference of two scores over the resamples is the standard error
+of that difference. Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
 """
 
 import math
@@ -22,13 +22,13 @@ from core.types import Array, Integers
 
 Number = TypeVar("Number", float, pd.Series)
 MAX_RESAMPLES = 200
-"""Number of resamples, with which a standard error is known to 5 %."""
+"""Number of resamples, with which a standard error is accurate to 5 %."""
 MIN_RESAMPLES = 50
 """Number of resamples of large tables."""
 MAX_LABELS = 20_000_000
 """Labels of all resamples together, above which there are fewer."""
 FEW_RESAMPLES = 20
-"""Number of resamples for a slow metric, with which a standard error is known to 16 %."""
+"""Number of resamples for a slow metric, with which a standard error is accurate to 16 %."""
 SLOW_CALL = 0.02
 """Seconds of a call from which a user-defined metric is slow. The time of most is far from it, so that a
 repeated command has the same number of resamples."""
@@ -80,7 +80,7 @@ class Scorer:
         return self.metric(self.y[index], scored[index], take_rows(self.rows, index))
 
     def target_scores(self, scored: Array) -> dict[str, float]:
-        """Return the score of all targets, "all", and that of each; of a single target only its score.
+        """Return "all" -> the score of all targets, and the score per target; only the latter for one target.
 
         A target has the score NaN by a user's metric, which may need all targets.
         """
@@ -98,7 +98,7 @@ class Scorer:
         return difference if self.metric.greater_is_better else -difference
 
     def aligned(self, table: pd.DataFrame) -> Array:
-        """Return what the metric scores, (n_rows, n_scored), of a table that is indexed by id; NaN if it is missing."""
+        """Return the scored columns of a table indexed by id, (n_rows, n_scored); NaN for missing ids."""
         return table.reindex(index=self.ids, columns=self.task.scored_columns).to_numpy()
 
     def on_rows_of(self, *scored: Array) -> "Scorer":
@@ -107,7 +107,9 @@ class Scorer:
         return replace(self, folds=np.where(in_all, self.folds, -1))
 
     def resampled(self, scored: dict[str, Array], n_rows: int | None = None) -> pd.DataFrame:
-        """Score several predictions on the same bootstrap resamples of the rows with a fold, each of them once.
+        """Score several predictions on the same bootstrap resamples of the rows with a fold.
+
+        Predictions that were scored before are not scored again.
 
         Args:
             scored: name -> what the metric scores, (n_rows, n_scored).
@@ -115,21 +117,24 @@ class Scorer:
 
         Returns:
             (n_resamples, n_predictions), NaN where the metric is undefined, and where a regression target has
-            only one label in a resample, of which R2 has no meaning.
+            only one label in a resample, for which R2 has no meaning.
         """
-        known: dict[str, list[float]] = self.memo.setdefault(("resampled", n_rows), {})
+        saved: dict[str, list[float]] = self.memo.setdefault(("resampled", n_rows), {})
         keys = {name: sha256(values.tobytes()).hexdigest() for name, values in scored.items()}
-        new = {key: scored[name] for name, key in keys.items() if key not in known}
+        new = {key: scored[name] for name, key in keys.items() if key not in saved}
         if new:
-            n_resamples = len(next(iter(known.values()))) if known else self.n_resamples
-            known.update(self._score_resamples(new, n_rows, n_resamples))
-        table = pd.DataFrame({name: known[key] for name, key in keys.items()})
+            n_resamples = len(next(iter(saved.values()))) if saved else self.n_resamples
+            saved.update(self._score_resamples(new, n_rows, n_resamples))
+        table = pd.DataFrame({name: saved[key] for name, key in keys.items()})
         return table.where(np.isfinite(table))
 
     def _score_resamples(
         self, scored: dict[str, Array], n_rows: int | None, n_resamples: int | None
     ) -> dict[str, list[float]]:
-        """Return name -> score on each resample; FEW_RESAMPLES of them without a number, if the metric is slow."""
+        """Return name -> score on each resample.
+
+        A slow metric gets FEW_RESAMPLES of them, unless their number is given.
+        """
         scored_rows = np.flatnonzero(self.has_fold)
         groups = np.unique(self.groups[scored_rows], return_inverse=True)[1]
         n_groups = int(groups.max()) + 1
@@ -152,10 +157,10 @@ class Scorer:
                 started = time.perf_counter()
                 scores.append([self.score_of_rows(drawn, values) for values in scored.values()])
                 fastest_call = min(fastest_call, (time.perf_counter() - started) / len(scored))
-        return {name: [of_resample[i] for of_resample in scores] for i, name in enumerate(scored)}
+        return dict(zip(scored, np.transpose(scores).tolist(), strict=True))
 
     def compare(self, scored: dict[str, Array], reference: str) -> pd.DataFrame:
-        """Compare predictions, (n_rows, n_scored) each, with those of one name, in the unit of the metric.
+        """Compare predictions, (n_rows, n_scored) each, with the reference, in the unit of the metric.
 
         Returns:
             A row per name with the columns `score`, `difference` (it minus the score of the reference), and
@@ -181,6 +186,6 @@ def describe_resamples(n_resamples: int | None) -> list[str]:
     if n_resamples != FEW_RESAMPLES:
         return []
     return [
-        f"A call of the metric takes more than {SLOW_CALL} s, so there are {FEW_RESAMPLES} bootstrap resamples instead "
-        f"of up to {MAX_RESAMPLES}."
+        f"A call of the metric takes more than {SLOW_CALL} s, "
+        f"so there are {FEW_RESAMPLES} bootstrap resamples instead of up to {MAX_RESAMPLES}."
     ]

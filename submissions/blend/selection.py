@@ -2,8 +2,8 @@
 
 Candidates are compared by their cross-fitted predictions: each row is predicted by a fit without the row's
 fold. For metrics of labels the decision (thresholds, class offsets or cut points) that turns predictions into
-labels is fitted without the fold as well. The default stands, unless another candidate is better by a clear
-margin.
+labels is fitted without the fold as well. The default is chosen unless another candidate is better by a
+clear margin.
 """
 
 from collections.abc import Callable
@@ -101,7 +101,7 @@ class CrossFit:
 
 
 def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: str | None = None) -> Fitted:
-    """Return a predictor that was fitted on the rows of some folds, with what these rows say about what comes after it.
+    """Return a predictor that was fitted on the rows of some folds, with the steps that follow it.
 
     Thresholds and corrections come from predictions of the rows that the predictor was fitted on: they are so
     few numbers that this changes no score by more than chance.
@@ -271,7 +271,7 @@ def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) 
 def ablation(
     data: BlendData, names: list[str], left_out: dict[str, list[str]], blend: str, default: CrossFit
 ) -> pd.DataFrame:
-    """Return the default blend without some columns, refitted with the settings that were tuned for all columns.
+    """Return the default blend without some columns, refitted with the settings tuned for all columns.
 
     Args:
         names: the stages, in the order of the columns.
@@ -285,9 +285,9 @@ def ablation(
     tuned = default.final.predictor.settings if isinstance(default.final.predictor, Blend) else []
     scored = {"all stages": default.scored}
     for name, stages in left_out.items():
-        is_kept = ~np.isin(names, stages)
-        if is_kept.any():
-            part = replace(data, preds=data.preds[:, is_kept], tuned=tuple(tuned))
+        is_used = ~np.isin(names, stages)
+        if is_used.any():
+            part = replace(data, preds=data.preds[:, is_used], tuned=tuple(tuned))
             scored[name] = cross_fit(
                 part, partial(fit_candidate, part, blend), default.final.postprocess
             ).scored

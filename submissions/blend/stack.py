@@ -62,23 +62,22 @@ class Stack:
         import lightgbm
 
         y_pred = self.base.predict(preds)
-        for target, (spread, trees) in enumerate(zip(self.spreads, self.trees, strict=True)):
+        for target, (std, trees) in enumerate(zip(self.spreads, self.trees, strict=True)):
             if trees and len(preds):
                 outputs = target_outputs(target, self.link)
                 features = tree_features(preds, outputs, self.link)
                 booster = lightgbm.Booster(model_str=trees)
                 correction = np.asarray(booster.predict(features, raw_score=True, num_threads=1))
                 of_blend = logits(y_pred[:, outputs], self.link, MIN_BLEND_PROBABILITY)
-                corrected = of_blend + spread * correction.reshape(len(preds), -1)
+                corrected = of_blend + std * correction.reshape(len(preds), -1)
                 y_pred[:, outputs] = probabilities(corrected, self.link)
         return y_pred
 
     def only(self, outputs: NDArray[np.bool_]) -> "Stack":
         """Return the stack with the corrections of the outputs in a mask (n_outputs,) only."""
-        is_kept = np.any(outputs.reshape(len(self.trees), -1), axis=1).tolist()
-        return replace(
-            self, trees=[text if kept else "" for text, kept in zip(self.trees, is_kept, strict=True)]
-        )
+        is_used = np.any(outputs.reshape(len(self.trees), -1), axis=1).tolist()
+        trees = [text if used else "" for text, used in zip(self.trees, is_used, strict=True)]
+        return replace(self, trees=trees)
 
 
 def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
@@ -93,8 +92,8 @@ def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
     all_trees = []
     for target in data.targets:
         rows = in_folds & ~np.isnan(data.y[:, target])
-        spread, trees = _fit_correction(data, target, rows, base)
-        spreads.append(spread)
+        std, trees = _fit_correction(data, target, rows, base)
+        spreads.append(std)
         all_trees.append(trees)
     return Stack(base, spreads, all_trees, data.link)
 
@@ -102,7 +101,7 @@ def fit_stack(data: BlendData, default: str, folds: FoldSet) -> Stack:
 def _fit_correction(
     data: BlendData, target: int, rows: NDArray[np.bool_], base: Predictor
 ) -> tuple[float, str]:
-    """Return the spread and the trees of one target; "" if trees do not help or cannot be fitted.
+    """Return the scale of the trees and the trees of one target; "" if they do not help or cannot be fitted.
 
     Args:
         rows: mask of the rows to fit on, (n_rows,).
@@ -116,11 +115,11 @@ def _fit_correction(
     of_blend = logits(base.predict(data.preds[rows])[:, outputs], data.link, MIN_BLEND_PROBABILITY)
     if data.task.has_probabilities:
         return 1.0, fit_trees(x, y, folds, start=of_blend)
-    spread = float(of_blend.std())
-    if not spread > 0:
+    std = float(of_blend.std())
+    if not std > 0:
         return 1.0, ""
     power = 1 if data.metric.separable_loss == "absolute" else 2
-    return spread, fit_trees(x, (y - of_blend[:, 0]) / spread, folds, power)
+    return std, fit_trees(x, (y - of_blend[:, 0]) / std, folds, power)
 
 
 def tree_features(preds: Array, outputs: slice, link: Link) -> Array:

@@ -52,7 +52,8 @@ def login() -> Any:
         ) from None
     except SystemExit:
         raise ServiceError(
-            f"Kaggle found no valid credentials here; {TOKEN} and put it in KAGGLE_API_TOKEN or ~/.kaggle/access_token."
+            f"Kaggle found no valid credentials here; {TOKEN} "
+            "and put it in KAGGLE_API_TOKEN or ~/.kaggle/access_token."
         ) from None
     return api
 
@@ -103,13 +104,14 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
 
     Args:
         folder: folder of `download`.
-        given: "train", "test" and "sample" -> file that the user gives, in the download or elsewhere; None to
-            detect it by its name.
+        given: "train", "test" and "sample" -> file that the user gives, in the download or another folder;
+            None to detect it by its name.
     """
     csvs = sorted(path for path in folder.rglob("*.csv") if "__MACOSX" not in path.parts)
     # sample_submission and sampleSubmission have the same letters.
     letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}
-    tables, unclear = {}, []
+    tables = {}
+    unclear = []
     for table, file in given.items():
         matches = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
         if file is not None:
@@ -169,7 +171,7 @@ def submissions_left(slug: str) -> int | None:
 
 
 def dataset_status(dataset: str) -> tuple[str, int] | None:
-    """Return state, such as ready, and version of the data set owner/slug; None if there is no such data set."""
+    """Return state, such as ready, and version of the data set owner/slug; None if it does not exist."""
     try:
         with _api_errors():
             answer = json.loads(login().dataset_status(dataset, format="json"))
@@ -181,7 +183,7 @@ def dataset_status(dataset: str) -> tuple[str, int] | None:
 
 
 def create_or_version_dataset(folder: Path, message: str) -> int:
-    """Upload a folder with dataset-metadata.json, its folders as archives; return the previous version, or 0."""
+    """Upload a folder with dataset-metadata.json, subfolders as archives; return the version before, or 0."""
     dataset = str(read_json(folder / "dataset-metadata.json", "id")["id"])
     current = dataset_status(dataset)
     with _api_errors() as printed:
@@ -196,13 +198,14 @@ def create_or_version_dataset(folder: Path, message: str) -> int:
     )  # no error of the package
     if lost:
         raise ServiceError(
-            f"The upload of {', '.join(lost)} failed, so the data set {dataset} is incomplete; run the command again."
+            f"The upload of {', '.join(lost)} failed, "
+            f"so the data set {dataset} is incomplete; run the command again."
         )
     return current[1] if current else 0
 
 
 def push_kernel(folder: Path) -> int:
-    """Upload a folder with kernel-metadata.json and its notebook, which Kaggle then runs; return the version."""
+    """Upload a folder with kernel-metadata.json and a notebook, which Kaggle runs; return the version."""
     with _api_errors():
         answer = login().kernels_push(str(folder))
     unknown = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
@@ -255,7 +258,7 @@ def _api_errors(slug: str | None = None) -> Iterator[io.StringIO]:
 
 
 def _status(error: BaseException | None) -> int | None:
-    """Return the status in the body of an answer, which may differ from that of HTTP, or else that of HTTP."""
+    """Return the status in the body of an answer, or else the HTTP status, which may differ."""
     response = getattr(error, "response", None)
     if response is None:
         return None

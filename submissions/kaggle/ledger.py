@@ -88,12 +88,14 @@ class Ledger(StrictModel):
 
 
 def read(path: Path) -> list[Submission]:
-    """Return all submissions, the oldest first; [] if there is no file."""
+    """Return all submissions, the oldest first; [] if the file is missing."""
     if not path.exists():
         return []
     rows = read_text_table(path).to_dict("index")
-    rows = {number: {name: cell for name, cell in row.items() if cell} for number, row in rows.items()}
-    return list(validate(Ledger, {"row": rows}, path).row.values())
+    filled = {}
+    for number, row in rows.items():
+        filled[number] = {name: cell for name, cell in row.items() if cell}
+    return list(validate(Ledger, {"row": filled}, path).row.values())
 
 
 def write(path: Path, *changed: Submission) -> None:
@@ -177,7 +179,8 @@ def distinct(rows: list[Submission]) -> list[Submission]:
 
 def page(competition: CompetitionConfig) -> str:
     """Return the table of submissions and remarks on their scores, for a terminal."""
-    paths, metric = competition.paths, competition.scorer
+    paths = competition.paths
+    metric = competition.scorer
     rows = read(paths.ledger)
     if not rows:
         return f"No submissions of {paths.name} yet: ./run.sh submit makes one and records it."
@@ -220,7 +223,7 @@ def rank_correlations(scores: pd.DataFrame) -> list[str]:
 
 
 def draw_scores(competition: CompetitionConfig, files: list[Submission]) -> pd.DataFrame | None:
-    """Return the scores of the files on the same drawn tables, (n_draws, n_files); None without common rows."""
+    """Return the scores of files on the same drawn tables, (n_draws, n_files); None without common rows."""
     paths = competition.paths
     tables = {}
     for row in files:

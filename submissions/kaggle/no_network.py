@@ -7,7 +7,7 @@ INTERNET = (2, 10)
 """AF_INET, AF_INET6."""
 
 
-def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+def reject_connection(event: str, arguments: tuple[Any, ...]) -> None:
     """Raise an OSError for a connection to another machine or to a server on this one; an audit hook."""
     connects = (
         event in ("socket.connect", "socket.sendto", "socket.sendmsg") and arguments[0].family in INTERNET
@@ -16,4 +16,4 @@ def refuse(event: str, arguments: tuple[Any, ...]) -> None:
         raise OSError(101, "Network is unreachable")
 
 
-sys.addaudithook(refuse)
+sys.addaudithook(reject_connection)

@@ -83,8 +83,8 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
     if len(ordered) == len(ids) == len(table):
         return ordered[table.columns]
     print(
-        f"WARNING: {sample} has {len(ids)} ids, of which {len(ordered)} are in the test table, which has {len(table)}. "
-        "The submission has those of the test table, in its order."
+        f"WARNING: {sample} has {len(ids)} ids, of which {len(ordered)} are in the test table, "
+        f"which has {len(table)}. The submission has those of the test table, in its order."
     )
     return table
 
@@ -94,8 +94,8 @@ def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[
 
     The latest submission is copied whatever the exit status of the training; without one the notebook fails.
     """
-    earlier = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
-    status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *earlier)
+    resume_options = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
+    status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *resume_options)
     paths = Paths(name)
     interim = paths.run(SO_FAR) / SUBMISSION_FILE
     file = interim if interim.exists() else paths.submission

@@ -4,8 +4,8 @@ A bundle for prediction has no training rows, no labels and no out-of-fold predi
 with a weight in the submission. A bundle for training has no answers, and only the tables that the platform
 does not mount. User-defined files are copied, with paths relative to the file that refers to them.
 
-    work/<name>/kernel/dataset/     a data set with code/ work/ weights/ wheels/ requirements.txt and bundle.json
-                                    (purpose, competition, packages, digest of the files)
+    work/<name>/kernel/dataset/     a data set with code/ work/ weights/ wheels/ requirements.txt and
+                                    bundle.json (purpose, competition, packages, digest of the files)
     work/<name>/kernel/notebook/    the notebook and its metadata
 """
 
@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ def build(paths: Paths, config: Config | None, owner: str) -> Kernel:
         else:
             config, manifest = copy_run(paths.name, bundle)
         stages = config.stages.values()
-        packages = {package for stage in stages for package in stage.optional_packages}
+        packages = set(chain.from_iterable(stage.optional_packages for stage in stages))
         copy_hub_weights(bundle, packages)
         add_wheels(bundle, packages)
-        encoders = [encoder for stage in stages for encoder in stage.encoders]
+        encoders = list(chain.from_iterable(stage.encoders for stage in stages))
         uses_gpu = any(stage.predicts_on_gpu and stage.gpu > 0 for stage in stages)
         uses_gpu |= any(encoder.uses_gpu for encoder in encoders)
         manifest["accelerator"] = GPU if uses_gpu else CPU
@@ -167,7 +168,9 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what prediction with the latest run needs; return settings and manifest of the notebook."""
     run = latest_run(name)
     run_folder = bundle.work / run.folder.relative_to(work_root())
-    used = {stage for weights in run.weights.values() for stage, weight in weights.items() if weight}
+    used: set[str] = set()
+    for weights in run.weights.values():
+        used.update(stage for stage, weight in weights.items() if weight)
     if not used or run.chosen == LIGHTGBM_STACK:  # a stack reads all columns
         used = {*run.config.stages}
     stages = {stage: settings for stage, settings in run.config.stages.items() if stage in used}
@@ -255,12 +258,12 @@ def _opened_here(config: Config) -> Opened:
     """Return what user code has opened in this process, such as in its check, and for the latest run."""
     opened = opened_files(config.model_dump())
     paths = config.competition.paths
-    with suppress(DataError):  # there is no run, or one of an older version
+    with suppress(DataError):  # if no run exists, or only one of an older version
         return merge_opened(opened, read_manifest(paths.run(name_of_latest(paths))).opened)
     if user_code_files(config.model_dump()):
         print(
-            "note: a file that only training or the blend opens, and that no string in your code names, is packed "
-            "after ./run.sh full"
+            "note: a file that only training or the blend opens, and that no string in your code names, "
+            "is packed after ./run.sh full"
         )
     return opened
 
@@ -274,7 +277,8 @@ def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner
     about = {
         "id": f"{owner}/{notebook}", "title": notebook.replace("-", " "),  # Kaggle makes the slug from it
         "code_file": f"{notebook}.ipynb", "language": "python", "kernel_type": "notebook", "is_private": True,
-        "enable_gpu": gpu, "machine_shape": manifest["accelerator"] if gpu else None, "enable_internet": False,
+        "enable_gpu": gpu, "machine_shape": manifest["accelerator"] if gpu else None,
+        "enable_internet": False,
         "dataset_sources": [f"{owner}/{data_set}"],
         "competition_sources": [manifest["kaggle"]] if manifest["kaggle"] else [],
     }  # fmt: skip

@@ -8,7 +8,7 @@ from core.paths import BUNDLE_MANIFEST, Paths, child_path
 
 
 def kaggle_files(slug: str) -> Path:
-    """Return the folder into which `./run.sh new NAME --kaggle SLUG` downloads; archives become folders *.zip."""
+    """Return the folder for downloads of `./run.sh new NAME --kaggle SLUG`; archives become folders *.zip."""
     return work_root() / "kaggle" / slug
 
 
@@ -27,7 +27,7 @@ class Kernel:
 
     @staticmethod
     def of(paths: Paths, training: bool = False) -> "Kernel":
-        """Return the files that `./run.sh kernel` writes, or those of `./run.sh kernel --training`."""
+        """Return the files that `./run.sh kernel` (with `--training` if `training`) writes."""
         return Kernel(paths.root / ("kernel_training" if training else "kernel"))
 
     @property

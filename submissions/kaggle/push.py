@@ -21,7 +21,8 @@ def push(name: str, training: bool) -> None:
     """Upload a data set, wait until the platform has unpacked it, and upload its notebook."""
     kernel = Kernel.of(Paths.for_competition(name), training)
     about = read_json(kernel.notebook / "kernel-metadata.json", "id")
-    notebook, (dataset,) = about["id"], about["dataset_sources"]
+    notebook = about["id"]
+    (dataset,) = about["dataset_sources"]
     print(f"data set {dataset}: uploading ...", flush=True)
     message = f"run {read_json(kernel.bundle.manifest).get('run', 'training')}"
     before = client.create_or_version_dataset(kernel.bundle.root, message)

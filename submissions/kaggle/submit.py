@@ -103,7 +103,7 @@ def send_once(competition: CompetitionConfig, row: Submission, send: Send) -> No
 
 
 def file_to_send(competition: CompetitionConfig, file: Path) -> tuple[Submission, Send]:
-    """Return the ledger row of a file, and a function that sends a copy of it, which later runs do not change.
+    """Return the ledger row of a file, and a function that sends a copy, which later runs do not change.
 
     Raises:
         SubmissionError: if the file does not match the sample.
@@ -138,7 +138,7 @@ def _row(file: str, file_digest: str, made: dict[str, Any]) -> Submission:
 
 
 def revision() -> str:
-    """Return the short hash of git, with `-dirty` if files differ; "unknown" if git does not track this code."""
+    """Return the short hash of git, with `-dirty` if files differ; "unknown" for untracked code."""
     try:
         # The folder may be inside the repository of another project.
         _git("ls-files", "--error-unmatch", "run.sh")
@@ -161,12 +161,12 @@ def confirm(question: str) -> bool:
 
 def check_slot(competition: CompetitionConfig, row: Submission) -> None:
     """Check that a submission is left, and that the file was not sent before."""
-    for earlier_row in sync_ledger(competition):
-        was_sent = earlier_row.status in ("submitted", "scored") and earlier_row.ref != BY_HAND
-        if was_sent and earlier_row.file_digest == row.file_digest:
+    for sent_row in sync_ledger(competition):
+        was_sent = sent_row.status in ("submitted", "scored") and sent_row.ref != BY_HAND
+        if was_sent and sent_row.file_digest == row.file_digest:
             raise SubmissionError(
-                f"This was sent at {earlier_row.time} as {earlier_row.submission}, public "
-                f"{format_number(earlier_row.public)}, and would get the same score."
+                f"This was sent at {sent_row.time} as {sent_row.submission}, public "
+                f"{format_number(sent_row.public)}, and would get the same score."
             )
     slug = str(competition.kaggle)
     n_left = client.submissions_left(slug)
@@ -179,7 +179,8 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     """Return the status or the scores of a submission, in a line."""
     if row.public is None:
         return f"{row.submission}: {row.status}, {row.message}"
-    public, private = format_number(row.public), format_number(row.private)
+    public = format_number(row.public)
+    private = format_number(row.private)
     line = f"{row.submission}: public {public}, private {private}, expected {_expected(row)}"
     interval = row.interval
     if interval is None:
@@ -191,8 +192,9 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
 
 
 def _expected(row: Submission) -> str:
-    """Return the score to expect, and its interval if it is known."""
-    score, interval = format_number(row.expected_score), row.interval
+    """Return the score to expect, and its interval if it has one."""
+    score = format_number(row.expected_score)
+    interval = row.interval
     return score if interval is None else f"{score} ({describe_interval(interval)})"
 
 

@@ -106,7 +106,7 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
-    """Compare the predictions or labels of the notebook with those of this machine.
+    """Compare the predictions or labels of the notebook with the ones of this machine.
 
     Args:
         notebook: submission of the notebook.
@@ -115,7 +115,8 @@ def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
     Raises:
         SubmissionError: if they differ by more than the tolerance.
     """
-    competition, task = run.config.competition, run.task
+    competition = run.config.competition
+    task = run.task
     expected = read_text_table(here).set_index(competition.id)
     table = read_text_table(notebook).set_index(competition.id)
     y_expected = from_submission_columns(task, expected)
@@ -147,7 +148,7 @@ def make_sandbox(root: Path, packages: Iterable[str], without: set[str]) -> None
         for name in {file.parts[0] for file in metadata.files(package) or []} - {"..", "__pycache__"}:
             if not (site / name).exists():
                 (site / name).symlink_to(str(metadata.distribution(package).locate_file(name)))
-    shutil.copy(NO_NETWORK, site)  # a sitecustomize.py would be hidden by that of some systems
+    shutil.copy(NO_NETWORK, site)  # some systems have a sitecustomize.py, which would hide another
     (site / "no_network.pth").write_text(f"import {NO_NETWORK.stem}\n")
 
 
@@ -160,7 +161,8 @@ def run_notebook(sandbox: Path, notebook: Path, log: Path) -> tuple[float, float
     Raises:
         DataError: if it fails.
     """
-    mounted, working = sandbox / INPUT, sandbox / WORKING
+    mounted = sandbox / INPUT
+    working = sandbox / WORKING
     for path in [mounted, *mounted.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

@@ -1,4 +1,4 @@
-"""Wheels of a bundle: the packages that it needs and that are not in the image of the notebook (`image.txt`)."""
+"""Wheels of a bundle: the required packages that the notebook's image (`image.txt`) does not have."""
 
 import os
 import subprocess
@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -48,16 +49,17 @@ def add_wheels(bundle: Bundle, estimators: set[str]) -> None:
 
 
 def _leave_out(file: Path, names: set[str]) -> None:
-    """Remove requirements from a copy of pyproject.toml, which `./run.sh` compares with the notebook's packages."""
+    """Remove requirements from a copy of pyproject.toml, which `./run.sh` checks in the notebook."""
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not any(line.lstrip().startswith(f'"{name}>') for name in names)]
-    write_atomically(file, "".join(kept))
+    starts = tuple(f'"{name}>' for name in names)
+    write_atomically(file, "".join(line for line in lines if not line.lstrip().startswith(starts)))
 
 
 def image_packages() -> set[str]:
     """Return the packages of the image of the notebook."""
     lines = IMAGE.read_text(encoding="utf-8").splitlines()
-    return {canonicalize_name(name) for line in lines for name in line.partition("#")[0].split()}
+    names = chain.from_iterable(line.partition("#")[0].split() for line in lines)
+    return {canonicalize_name(name) for name in names}
 
 
 def versions_of(names: Iterable[str], without: set[str], python: str = PYTHON) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""What a run found: gathered once as sections, and written as report.md and as one page."""
+"""The results of a run: gathered once as sections, and written as report.md and as one page."""

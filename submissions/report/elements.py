@@ -75,7 +75,7 @@ def data_url(image: str | bytes) -> str:
 
 
 def make_table(table: pd.DataFrame, form: str = "") -> Table:
-    """Return a table: texts unchanged, numbers with four digits or in a format such as {:.3f}, "-" if missing."""
+    """Return a table: texts unchanged, numbers with four digits or in a format ({:.3f}), "-" if missing."""
 
     def text(cell: Any) -> str:
         if isinstance(cell, str):

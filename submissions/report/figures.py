@@ -1,4 +1,7 @@
-"""Figures of the page, as SVG. To add one, write a function here and add a `Figure` to a section of the report."""
+"""Figures of the page, as SVG.
+
+To add one, write a function here and add a `Figure` to a section of the report.
+"""
 
 import math
 from typing import Any
@@ -17,13 +20,17 @@ MAX_COLUMNS_WITH_NUMBERS = 20
 """Columns up to which a heat map shows the number in each cell."""
 ROW_HEIGHT = 0.27
 """Inches of a row in a chart with one row per stage or candidate."""
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+BLUE = "#0072b2"
+ORANGE = "#d55e00"
+GREEN = "#009e73"
 """Colours that are distinguishable with colour blindness (Okabe and Ito)."""
 COLORS = {"stage": GREEN, "candidate": BLUE, "submission": ORANGE}
 
 
 def score_chart(rows: pd.DataFrame, metric: Metric) -> str:
-    """Return a dot plot of scores, one standard error, and test scores: stages, then candidates, the best first.
+    """Return a dot plot of scores +- a standard error, and test scores.
+
+    Stages come first, then candidates, both from best to worst.
 
     Args:
         rows: `name`, `kind` (a key of COLORS), `score`, `score_standard_error` and `test_score`, which may be
@@ -66,7 +73,7 @@ def heat_map(table: pd.DataFrame, lowest: float, colors: str, form: str) -> str:
     """Return a heat map of a table with values from `lowest` to 1; NaN is blank.
 
     Args:
-        colors: name of a colour map, whose ends are dark.
+        colors: name of a colour map with dark ends.
         form: format of the number in each cell.
     """
     n_rows, n_columns = table.shape

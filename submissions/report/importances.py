@@ -47,7 +47,7 @@ def seconds_left(run: Run) -> float:
 
 
 def feature_importances(run: Run) -> list[Element]:
-    """Return the features with the largest shares in the trees of each stage, if `seconds_left` are more than 0."""
+    """Return the features with the largest shares in the trees of each stage, if time is left."""
     if seconds_left(run) <= 0:
         return []
     rows = run.plan.tables.read_test().take(np.array([0]))
@@ -61,8 +61,9 @@ def feature_importances(run: Run) -> list[Element]:
     if not columns:
         return []
     return [
-        "Features of boosted trees with the largest shares of the gain of all splits, mean over targets, first fold. "
-        "The bits of a fingerprint count together, as do the dimensions of an encoder.",
+        "Features of boosted trees with the largest shares of the gain of all splits, "
+        "mean over targets, first fold. The bits of a fingerprint count together, "
+        "as do the dimensions of an encoder.",
         make_table(pd.DataFrame(columns).fillna("")),
     ]
 
@@ -81,7 +82,8 @@ def column_importances(run: Run) -> list[Element]:
     deadline = time.monotonic() + seconds_left(run)
     if seconds_left(run) <= 0 or is_slow or not stages or len(run.config.competition.inputs) < 2:
         return []
-    columns, tables = run.columns, run.plan.tables
+    columns = run.columns
+    tables = run.plan.tables
     rows, _ = tables.read()
     context = replace(tables.context(inputs=rows.inputs), predicts_held_out=True)
     inputs = rows.inputs[context.inputs]
@@ -93,14 +95,15 @@ def column_importances(run: Run) -> list[Element]:
         which = held_out[columns.folds[held_out] == job.fold]
         score = partial(_score, run, job, rows, context, deadline)
         try:
-            found = permutation_importance(
+            result = permutation_importance(
                 run.config.stages[best], inputs.iloc[which], which, scoring=score, n_repeats=1, random_state=0
             )
         except TimeoutError:
             return [
-                "Input columns were not permuted: there is no time, or features of permuted rows have to be computed."
+                "Input columns were not permuted: "
+                "there is no time, or features of permuted rows have to be computed."
             ]
-        losses.append(found.importances_mean)
+        losses.append(result.importances_mean)
     table = (
         pd.DataFrame(losses, columns=inputs.columns)
         .agg(["mean", "sem"])
@@ -108,9 +111,10 @@ def column_importances(run: Run) -> list[Element]:
     )
     cells = list(map(format_with_error, table["mean"], table["sem"]))
     return [
-        f"Input columns: by how much {run.metric.name} of {best} gets worse if the cells of a column are permuted "
-        f"among the rows of a fold, mean and standard error over folds ({len(held_out):,} rows). Of columns that say "
-        "the same, each looks unimportant.",
+        f"Input columns: by how much {run.metric.name} of {best} gets worse "
+        "if the cells of a column are permuted among the rows of a fold, "
+        f"mean and standard error over folds ({len(held_out):,} rows). Of columns that say the same, "
+        "each looks unimportant.",
         make_table(pd.DataFrame({"column": table.index, "loss": cells})),
     ]
 
@@ -125,7 +129,7 @@ def _score(
     inputs: pd.DataFrame,
     which: Integers,
 ) -> float:
-    """Return the score of rows with other inputs by the model of a fold, with its sign turned so that more is better.
+    """Return the score of rows with other inputs by the model of a fold, negated if lower is better.
 
     Args:
         train: all rows of the training table.

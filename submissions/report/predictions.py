@@ -31,17 +31,17 @@ N_LARGEST_ERRORS = 20
 MAX_TEXT_LENGTH = 1500
 """Characters of a text in a card."""
 RESIDUALS = (
-    "Training rows with the largest error of the submission's out-of-fold prediction, in standard deviations of "
-    "the labels: wrong labels and unusual inputs are often among them."
+    "Training rows with the largest error of the submission's out-of-fold prediction, "
+    "in standard deviations of the labels: wrong labels and unusual inputs are often among them."
 )
 CONFIDENT_ERRORS = (
-    "Misclassified training rows (out of fold), sorted by the probability of the wrong class: wrong labels and "
-    "unusual inputs are often among them."
+    "Misclassified training rows (out of fold), sorted by the probability of the wrong class: "
+    "wrong labels and unusual inputs are often among them."
 )
 
 
 def cross_fitted(run: Run) -> Array:
-    """Return what the metric scores of the submission, (n_rows, n_scored), fitted without the fold of each row."""
+    """Return what the metric scores of the submission, (n_rows, n_scored), fitted without each row's fold."""
     return run.columns.aligned(scored_rows(run.folder, run.task))
 
 
@@ -57,7 +57,7 @@ def predictions(run: Run) -> Array:
 
 
 def labels(run: Run) -> Array:
-    """Return class labels, (n_rows, n_targets): by the decision if the metric scores labels, else most probable."""
+    """Return class labels, (n_rows, n_targets), by the decision or, without one, the most probable ones."""
     y_pred = cross_fitted(run)
     if run.task.scores_labels:
         return y_pred
@@ -93,7 +93,8 @@ def prediction_section(run: Run) -> list[Element]:
 
 def _reliability_figure(run: Run) -> Figure:
     """Return the reliability of the submission and of the stages."""
-    columns, task = run.columns, run.task
+    columns = run.columns
+    task = run.task
     curves = {}
     stages = {stage: columns.stage_oof(stage) for stage in list(run.config.stages)[:MAX_CURVES]}
     for name, y_pred in {"submission": predictions(run), **stages}.items():
@@ -101,24 +102,24 @@ def _reliability_figure(run: Run) -> Figure:
         curves[f"{error:.3f} {name}"] = [(probability, frequency, "-"), ((0, 1), (0, 1), "-")]
     class_name = "the most probable class" if task.problem_type == "multiclass" else task.classes[1]
     caption = (
-        f"Observed frequency of {class_name} against its probability. Number before the name: expected calibration "
-        "error, which is above 0 by chance with few rows"
+        f"Observed frequency of {class_name} against its probability. "
+        "Number before the name: expected calibration error, which is above 0 by chance with few rows"
     )
     return Figure(caption, figures.panels(curves, "probability", "frequency"))
 
 
 def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, float]:
-    """Return mean probability and frequency in bins of equal numbers of rows, and their mean absolute difference.
+    """Return mean probability and frequency in equal-sized bins, and their mean absolute difference.
 
-    The probability is that of class 1, or of the most probable of several classes. Sources: Niculescu-Mizil
+    They are of class 1, or of the most probable of several classes. Sources: Niculescu-Mizil
     and Caruana, Predicting good probabilities with supervised learning, ICML 2005; Guo et al., On calibration
     of modern neural networks, ICML 2017.
     """
     truth = task.one_hot(y)
     if task.problem_type == "multiclass":
-        most_probable = y_pred.argmax(axis=1)[:, None]
-        truth = np.take_along_axis(truth, most_probable, 1)
-        y_pred = np.take_along_axis(y_pred, most_probable, 1)
+        top_class = y_pred.argmax(axis=1)[:, None]
+        truth = np.take_along_axis(truth, top_class, 1)
+        y_pred = np.take_along_axis(y_pred, top_class, 1)
     cells = pd.DataFrame({"probability": y_pred.ravel(), "frequency": truth.ravel()}).dropna()
     inner = cells["probability"].quantile(np.arange(1, N_BINS) / N_BINS)
     bins = cells.groupby(np.searchsorted(inner, cells["probability"], side="right"))
@@ -129,7 +130,8 @@ def reliability(task: Task, y: Array, y_pred: Array) -> tuple[Array, Array, floa
 
 def _std_coverage(run: Run) -> list[Element]:
     """Return how often held-out labels are within the standard deviations that stages predict for them."""
-    columns, outputs = run.columns, run.task.outputs
+    columns = run.columns
+    outputs = run.task.outputs
     rows = []
     for stage in run.config.stages:
         std = stage_oof_std(run.plan.jobs_of_stage(stage), columns.ids, columns.folds, outputs)
@@ -138,13 +140,13 @@ def _std_coverage(run: Run) -> list[Element]:
         errors = pd.DataFrame(np.abs(columns.y - columns.stage_oof(stage)) / std, columns=outputs)
         for target in outputs:
             scored = errors[target].dropna()
-            within = {"within 1 sd": (scored < 1).mean(), "within 2 sd": (scored < 2).mean()}
-            rows.append({"stage": stage, "target": target, **within})
+            coverage = {"within 1 sd": (scored < 1).mean(), "within 2 sd": (scored < 2).mean()}
+            rows.append({"stage": stage, "target": target, **coverage})
     if not rows:
         return []
     return [
-        "Share of held-out labels within one and two of the standard deviations that a stage predicts. Normally "
-        "distributed errors give .68 and .95.",
+        "Share of held-out labels within one and two of the standard deviations that a stage predicts. "
+        "Normally distributed errors give .68 and .95.",
         make_table(pd.DataFrame(rows), "{:.2f}"),
     ]
 
@@ -165,7 +167,7 @@ def error_correlation(run: Run) -> list[Element]:
 
 
 def learning_curve_section(run: Run) -> list[Element]:
-    """Return a panel with the training loss of each job of a neural stage, and one with its mean held-out score."""
+    """Return two panels per neural stage: the training loss of each job, and the mean held-out score."""
     curves = {}
     for stage, settings in run.config.stages.items():
         if not settings.reports_progress:
@@ -195,12 +197,13 @@ def folds_and_shift(run: Run) -> list[Element]:
 
 
 def _shift(run: Run) -> list[Element]:
-    """Return what `./run.sh folds` has found out about test and training rows."""
+    """Return the results of `./run.sh folds` about test and training rows."""
     command = f"./run.sh folds {run.name_on_command_line}"
     comparison = read_comparison(run.paths)
     if comparison is None:
         return [
-            f"{command} compares held-out rows with test rows; it has not been run with these tables and folds."
+            f"{command} compares held-out rows with test rows; "
+            "it has not been run with these tables and folds."
         ]
     elements: list[Element] = []
     recommended = comparison.recommended
@@ -208,7 +211,8 @@ def _shift(run: Run) -> list[Element]:
         elements.append(f"Recommended folds: {recommended['kind']}: {recommended['reason']}.")
     else:
         elements.append(f"{command} also compares kinds of folds, and recommends one.")
-    shift, measured = comparison.adversarial_validation, comparison.error_ratio
+    shift = comparison.adversarial_validation
+    measured = comparison.error_ratio
     if shift:
         auc = format_with_error(shift.auc, shift.standard_error)
         elements.append(f"Adversarial validation: AUC {auc}; at 0.5 train and test are indistinguishable.")
@@ -232,7 +236,8 @@ def _shift(run: Run) -> list[Element]:
 
 def largest_errors(run: Run) -> list[Element]:
     """Return training rows with the largest errors; for probabilities, the most confident ones."""
-    columns, competition = run.columns, run.config.competition
+    columns = run.columns
+    competition = run.config.competition
     train = read_prepared(run.paths.train)
     elements: list[Element] = [CONFIDENT_ERRORS if run.task.has_probabilities else RESIDUALS]
     for rank, (i, errors) in enumerate(rows_with_largest_errors(run).items(), start=1):
@@ -250,9 +255,9 @@ def largest_errors(run: Run) -> list[Element]:
 
 
 def rows_with_largest_errors(run: Run) -> dict[int, pd.DataFrame]:
-    """Return number of a training row -> its targets with truth, prediction and error, the largest errors first.
+    """Return number of a training row -> targets with truth, prediction and error, the largest errors first.
 
-    Of classes there are only wrong labels.
+    For classes only wrong labels are returned.
     """
     is_class = run.task.has_probabilities
     errors = _confident_errors(run) if is_class else _residuals(run)
@@ -260,8 +265,8 @@ def rows_with_largest_errors(run: Run) -> dict[int, pd.DataFrame]:
     sizes = errors.iloc[:, -1].abs()
     rows = errors.index // len(run.task.targets)
     largest = sizes.groupby(rows).max().dropna().nlargest(N_LARGEST_ERRORS)
-    is_shown = sizes.notna() | (not is_class)
-    return {int(i): errors[(rows == i) & is_shown] for i in largest.index}
+    is_displayed = sizes.notna() | (not is_class)
+    return {int(i): errors[(rows == i) & is_displayed] for i in largest.index}
 
 
 def _residuals(run: Run) -> pd.DataFrame:

@@ -4,7 +4,7 @@ report.md, which is also printed, has the brief sections; index.html, which open
 network, has all. To add something, add an element (`elements.py`) to a section, or a section to
 `build_report`.
 
-It reads the report about the tables, those of all jobs, and the folder of the run; and, only here, the
+It reads the reports of the tables and of all jobs, and the folder of the run; and, only here, the
 answers if `competition.answers` is an existing file.
 """
 
@@ -129,7 +129,8 @@ def build_report(run: Run) -> Report:
         Section("Pretrained weights", weight_notes(run), brief=True, wide=True),
     ]
     folds = f"{run.plan.n_folds} folds ({run.config.folds.title})"
-    n_groups, n_rows = run.columns.n_groups, run.columns.has_fold.sum()
+    n_groups = run.columns.n_groups
+    n_rows = run.columns.has_fold.sum()
     resampled = "rows" if n_groups == n_rows else f"{n_groups:,} groups of {n_rows:,} rows"
     return Report(
         title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
@@ -180,7 +181,8 @@ def _summary(run: Run) -> str:
     n_censored = prepared["n_censored"]
     if n_censored:
         sentences.append(
-            f"{n_censored:,} censored training labels are not scored; a leaderboard that scores them will differ."
+            f"{n_censored:,} censored training labels are not scored; "
+            "a leaderboard that scores them will differ."
         )
     sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {len(folds)} {kinds}.")
     return " ".join(sentences)
@@ -245,6 +247,6 @@ def _left_out(run: Run) -> list[Element]:
 
 
 def _tables(run: Run) -> list[Element]:
-    """Return what was found in the tables."""
+    """Return the results of the checks of the tables."""
     lines = describe_tables(read_json(run.paths.prepare_report)).splitlines()
     return list(filter(None, lines))

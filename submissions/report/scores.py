@@ -1,6 +1,7 @@
 """Sections of the report about scores: of stages and candidates, and of classes."""
 
 import time
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,12 +48,13 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the table of scores; one without any cell is left out."""
 LEGEND = (
-    "score: each row is predicted without its fold; for candidates, weights, scaling and tuning are also fitted "
-    "without it (cross_fitted_score). in_sample_score: optimistic, on the rows that the candidate was fitted on. "
-    "gain +- standard error, above 0 is better: of a candidate "
-    "over the default; of a stage, of {default} with it over {default} without it, with the settings tuned for all "
-    "stages. weight: in {chosen}, which was chosen; negative if it cancels part of the errors that the stage shares "
-    "with others."
+    "score: each row is predicted without its fold; "
+    "for candidates, weights, scaling and tuning are also fitted without it (cross_fitted_score). "
+    "in_sample_score: optimistic, on the rows that the candidate was fitted on. "
+    "gain +- standard error, above 0 is better: of a candidate over the default; "
+    "of a stage, of {default} with it over {default} without it, with the settings tuned for all stages. "
+    "weight: in {chosen}, which was chosen; "
+    "negative if it cancels part of the errors that the stage shares with others."
 )
 
 
@@ -60,7 +62,8 @@ class Answers(NamedTuple):
     """Scores on the answers to the test table.
 
     Attributes:
-        scores: file of a submission -> target -> score, first that of all targets; empty without answers.
+        scores: file of a submission -> target -> score, first the score of all targets; empty without
+            answers.
         notes: sentences about rows that are in no score.
     """
 
@@ -81,7 +84,7 @@ def load_answers(run: Run) -> Answers:
     """Score the submissions of all stages and candidates on the answers, if there is a table of them."""
     competition = run.config.competition
     file = competition.answers
-    if file is None or not file.exists() or run.lacks_scores:
+    if file is None or not file.exists() or run.is_unscored:
         return Answers({}, [])
     ids = list(read_table(run.paths.sample)[competition.id])
     answers = read_answers(competition, file)
@@ -120,7 +123,7 @@ def submitted_rows(run: Run, file: str) -> Array:
 def read_answers(competition: CompetitionConfig, file: Any) -> pd.DataFrame:
     """Return the labels in a table of answers, indexed by id.
 
-    Its columns have the names of the targets, or those of the columns of the sample.
+    Its columns have the names of the targets, or of the columns of the sample.
     """
     task = competition.task
     table = read_table_with_ids(file, [competition.id])
@@ -148,14 +151,15 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     table = pd.DataFrame(rows)
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     caption = (
-        "Cross-validated scores of stages, with their mean weight in the submission, and cross-fitted scores of "
-        f"candidates, ± one standard error{'; diamonds: test scores' if answers.scores else ''}"
+        "Cross-validated scores of stages, with their mean weight in the submission, "
+        "and cross-fitted scores of candidates, "
+        f"± one standard error{'; diamonds: test scores' if answers.scores else ''}"
     )
     return [Figure(caption, score_chart(table, run.metric))]
 
 
 def score_section(run: Run, answers: Answers) -> list[Element]:
-    """Return the scores of all candidates, from simple to complex, and of all stages, with flags and notes."""
+    """Return the scores of candidates, from simple to complex, and of all stages, with flags and notes."""
     choice = run.choice
     lines = [*_candidate_lines(run, answers), *_stage_lines(run, answers)]
     table = pd.DataFrame(lines, columns=[*COLUMNS]).dropna(axis="columns", how="all").fillna("")
@@ -189,19 +193,20 @@ def fold_section(run: Run) -> list[Element]:
 
 
 def time_line(run: Run) -> list[Element]:
-    """Return a figure of when the jobs of this command ran; none in a report without the clock of its command."""
+    """Return a figure of when the jobs of this command ran; [] without the clock of the command."""
     if run.clock is None:
         return []
     started = time.time() - (time.monotonic() - run.clock.started)
     bars = []
     for job in run.plan.jobs:
         file = job.folder / REPORT
-        end, seconds = file.stat().st_mtime - started, read_json(file)["seconds"]
+        end = file.stat().st_mtime - started
+        seconds = read_json(file)["seconds"]
         if end > 0:  # others are of an earlier command
             bars.append((job.stage, (end - seconds) / 60, seconds / 60))
     caption = (
-        "Jobs of this command that are in the submission, until this report was made. Before them tables were "
-        "prepared; in gaps submissions were made, or jobs ran that did not finish"
+        "Jobs of this command that are in the submission, until this report was made. "
+        "Before them tables were prepared; in gaps submissions were made, or jobs ran that did not finish"
     )
     return [Figure(caption, time_line_chart(bars, (time.time() - started) / 60))] if bars else []
 
@@ -267,7 +272,7 @@ def seconds_of_stage(run: Run, name: str) -> float:
 
 
 def stages_without_weight(run: Run) -> list[str]:
-    """Return the stages whose weight in the submission is 0 for each target; a stack reads all."""
+    """Return the stages with the weight 0 in the submission for each target; a stack reads all."""
     if run.chosen == LIGHTGBM_STACK:
         return []
     weights = pd.DataFrame(run.weights)  # a row per stage, a column per output; empty without weights
@@ -277,7 +282,7 @@ def stages_without_weight(run: Run) -> list[str]:
 
 def _stage_notes(run: Run) -> list[str]:
     """Return the meaning of the flags, and the notes of the stages."""
-    used_flags = {flag for stage in run.manifest.stages.values() for flag in stage.marks}
+    used_flags = set(chain.from_iterable(stage.marks for stage in run.manifest.stages.values()))
     notes = [f"{flag}: {meaning}." for flag, meaning in FLAGS.items() if flag in used_flags]
     for name, stage in run.config.stages.items():
         notes += [f"{name}: {note}" for note in read_notes(run.plan.jobs_of_stage(name)[0].folder)]
@@ -288,15 +293,15 @@ def _stage_notes(run: Run) -> list[str]:
 
 def weight_notes(run: Run) -> list[Element]:
     """Return a sentence for each of the weights of the stages: its licence, and which labels it has seen."""
-    names = {name for stage in run.config.stages.values() for name in stage.weight_names()} & {*WEIGHT_SETS}
+    names = set(chain.from_iterable(stage.weight_names() for stage in run.config.stages.values()))
     return [
         f"{name}: {'. '.join(filter(None, [WEIGHT_SETS[name].licence, describe_labels(name)]))}."
-        for name in sorted(names)
+        for name in sorted(names & {*WEIGHT_SETS})
     ]
 
 
 def class_section(run: Run) -> list[Element]:
-    """Return precision, recall and F1 per class, or of class 1 per target; thresholds, shares and confusions."""
+    """Return precision, recall and F1 per class or target, class shares, thresholds and confusions."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     task = run.task
@@ -345,6 +350,7 @@ def _thresholds(run: Run) -> tuple[list[float | None], str]:
     default_score = run.columns.score(task.default_labels(predictions(run)))
     meaning = THRESHOLDS.get(task.problem_type, "probability from which a row gets the class")
     return chosen.thresholds, (
-        f"threshold: {meaning}. The labels of {run.chosen} score {format_number(default_score)} without tuning, "
+        f"threshold: {meaning}. "
+        f"The labels of {run.chosen} score {format_number(default_score)} without tuning, "
         f"and {format_number(chosen.score)} with thresholds tuned without each row's fold."
     )

@@ -41,7 +41,7 @@ def test_molecules_of_competitions_take_no_part_and_the_weights_fit_the_stage(tm
     epochs = pd.read_csv("work/unimol_small.csv")
     assert list(epochs["epoch"]) == list(range(1, 9))
     assert epochs["loss"].iloc[-1] < epochs["loss"].iloc[0]
-    message = "10 molecules, none of which is among the 4 of the evaluation sets"
+    message = "10 molecules, none of them among the 4 of the evaluation sets"
     assert message in capsys.readouterr().out
     assert pretrain.skeleton("OCC") == pretrain.skeleton("CC[18OH]") != pretrain.skeleton("OCCC")
     assert pretrain.skeleton("C(") == ""
