@@ -109,7 +109,9 @@ class CompetitionConfig(StrictModel):
     pairs: Annotated[list[Pair], UniqueList] = []
     """Text columns that are compared, such as `[[sentence1, sentence2]]`: stages read what they have in common."""
     swap: Swap | None = None
-    """Two candidates of which one wins. Stages train on their rows in both orders and predict the mean of both."""
+    """Columns that may change places: two candidates of which one wins, or two of one role, such as two drugs. Stages
+    train on their rows in both orders and predict the mean of both.
+    """
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of
     the result must depend on the same row of the inputs only, so that it is computed once per distinct row
@@ -292,7 +294,8 @@ class CompetitionConfig(StrictModel):
         yield from pair_errors(self.pairs, self.text)
         if self.swap is not None:
             roles = self.smiles, self.text, self.numeric, self.categorical
-            yield from self.swap.errors(roles, self.task, bool(self.features or self.auxiliary_targets))
+            has_auxiliary = bool(self.auxiliary_targets)
+            yield from self.swap.errors(roles, self.task, self.features is not None, has_auxiliary)
         if self.censored == "bound" and self.problem_type != "regression":
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
         if self.standardise != "none" and not self.smiles:

@@ -42,7 +42,7 @@ class TableColumns:
     Attributes:
         auxiliary: targets that are trained on and not submitted.
         pairs: text columns that are compared, two each.
-        swap: what changes places if two candidates do.
+        swap: what may change places.
     """
 
     id: str

@@ -113,14 +113,14 @@ def fingerprint(smiles: str) -> ExplicitBitVect:
 def scaffold_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
 ) -> list[pd.Series]:
-    """Return a key per Murcko scaffold of the first molecule column, and of the other candidate's."""
+    """Return a key per Murcko scaffold of the columns of `_first_molecules`."""
     return ["scaffold " + scaffolds(molecules) for molecules in _first_molecules(rows, competition)]
 
 
 def cluster_keys(
     rows: pd.DataFrame, competition: CompetitionConfig, similarity: float, n_in_folds: int
 ) -> list[pd.Series]:
-    """Return a key per cluster of similar molecules of the first molecule column, and of the other candidate's."""
+    """Return a key per cluster of similar molecules of the columns of `_first_molecules`."""
     columns = _first_molecules(rows, competition)
     in_folds = [smiles for molecules in columns for smiles in molecules[:n_in_folds]]
     others = [smiles for molecules in columns for smiles in molecules[n_in_folds:]]
@@ -130,7 +130,7 @@ def cluster_keys(
 
 
 def _first_molecules(rows: pd.DataFrame, competition: CompetitionConfig) -> list[list[str]]:
-    """Return the desalted molecules of the first molecule column, and of the column that it changes places with."""
+    """Return the desalted molecules of the first molecule column, and of the one that it may change places with."""
     columns = in_both_orders((competition.smiles[0],), competition.swap)
     return [[parent(smiles) for smiles in rows[column]] for (column,) in columns]
 

@@ -113,7 +113,7 @@ def group_keys(
 ) -> list[pd.Series]:
     """Return a key per value of each unit of `competition.group`; rows without one have the key of their inputs.
 
-    A unit of one candidate (`competition.swap`) has the keys of the other one's, too, since they change places.
+    A unit of a column has the keys of the one that it may change places with (`competition.swap`), too.
     Components are counted as in the table of units, in the rows of folds and the raw test table. They are not desalted,
     since a solvent such as water would be lost.
     """

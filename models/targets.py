@@ -84,11 +84,21 @@ def _predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arr
 def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:
     """Return the standard deviation of the label of each row, (n_rows, n_outputs), in the units of the targets.
 
-    None if the task is not regression, the targets are transformed, or the stage has none.
+    With `competition.swap` it is the mean of both orders. None if the task is not regression, the targets are
+    transformed, or the stage has none.
     """
     context = replace(context, task=stage.task_for(context.task))
     if context.task.problem_type != "regression" or stage.transform_for(context.task) != "none":
         return None
+    std = _predict_std(stage, rows, folder, context)
+    if std is None or context.swap is None:
+        return std
+    swapped = _predict_std(stage, _swapped(rows, context.swap, context), folder, context)
+    return None if swapped is None else (std + swapped) / 2
+
+
+def _predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:
+    """Return the standard deviations of a stage for rows as they are; see `predict_std`."""
     with _errors_of(stage):
         returned = stage.predict_std(rows, folder, context)
     if returned is None:
@@ -97,7 +107,7 @@ def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> 
 
 
 def _in_both_orders(train: Dataset, swap: Swap, context: Context) -> tuple[Dataset, Context]:
-    """Return training rows, followed by the same rows with the candidates in each other's place, and their context.
+    """Return training rows, followed by the same rows with columns and labels in each other's place, and their context.
 
     Both have the group of the row, so that splits inside the training rows keep them together.
     """
@@ -116,7 +126,7 @@ def _in_both_orders(train: Dataset, swap: Swap, context: Context) -> tuple[Datas
 
 
 def _swapped(rows: Dataset, swap: Swap, context: Context) -> Dataset:
-    """Return rows with the candidates in each other's place, and what their texts then have in common."""
+    """Return rows with columns in each other's place, and what their texts then have in common."""
     inputs = swap.inputs(rows.inputs)
     of_pairs = [name for name in inputs if str(name).startswith(FEATURE)]
     return replace(rows, inputs=with_pair_features(inputs.drop(columns=of_pairs), context.pairs))

@@ -82,7 +82,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
         folds["n_folds"] = choice.n_folds
     swap = find_swap(tables, problem)
     # What two candidates have in common does not tell which one wins.
-    swapped = [{*pair} for pair in swap.setting["columns"]] if swap else []
+    swapped = [{*pair} for pair in swap.setting["columns"]] if swap and "labels" in swap.setting else []
     pairs = [pair for pair in find_pairs(tables) if {*pair.columns} not in swapped]
     stages: list[Block] = []
     if args.preset:

@@ -184,7 +184,7 @@ def choose_stages(
 
     Args:
         has_pairs: whether the YAML has pairs of texts that are compared.
-        has_swap: whether rows are trained on in both orders of two candidates.
+        has_swap: whether rows are trained on in both orders (`competition.swap`).
         in_time: whether folds are blocks in time, so that only a refit trains on the latest rows.
     """
     smiles = tables.with_roles("smiles")

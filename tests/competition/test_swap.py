@@ -1,4 +1,4 @@
-"""Two candidates of which one wins: their columns and labels in each other's place."""
+"""Columns that may change places: two candidates and their labels, or two of one role."""
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,27 @@ def test_labels_and_probabilities_of_the_candidates_change_places_and_ties_stay(
     np.testing.assert_allclose(swap("b", "a").y_pred(np.array(y_pred), task), swapped_y_pred)
 
 
+@pytest.mark.parametrize(
+    "task",
+    [Task(["y", "z"]), Task(["w"], problem_type="binary", classes=["a", "b"])],
+    ids=["numbers", "binary"],
+)
+def test_without_labels_all_of_them_stay_the_same(task):
+    swap = Swap(columns=[["u", "v"]])
+    numbers = np.array([[0.0, 1.0], [np.nan, 0.0]])[:, : len(task.targets)]
+    np.testing.assert_array_equal(swap.y(numbers, task), numbers)
+    np.testing.assert_array_equal(swap.y_pred(numbers, task), numbers)
+
+
+@pytest.mark.parametrize("problem_type", ["regression", "ordinal"])
+def test_columns_may_change_places_without_labels_for_every_type_of_problem(tmp_path, problem_type):
+    settings = {**SETTINGS, "swap": {"columns": SETTINGS["swap"]["columns"]}, "submission_columns": None}
+    settings |= {"problem_type": problem_type, "auxiliary_targets": ["z"]}
+    settings["metric"] = "rmse" if problem_type == "regression" else "accuracy"
+    config = load_competition(str(write_small(tmp_path, TRAIN, TEST, SAMPLE, **settings)))
+    assert config.swap.labels is None
+
+
 def test_rows_that_differ_only_in_the_order_of_the_candidates_have_equal_inputs(tmp_path):
     tables = prepared(tmp_path, TRAIN, TEST, SAMPLE, **SETTINGS)
     keys = [*tables.train[INPUT_KEY], *tables.test[INPUT_KEY]]
@@ -81,9 +102,9 @@ def test_what_cannot_change_places_is_an_error(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"problem_type": "ordinal", "submission_columns": ["y"], "metric": "accuracy"}, "swap requires classes"),
-        ({"features": "mine.py:numbers"}, "not known in the other order"),
-        ({"auxiliary_targets": ["z"]}, "not known in the other order"),
+        ({"problem_type": "ordinal", "submission_columns": ["y"], "metric": "accuracy"}, "labels requires classes"),
+        ({"features": "mine.py:numbers"}, "features are not known in the other order"),
+        ({"auxiliary_targets": ["z"]}, "auxiliary_targets are not known in the other order"),
     ],
 )  # fmt: skip
 def test_a_swap_is_refused_beside_what_does_not_know_of_it(tmp_path, settings, message):

@@ -1,4 +1,4 @@
-"""Two candidates of which one wins: stages are trained in both orders and predict the mean of both."""
+"""Columns that may change places: stages are trained in both orders and predict the mean of both."""
 
 from typing import Any
 
@@ -10,11 +10,15 @@ from competition.pairs import with_pair_features
 from competition.swap import Swap
 from competition.task import Task
 from models.stage import Stage
+from models.stages.gp import Gp
 from models.stages.lightgbm import Lightgbm
 from tests.models.made import build_stage, context, fitted, rows
 
 SWAP = Swap(columns=[["u", "v"]], labels=["a", "b"])
 TASK = Task(["w"], problem_type="multiclass", classes=["a", "b", "tie"])
+
+
+IN_ANY_ORDER = Swap(columns=[["u", "v"]])
 
 
 class Recorder(Stage):
@@ -88,3 +92,47 @@ def test_what_texts_have_in_common_is_that_of_the_other_order(tmp_path):
     seen = stage.stage.seen["train"].inputs
     assert seen[f"{FEATURE}u and v: difference in words"].tolist() == [1, -1]
     assert seen[f"{FEATURE}prompt and u: difference in words"].tolist() == [1, 2]
+
+
+class Ratio(Recorder):
+    """Predicts u / v of one target, with the standard deviation u."""
+
+    def predict(self, rows, folder, context):
+        return rows.inputs["u"] / rows.inputs["v"]
+
+    def predict_std(self, rows, folder, context):
+        return rows.inputs["u"]
+
+
+def test_numbers_of_columns_in_any_order_are_trained_on_with_the_same_labels_and_bounds(tmp_path):
+    inputs = pd.DataFrame({"u": [1.0, 2.0], "v": [3.0, 4.0]})
+    bounds = np.array([[[np.nan, np.nan]], [[5.0, np.nan]]])
+    y, auxiliary = np.array([[7.0], [np.nan]]), np.array([[1.0], [2.0]])
+    train = Dataset(["r", "s"], inputs, y, auxiliary=auxiliary, bounds=bounds)
+    stage = build_stage(Recorder(seen={}), context(tmp_path, numeric=["u", "v"], swap=IN_ANY_ORDER))
+    stage.fit(train, tmp_path)
+    seen = stage.stage.seen["train"]
+    assert seen.inputs.to_numpy().tolist() == [[1, 3], [2, 4], [3, 1], [4, 2]]
+    np.testing.assert_array_equal(seen.y, np.vstack([y, y]))
+    np.testing.assert_array_equal(seen.auxiliary, np.vstack([auxiliary, auxiliary]))
+    np.testing.assert_array_equal(seen.bounds, np.vstack([bounds, bounds]))
+
+
+def test_a_number_and_its_standard_deviation_are_means_of_both_orders(tmp_path):
+    stage = build_stage(Ratio(seen={}), context(tmp_path, numeric=["u", "v"], swap=IN_ANY_ORDER))
+    one = rows(u=[2.0], v=[4.0])
+    assert stage.predict(one, tmp_path).tolist() == [[1.25]]
+    assert stage.predict_std(one, tmp_path).tolist() == [[3.0]]
+
+
+def test_the_order_of_two_molecules_has_no_effect_on_a_gaussian_process(tmp_path):
+    molecules = np.array(["C" * n + "O" for n in range(1, 13)])
+    first, second = np.random.default_rng(0).integers(12, size=(2, 40))
+    train = rows((first + second) / 2, m=molecules[first], n=molecules[second])
+    swap = Swap(columns=[["m", "n"]])
+    stage_context = context(tmp_path, smiles=["m", "n"], swap=swap)
+    stage = fitted(Gp(kind="gp", kernels=["ecfp4"]), stage_context, train, tmp_path / "m")
+    test = train.without_labels()
+    swapped = Dataset(test.ids, swap.inputs(test.inputs), None)
+    for method in (stage.predict, stage.predict_std):
+        np.testing.assert_allclose(method(swapped, tmp_path / "m"), method(test, tmp_path / "m"))

@@ -1,7 +1,8 @@
-"""Whether `./run.sh new` takes two columns for candidates of which one wins."""
+"""Whether `./run.sh new` takes two columns for candidates of which one wins, or for two molecules of one role."""
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -54,9 +55,70 @@ def test_all_columns_of_the_candidates_are_named_and_those_of_one_role_belong_to
     assert swap_of(tmp_path, "a,b,tie", prompt=notes(80), n_a=[k / 7 for k in range(80)]) is None
 
 
-def test_names_of_two_candidates_differ_in_their_last_character():
+def test_names_of_a_pair_differ_in_the_last_character_of_a_word():
     assert numbered_pairs(["x_b", "z", "x_a", "y1", "x_1"]) == [["x_a", "x_b"]]
     assert numbered_pairs(["A", "B"]) == [["A", "B"]]
+    assert numbered_pairs(["Drug2_SMILES", "Drug1_SMILES"]) == [["Drug1_SMILES", "Drug2_SMILES"]]
+    assert numbered_pairs(["cab", "cat", "rat", "bat", "data"]) == []
+
+
+FIRST, SECOND = np.random.default_rng(0).integers(20, size=(2, 80))
+EFFECTS = np.random.default_rng(1).normal(size=20)
+
+
+def swap_of_molecules(folder, effects_of_second=EFFECTS, names=("drug_a", "drug_b"), labels=None, **inputs):
+    """The label is the sum of an effect of either molecule; the second one may have an effect of its own."""
+    pool = np.array(smiles(20))
+    columns = dict(zip(names, (pool[FIRST], pool[SECOND]), strict=True))
+    sums = EFFECTS[FIRST] + effects_of_second[SECOND]
+    write_labels(folder, {"y": labels or list(sums[:60].round(3))}, {"y": 0}, **columns, **inputs)
+    tables = detect(files_in(folder))
+    return find_swap(tables, choose_problem(tables))
+
+
+def test_molecules_of_one_pool_that_have_like_labels_in_either_column_may_change_places(tmp_path):
+    doses = {"dose_a": [k / 7 for k in range(80)], "dose_b": [k / 3 for k in range(80)]}
+    guess = swap_of_molecules(tmp_path, heat=[k / 5 for k in range(80)], **doses)
+    assert guess.setting == {"columns": [["drug_a", "drug_b"], ["dose_a", "dose_b"]]}
+    assert guess.reason.startswith("GUESS: both columns have the same molecules, with like labels in either;")
+
+
+def test_classes_of_two_molecules_of_one_role_may_stay_where_their_columns_change_places(tmp_path):
+    is_strong = EFFECTS[FIRST] + EFFECTS[SECOND] > 0.2
+    labels = list(np.where(is_strong, "strong", "weak")[:60])
+    assert swap_of_molecules(tmp_path, labels=labels).setting == {"columns": [["drug_a", "drug_b"]]}
+
+
+def test_texts_of_two_molecules_of_one_role_are_still_compared(tmp_path):
+    swap_of_molecules(tmp_path, note_a=notes(80), note_b=notes(80)[::-1])
+    config = make(
+        tmp_path, [option for file in files_in(tmp_path) for option in (f"--{file.stem}", str(file))]
+    )
+    assert config.competition.swap.columns == [["drug_a", "drug_b"], ["note_a", "note_b"]]
+    assert config.competition.swap.labels is None
+    assert config.competition.pairs == [["note_a", "note_b"]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"effects_of_second": -EFFECTS},  # a difference of the two
+        {
+            "effects_of_second": np.random.default_rng(2).normal(size=20)
+        },  # solvents that are solutes elsewhere
+        {"names": ("solute", "solvent")},
+        {"names": ("drug_a", "solvent_b")},
+    ],
+)
+def test_molecules_of_two_roles_keep_their_places(tmp_path, changes):
+    assert swap_of_molecules(tmp_path, **changes) is None
+
+
+def test_molecules_that_are_in_one_of_two_columns_only_keep_their_places(tmp_path):
+    inputs = {"drug_a": smiles(80), "drug_b": smiles(160)[80:]}
+    write_labels(tmp_path, {"y": [k / 7 for k in range(60)]}, {"y": 0}, **inputs)
+    tables = detect(files_in(tmp_path))
+    assert find_swap(tables, choose_problem(tables)) is None
 
 
 def test_the_yaml_has_the_guess_with_its_reason(tmp_path):
