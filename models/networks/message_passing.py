@@ -61,7 +61,7 @@ class Messages(BondMessagePassing):
     """
 
     def forward(self, graph: Mapping[str, Tensor]) -> Tensor:
-        """Return the vectors of the distinct atoms, (n_distinct, width); `graph["atom"]` maps atoms to rows."""
+        """Return vectors of the distinct atoms, (n_distinct, width); `graph["atom"]` maps atoms to rows."""
         initial = self.W_i(graph["bonds"])
         H = self.tau(initial)
         for step in range(1, self.depth):

@@ -66,8 +66,7 @@ class Groups(NamedTuple):
 def collate(items: list[MoleculeInput]) -> dict[str, Any]:
     """Return the arguments of the backbone for some molecules, which depend on tokens and coordinates only.
 
-    - place: (n_rows,), position of each molecule in the order from the shortest to the longest, which all
-      others have.
+    - place: (n_rows,), position of each molecule in the order by length, which all others have.
     - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one
       group.
     - tokens: (n_real,), ids of all tokens.
@@ -88,9 +87,7 @@ def collate(items: list[MoleculeInput]) -> dict[str, Any]:
     firsts = []
     padded = []
     is_real = []
-    pair_tokens = []
-    distances = []
-    sources = []
+    pairs = []
     n_tokens = n_pairs = 0
     for start in range(0, len(items), size):
         group = pad_sequence(tokens[start : start + size], batch_first=True)
@@ -103,10 +100,9 @@ def collate(items: list[MoleculeInput]) -> dict[str, Any]:
         is_real.append(real.view(-1))
         n_tokens += int(n_of_rows.sum())
         ids, distance, source = _pairs(group, positions, n_pairs)
-        pair_tokens.append(ids)
-        distances.append(distance)
-        sources.append(source.view(-1))
+        pairs.append((ids, distance, source.view(-1)))
         n_pairs += len(distance)
+    pair_tokens, distances, sources = zip(*pairs, strict=True)
     return {
         "place": order.argsort(),
         "shapes": shapes,
