@@ -261,7 +261,10 @@ def assign_folds(
 def _require_valid(
     config: FoldsConfig, folds: Integers, groups: Integers, ids: pd.Series, where: str
 ) -> None:
-    """Raise a DataError if folds are not numbered 0 to n-1 (or -1), or divide a group without permission."""
+    """Raise a DataError if folds are not numbered 0 to n-1 (or -1), or divide a group.
+
+    With `allow_split_duplicates` they may divide groups.
+    """
     numbers = np.unique(folds[folds >= 0]).tolist()
     n_folds = max(2, len(numbers)) if config.is_user_defined else config.n_folds
     if numbers != list(range(n_folds)) or len(folds) != len(ids):

@@ -273,7 +273,7 @@ class Budget:
         return False
 
     def _use_time_left(self) -> bool:
-        """Train the stage that misses the least time if nothing else fits.
+        """Train the stage that needs the least additional time if nothing else fits.
 
         It may be faster than expected, and the next command uses its finished jobs.
         """
@@ -427,7 +427,7 @@ class Budget:
         return makespan([*self.paces.remaining(tasks), *jobs], self.executor.capacity())
 
     def _missing_seconds(self, state: StageState) -> float:
-        """Return the seconds that the first seed of a stage misses with its fewest epochs, at least 1."""
+        """Return the additional seconds, at least 1, that the first seed of a stage needs with fewest epochs."""
         return max(1.0, self._seconds_until_end_with(state, state.smallest_epochs) - self._seconds_left())
 
     def _seconds_until_end_with(self, state: StageState, epochs: int) -> float:

@@ -66,7 +66,7 @@ class Groups(NamedTuple):
 def collate(items: list[MoleculeInput]) -> dict[str, Any]:
     """Return the arguments of the backbone for some molecules, which depend on tokens and coordinates only.
 
-    - place: (n_rows,), position of each molecule in the order by length, which all others have.
+    - place: (n_rows,), position of each molecule by increasing length, which is the order of all others.
     - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one
       group.
     - tokens: (n_real,), ids of all tokens.
@@ -151,7 +151,7 @@ def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) ->
     with torch.autocast(distance.device.type, enabled=False):
         if not hasattr(gbf, "means"):
             return gbf_proj(gbf(distance, edge_type)).T
-        # Equal to gbf.mul(edge_type), but the backward pass of that is slow for vectors of length 1.
+        # Equals gbf.mul(edge_type), but an embedding has a slow backward pass for vectors of length 1.
         mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
         x = mul * distance + shift
         mean = gbf.means.weight.view(-1)

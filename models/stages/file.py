@@ -195,9 +195,9 @@ def unit_mismatch_notes(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> 
     test_median = test.median()
     oof_median = oof.median()
     is_far = np.maximum((test_median - oof_median).abs(), test.std() / MAX_STD_RATIO) > scale
-    is_measured = np.minimum(oof.count(), test.count()) >= MIN_ROWS
+    has_min_rows = np.minimum(oof.count(), test.count()) >= MIN_ROWS
     return [
         f"{name} of {TEST} differs from {OOF} "
         f"(median {test_median[name]:.3g}, there {oof_median[name]:.3g}): other units?"
-        for name in test.columns[is_far & is_measured]
+        for name in test.columns[is_far & has_min_rows]
     ]

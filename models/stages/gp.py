@@ -62,9 +62,9 @@ class Inputs:
 
     @cached_property
     def lengths(self) -> dict[str, float]:
-        """Medians m of the squared distances for each RBF kernel, exp(-d^2 / m).
+        """Median m of the squared distances for each RBF kernel, exp(-d^2 / m).
 
-        They are of the training rows.
+        It is computed for the training rows only.
         """
         from scipy.spatial.distance import pdist
 
@@ -75,7 +75,7 @@ class Inputs:
         return lengths
 
     def kernels(self, train: "Inputs") -> list[Array]:
-        """Return the kernels between these and the training rows, (n_rows, n_train) each, in one order."""
+        """Return the kernels with the training rows, (n_rows, n_train) each, in a fixed order."""
         from sklearn.metrics.pairwise import rbf_kernel
 
         kernels = []

@@ -19,8 +19,7 @@ NOISES = 1e-4, 1e2
 """Smallest and largest ratio of the variance of the noise to the variance of the function."""
 FIRST_NOISE = 0.1
 NOISE_FACTOR = 10.0
-"""Maximum ratio of the noise of all rows to the noise of the rows that choose the weights of the kernels, and
-of the inverse."""
+"""Maximum factor between the noise of all rows and the noise of the rows that choose the weights."""
 LOGITS = -8.0, 8.0
 """Range of the logits of the weights of the kernels."""
 WEIGHT_ROWS = 500
@@ -147,7 +146,10 @@ def minus_log_likelihood(
 
 
 def _choose_noise(kernel: Array, y: Array, weights: Array, near: float) -> float:
-    """Return the noise with the largest marginal likelihood of all rows, close to the noise `near`."""
+    """Return the noise with the largest marginal likelihood of all rows.
+
+    It is within a factor of NOISE_FACTOR of `near`, the noise of some rows.
+    """
 
     def loss(log_noise: float) -> float:
         lower = cholesky_factor(kernel.copy(), np.exp(log_noise), weights)

@@ -154,7 +154,10 @@ class Sklearn(FeatureStage):
             skops.io.dump(weights, folder / NGRAMS_FILE)
 
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
-        """Return the features of rows, (n_rows, n_features); sparse with n-grams if the estimator can."""
+        """Return the features of rows, (n_rows, n_features).
+
+        With n-grams they are sparse if the estimator accepts it.
+        """
         from scipy import sparse
 
         x = scaled_matrix(self._blocks(rows, folder, context), folder)

@@ -1,4 +1,4 @@
-"""Base class of stages with one model per target, on features of molecules, text, numbers, categories."""
+"""Base class of stages that fit a model per target on molecules, text, numbers and categories."""
 
 from abc import abstractmethod
 from collections.abc import Iterator

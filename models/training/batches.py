@@ -129,11 +129,11 @@ class Batches:
     def step_plan(
         self, settings: TrainingSettings, seed: int, epoch: int, device_type: str
     ) -> list[MicroBatches]:
-        """Return the micro-batches of each step of an epoch, with each row once, by (seed, epoch).
+        """Return the micro-batches of each step of an epoch, with each row once.
 
-        The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
-        biased gradient if the target depends on the length (docs/benchmarks.md). Only the rows of a
-        micro-batch have similar lengths.
+        They depend on (seed, epoch). The rows of a step are drawn at random from all lengths: batches of
+        rows with similar lengths have a biased gradient if the target depends on the length
+        (docs/benchmarks.md). Only the rows of a micro-batch have similar lengths.
         """
         generator = np.random.default_rng([seed, epoch])
         order = generator.permutation(len(self.lengths))
@@ -181,7 +181,10 @@ class Batches:
 def in_advance(
     function: Callable[[Argument], Result], arguments: Sequence[Argument], device: "torch.device"
 ) -> Iterator[Result]:
-    """Yield the results of a function. On a GPU a thread computes the next one during the current one."""
+    """Yield the results of a function.
+
+    On a GPU a thread computes the next one while the current one is used.
+    """
     if device.type == "cpu":  # the thread would take the time it saves
         yield from map(function, arguments)
         return

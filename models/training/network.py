@@ -1,4 +1,4 @@
-"""A network: backbone, hidden layer and head; molecule columns; dropout rates, their audit; predictions.
+"""A network of backbone, hidden layer and head, also for several molecule columns; audit of its dropout.
 
 Why dropout is off in a backbone: in regression, dropout inside a network changes the variance of its
 activations between training and inference, which biases predictions (Li et al., arXiv 1801.05134);

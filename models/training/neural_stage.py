@@ -68,7 +68,10 @@ class NeuralStage(TrainingSettings):
         """
 
     def modules(self, context: Context) -> list[str]:
-        """Return the modules of `Stage.modules`, the loop, the network, and the scaling before the head."""
+        """Return also the loop, the network, and what scales the columns before the head.
+
+        See `Stage.modules`.
+        """
         names = [*super().modules(context), TRAINING_LOOP]
         names += [self.network_module] if self.network_module else []
         return names + ([COLUMNS, SCALING] if self.reads_columns(context) else [])

@@ -83,7 +83,7 @@ ALL_SETTINGS = set[str]().union(*map(settings_of, SCHEDULES))
 
 
 def load_schedule(name: str) -> Callable[..., float]:
-    """Return a schedule of `SCHEDULES`, or a user-defined one, `file.py:name`, which checks its factors."""
+    """Return a schedule of `SCHEDULES`, or a user-defined one, `file.py:name`, with checked results."""
     if name in SCHEDULES:
         return SCHEDULES[name]
     function = load_user_code("schedule", name, "schedule(step, total_steps)")
