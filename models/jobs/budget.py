@@ -427,7 +427,7 @@ class Budget:
         return makespan([*self.paces.remaining(tasks), *jobs], self.executor.capacity())
 
     def _missing_seconds(self, state: StageState) -> float:
-        """Return the additional seconds, at least 1, that the first seed of a stage needs with fewest epochs."""
+        """Return the additional seconds, at least 1, that a stage needs for one seed with fewest epochs."""
         return max(1.0, self._seconds_until_end_with(state, state.smallest_epochs) - self._seconds_left())
 
     def _seconds_until_end_with(self, state: StageState, epochs: int) -> float:
