@@ -30,7 +30,7 @@ N_LISTED = 10
 """Number of features that are reported."""
 N_WORDS = 300
 """Number of words, and of character n-grams, per text column."""
-MOST_ALIKE = 0.2
+SHARE_LIKE_TEST = 0.2
 """Share of the training rows that are held out as those most like the test rows."""
 LIGHTGBM = {
     "n_estimators": 150, "learning_rate": 0.05, "num_leaves": 15, "min_child_samples": 10,
@@ -84,39 +84,40 @@ def adversarial_validation(
     table.insert(0, "gain", gains / max(gains.sum(), 1e-300))
     table = table.sort_values("gain", ascending=False, kind="stable")[:N_LISTED]
     auc = roc_auc(is_test.astype(float), likeness)
-    standard_error = _error_of_auc(auc, *n_groups)  # rows of a group look alike
+    standard_error = _error_of_auc(auc, *n_groups)  # rows of a group are similar
     listed: list[Any] = table.reset_index(names="feature").to_dict("records")
     shift = Shift(auc=auc, standard_error=standard_error, features=listed)
     if not (has_all_rows and shift.is_clear):
         return shift
-    is_like_test = most_like_test(likeness[: len(train)], train[GROUP].to_numpy())
+    is_like_test = rows_like_test(likeness[: len(train)], train[GROUP].to_numpy())
     return shift.model_copy(update={"like_test": list(train[competition.id][is_like_test])})
 
 
 def _error_of_auc(auc: float, n_positive: int, n_negative: int) -> float:
     """Return the standard error of an AUC."""
-    of_positives, of_negatives = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    of_positives = auc / (2 - auc)
+    of_negatives = 2 * auc**2 / (1 + auc)
     variance = auc * (1 - auc) + (n_positive - 1) * (of_positives - auc**2)
     variance += (n_negative - 1) * (of_negatives - auc**2)
     return float(np.sqrt(max(variance, 0.0) / (n_positive * n_negative)))
 
 
-def most_like_test(likeness: Array, groups: Integers) -> NDArray[np.bool_]:
-    """Return the mask of about a fifth of the training rows, whole groups, that look most like the test table.
+def rows_like_test(likeness: Array, groups: Integers) -> NDArray[np.bool_]:
+    """Return the mask of the training rows that are most like the test table: whole groups, about a fifth.
 
     Args:
         likeness: (n_rows,), the probability that a row is a test row.
         groups: (n_rows,).
     """
     table = pd.DataFrame({"likeness": likeness, "group": groups}).groupby("group")["likeness"]
-    wanted = MOST_ALIKE * len(groups)
+    target_size = SHARE_LIKE_TEST * len(groups)
     chosen: list[Any] = []
     n_rows = 0
     for group, size in table.agg(["mean", "size"]).sort_values("mean", ascending=False)["size"].items():
-        if n_rows + size <= 1.5 * wanted:  # a larger group would leave too few rows to train on
+        if n_rows + size <= 1.5 * target_size:  # a larger group would leave too few rows to train on
             chosen.append(group)
             n_rows += size
-        if n_rows >= wanted:
+        if n_rows >= target_size:
             break
     return np.isin(groups, chosen)
 
@@ -134,8 +135,8 @@ def readable_features(rows: pd.DataFrame, competition: CompetitionConfig, descri
     for name in competition.categorical:
         n_rows_of_cell = rows[name].map(rows[name].value_counts())
         blocks[f"{name}: is "] = pd.get_dummies(rows[name].where(n_rows_of_cell >= MIN_INPUTS))
-    named = [block.add_prefix(prefix) for prefix, block in blocks.items()]
-    features = pd.concat(named, axis=1).astype(float)
+    prefixed = [block.add_prefix(prefix) for prefix, block in blocks.items()]
+    features = pd.concat(prefixed, axis=1).astype(float)
     return features.loc[:, features.nunique() > 1]
 
 
@@ -148,7 +149,7 @@ def _words(text: pd.Series) -> pd.DataFrame:
     words = CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b")
     ngrams = CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3))
     for prefix, vectorizer in (("word", words), ("characters", ngrams)):
-        with suppress(ValueError):  # no text has a word
+        with suppress(ValueError):  # the texts have no words
             is_present = vectorizer.fit_transform(text).toarray()
             names = [f"{prefix} {name!r}" for name in vectorizer.get_feature_names_out()]
             blocks.append(pd.DataFrame(is_present, columns=names))

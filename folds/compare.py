@@ -31,7 +31,7 @@ AT_RANDOM = ("kfold", "stratified")
 COMPARED = ("kfold", "scaffold", "cluster")
 """Kinds of folds that are compared with the configured one, if the competition has what they need."""
 QUICK_ROWS = 500
-"""Number of rows of each table whose similarity `./run.sh full` computes."""
+"""Number of rows of each table that `./run.sh full` computes similarities of."""
 DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
 
 
@@ -40,7 +40,7 @@ def compare_tables(
 ) -> tuple[str, Comparison]:
     """Compare the prepared tables and folds, and write the figure and shift.json.
 
-    What an earlier comparison of the same tables has found out about their shift is kept.
+    The shift and the error ratio of a previous comparison of the same tables are reused.
 
     Args:
         describe: maps molecules to their descriptors.
@@ -53,17 +53,19 @@ def compare_tables(
     train = without_extra_rows(read_prepared(paths.train))
     test = read_prepared(paths.test)
     seed = derive_seed(competition.seed, "shift")
-    paths.similarity.unlink(missing_ok=True)  # it may be that of other tables
+    paths.similarity.unlink(missing_ok=True)  # it may show other tables
     compared = compare_fold_kinds(competition, config, train, test, seed, quick)
     if compared:
         plot_similarity(compared, config.title, paths.similarity)
-    known = read_comparison(paths)
-    if known is not None:
-        shift, error_ratio = known.adversarial_validation, known.error_ratio
+    previous = read_comparison(paths)
+    if previous is not None:
+        shift = previous.adversarial_validation
+        error_ratio = previous.error_ratio
     else:
         if not quick:
             print("... adversarial validation", flush=True)
-        shift, error_ratio = adversarial_validation(train, test, competition, seed, describe), None
+        shift = adversarial_validation(train, test, competition, seed, describe)
+        error_ratio = None
     blocks = [*map(describe_similarity, compared), describe_shift(shift)]
     recommended = None
     if not quick:
@@ -74,10 +76,7 @@ def compare_tables(
         blocks += [describe_units(units), textwrap.fill(line, 110)]
     comparison = Comparison(
         made_from=made_from(paths),
-        wasserstein_distances=[
-            {"measure": each.measure, **{kind: each.distance(kind) for kind in each.held_out}}
-            for each in compared
-        ],
+        wasserstein_distances=list(map(_distances_to_test, compared)),
         adversarial_validation=shift,
         recommended=recommended,
         error_ratio=error_ratio,
@@ -85,6 +84,12 @@ def compare_tables(
     write_comparison(paths, comparison)
     blocks.append(f"Written: {display_path(paths.shift.parent)}; the next ./run.sh full shows it on its page")
     return "\n\n".join(blocks), comparison
+
+
+def _distances_to_test(similarity: Similarity) -> dict[str, Any]:
+    """Return the measure, and kind of folds -> Wasserstein distance of its held-out rows to the test rows."""
+    distances = {kind: similarity.distance(kind) for kind in similarity.held_out}
+    return {"measure": similarity.measure, **distances}
 
 
 def describe_similarity(similarity: Similarity) -> str:
@@ -115,10 +120,11 @@ def compare_fold_kinds(
     seed: int,
     quick: bool,
 ) -> list[Similarity]:
-    """Return similarities of molecules and of texts, for the configured folds and, unless `quick`, other kinds.
+    """Return similarities of molecules and of texts, for the configured folds and other kinds.
 
     Args:
         train: prepared training rows with their configured folds.
+        quick: whether to compare no other kinds, and fewer rows.
     """
     if not (competition.smiles or competition.text):
         return []
@@ -162,7 +168,9 @@ def recommend_folds(
     names = {*read_text_table(competition.test)}
     unknown = [name for name, what in needed.items() if name not in names and what in configured]
     if unknown:
-        reason = f"it is not known whether test rows share {join_first(unknown)}, which the test table lacks"
+        reason = (
+            f"it is unknown whether test rows share {join_first(unknown)}, which the test table does not have"
+        )
         return {"kind": configured, "setting": f"folds.kind {configured}", "reason": reason}
     best = recommend(units, train, competition.columns, can_stratify(competition))
     is_at_random = best.kind in AT_RANDOM and configured in AT_RANDOM
@@ -172,7 +180,7 @@ def recommend_folds(
 
 
 def describe_units(units: UnitTable) -> str:
-    """Return the table of units as text: those that a random split would share, the least shared first."""
+    """Return the table of the units that a random split would share, as text; the least shared first."""
     shares = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM or share in units.chosen]
     if not shares:
         return "units: a random split would leave too few test rows that share one with a training row"
@@ -187,7 +195,9 @@ def describe_units(units: UnitTable) -> str:
 def _verdict(share: UnitShare, units: UnitTable) -> str:
     if share in units.chosen:
         return "divides the tables"
-    return "too few values" if share in units.unknown else "explained" if share.is_found else ""
+    if share in units.unknown:
+        return "too few values"
+    return "explained" if share.is_found else ""
 
 
 def describe_evidence(shift: Shift | None) -> str:

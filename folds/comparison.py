@@ -1,4 +1,4 @@
-"""What was found out about training and test rows: the content of folds/shift.json."""
+"""How training and test rows differ: the content of folds/shift.json."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class Shift(StrictModel):
         auc: of all rows, each predicted by a model that has not seen its input.
         standard_error: of the AUC. Source: Hanley and McNeil, Radiology 1982.
         features: those that it uses most, with their share of the `gain` and their mean in each table.
-        like_test: ids of `most_like_test`; none if the shift is not clear, or not all training rows were
+        like_test: ids of `rows_like_test`; none if the shift is not clear, or not all training rows were
             used.
     """
 
@@ -34,7 +34,7 @@ class Shift(StrictModel):
 
     @property
     def is_clear(self) -> bool:
-        """Whether the lower end of the AUC's interval is above the one from which tables are said to differ."""
+        """Whether the tables differ: the lower end of the AUC's interval is above MIN_SHIFT_AUC."""
         return self.auc - SIGMAS * self.standard_error > MIN_SHIFT_AUC
 
     @property
@@ -48,20 +48,22 @@ class Shift(StrictModel):
 
 
 class ErrorRatio(StrictModel):
-    """The error of a stage on the rows of `Shift.like_test`, held out together, over its error in ordinary folds.
+    """The error of a stage on the rows of `Shift.like_test`, over its error in ordinary folds.
+
+    These rows are held out together.
 
     Attributes:
         stage: "" if no stage was fast enough.
-        ratio: None without a stage, or if one of the errors is no positive number.
+        ratio: None without a stage, or if one of the errors is not a positive number.
         standard_error: of the ratio; None if it is unknown.
-        seconds: without a stage, the limit that the folds of all of them exceeded.
+        seconds: without a stage, the limit that the folds of every stage exceeded.
         metric: digest of the name and the code of the metric of both errors; "" in files of older versions.
         opened: what a user's metric opened.
     """
 
     stage: str = ""
     ratio: float | None = None
-    standard_error: float | None  # required: ratios of older versions, which lack it, are measured again
+    standard_error: float | None  # required: files of older versions do not have it, and are measured again
     seconds: float = 0.0
     metric: str = ""
     opened: Opened = {}
@@ -100,7 +102,10 @@ class Comparison(StrictModel):
 
 
 def read_comparison(paths: Paths) -> Comparison | None:
-    """Return the comparison of the present tables and folds; None without one, or if another version wrote it."""
+    """Return the comparison of the present tables and folds.
+
+    None without one, or if another version of the project wrote it.
+    """
     try:
         comparison = Comparison.model_validate(read_json(paths.shift))
     except (DataError, ValidationError):
@@ -109,7 +114,7 @@ def read_comparison(paths: Paths) -> Comparison | None:
 
 
 def write_comparison(paths: Paths, comparison: Comparison) -> None:
-    """Write folds/shift.json."""
+    """Write a comparison to folds/shift.json."""
     write_json(paths.shift, comparison.model_dump())
 
 

@@ -33,7 +33,7 @@ _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 def _scaffolds(smiles: str) -> tuple[str, str]:
     """Return the Bemis-Murcko scaffold of a molecule, without and with its stereochemistry.
 
-    A large molecule is its own scaffold, and so is one without a ring, as `acyclic SMILES`.
+    The scaffold of a large molecule is its SMILES, and without a ring it is `acyclic SMILES`.
     """
     if is_large(smiles):
         return smiles, smiles
@@ -122,17 +122,20 @@ def cluster_keys(
 ) -> list[pd.Series]:
     """Return a key per cluster of similar molecules of the columns of `_first_molecules`."""
     columns = _first_molecules(rows, competition)
-    in_folds = [smiles for molecules in columns for smiles in molecules[:n_in_folds]]
-    others = [smiles for molecules in columns for smiles in molecules[n_in_folds:]]
+    in_folds: list[str] = []
+    others: list[str] = []
+    for column in columns:
+        in_folds += column[:n_in_folds]
+        others += column[n_in_folds:]
     molecules = [*in_folds, *others]
     centre_of = dict(zip(molecules, clusters(molecules, similarity, len(in_folds)), strict=True))
-    return ["cluster " + pd.Series([centre_of[smiles] for smiles in column]) for column in columns]
+    return ["cluster " + pd.Series(column).map(centre_of) for column in columns]
 
 
 def _first_molecules(rows: pd.DataFrame, competition: CompetitionConfig) -> list[list[str]]:
-    """Return the desalted molecules of the first molecule column, and of the one that it may change places with."""
+    """Return the desalted molecules of the first molecule column, and of its partner (`competition.swap`)."""
     columns = in_both_orders((competition.smiles[0],), competition.swap)
-    return [[parent(smiles) for smiles in rows[column]] for (column,) in columns]
+    return [list(map(parent, rows[column])) for (column,) in columns]
 
 
 def connected(keys: NDArray[Any]) -> Integers:

@@ -1,8 +1,8 @@
 """The `folds:` section of a YAML, and the kinds of folds.
 
 To add a kind, write a function from `SplitData` to the fold of each row here, and an entry of `FOLD_KINDS`.
-Those of the project are in folds/splitters.py. The function of a user is in a file next to the YAML, `kind:
-mine.py:function`.
+The functions of the project are in folds/splitters.py. A user-defined function is in a file next to the
+YAML, `kind: mine.py:function`.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ FOLD_KINDS = {
     "stratified": FoldKind(stratified),
     # Rows of one competition.group together.
     "group": FoldKind(balanced_groups, group_keys, needs="group"),
-    # The same, with similar targets in every fold.
+    # Rows of one competition.group together, with similar targets in every fold.
     "stratified_group": FoldKind(stratified_group, group_keys, needs="group"),
     # Molecules of one Murcko scaffold together, and each molecule without a ring by itself.
     "scaffold": FoldKind(balanced_groups, scaffold_keys, needs="smiles"),
@@ -70,12 +70,12 @@ FOLD_KINDS = {
 
 
 def fold_kind(name: str) -> FoldKind:
-    """Return a kind of the registry, or the one of a function of the user, `file.py:name`."""
+    """Return a kind of the registry, or the kind of a user-defined function, `file.py:name`."""
     return FOLD_KINDS[name] if name in FOLD_KINDS else FoldKind(partial(_folds_of_user, name))
 
 
 def _folds_of_user(code_ref: str, data: SplitData) -> Integers:
-    """Return the folds of a function of the user, (n_rows,): each of 0 to n_folds - 1, and -1."""
+    """Return the folds of a user-defined function, (n_rows,): each of 0 to n_folds - 1, and -1."""
     function = load_user_code("folds.kind", code_ref, "split(data)")
     n_rows = len(data.rows)
     with user_code_errors(code_ref, "return the fold of each row"), time_limit(MAX_SECONDS):
@@ -84,9 +84,10 @@ def _folds_of_user(code_ref: str, data: SplitData) -> Integers:
     needed = set(range(data.n_folds))
     if folds.shape != (n_rows,) or not needed <= {*numbers} <= needed | {-1}:
         raise ConfigError(
-            f"folds.kind {short_ref(code_ref)} must return one fold for each of {n_rows} rows: 0 to "
-            f"{data.n_folds - 1} (folds.n_folds), each at least once, or -1 for a row that trains in every fold; got "
-            f"{join_first(numbers, '{:g}'.format)} in shape {folds.shape}."
+            f"folds.kind {short_ref(code_ref)} must return one fold for each of {n_rows} rows: "
+            f"0 to {data.n_folds - 1} (folds.n_folds), each at least once, "
+            "or -1 for a row that trains in every fold; "
+            f"got {join_first(numbers, '{:g}'.format)} in shape {folds.shape}."
         )
     return folds.astype(np.int64)
 
@@ -100,7 +101,7 @@ class FoldsConfig(StrictModel):
     (`folds/splitters.py`) to the fold of each row; rows with equal inputs (`data.groups`) must share a fold.
     """
     n_folds: int = Field(default=5, ge=2)
-    """Number of folds; each is held out once. column and file have their own number."""
+    """Number of folds; each is held out once. The kinds column and file ignore it."""
     similarity: float = Field(default=0.4, gt=0, lt=1)
     """cluster: minimum Tanimoto similarity of a molecule to the centre of its cluster; higher values make
     more and smaller clusters.

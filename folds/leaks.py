@@ -23,9 +23,13 @@ MIN_R2 = 0.99
 MIN_CLASS = 0.98
 """Share of the errors of the most frequent class that are avoided, from which a column gives a class."""
 MIN_ORDER = 0.9
-"""The same of both for ids and positions, which no measurement is like; at the ends of blocks of rows a tree errs."""
+"""Both limits for ids and positions. They are lower since a tree errs at the ends of blocks of rows, and may
+be lower since no measurement resembles an id.
+"""
 MIN_BEST_R2 = 0.5
-"""A column with so few values that the best order of the target among them explains less does not give a number."""
+"""Minimum R2 of the best order of the target among the values of a column. A column with so few values that
+less is explained does not give a number.
+"""
 MIN_ROWS = 50
 """Number of labelled rows from which a target is examined."""
 MIN_OTHERS = 10
@@ -40,7 +44,7 @@ MAX_PERIOD = 12
 """Ids and positions are examined modulo 2 to this number."""
 
 UNREAD = "No stage reads it, and no score counts on it"
-"""What is said of an id, a position, and a column that no setting names."""
+"""Advice about an id, a position, and a column that no setting names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,7 @@ def describe_leaks(tables: Prepared, config: CompetitionConfig) -> Iterator[str]
 
 
 def _join_equal(groups: Integers, values: pd.Series) -> Integers:
-    """Return groups of rows, (n_rows,), of which those with rows of one value are joined."""
+    """Return the groups of rows, (n_rows,), after joining the groups that share a value."""
     codes = pd.factorize(values)[0]
     return connected(np.array([groups, np.where(codes < 0, groups, groups.max() + 1 + codes)]))
 
@@ -99,7 +103,8 @@ def _sources(
     """Yield all sources.
 
     Args:
-        rows: all prepared training rows, and `shared` those of `Prepared`.
+        rows: all prepared training rows.
+        shared: see `Prepared`.
         sampled: numbers of the rows that are examined.
     """
     position = pd.Series(sampled, dtype=float)
@@ -121,7 +126,11 @@ def _sources(
         is_order=True,
     )
     for name in map(str, shared):
-        role = "numeric" if name in config.numeric else "categorical" if name in config.categorical else None
+        role = None
+        if name in config.numeric:
+            role = "numeric"
+        elif name in config.categorical:
+            role = "categorical"
         cells = shared[name].iloc[sampled].str.strip()
         n_new, n_filled = count_new(cells, shared[name].iloc[len(rows) :][:MIN_SAMPLED].str.strip())
         is_new = n_new > MAX_NEW * n_filled
@@ -138,7 +147,7 @@ def _sources(
 
 def _advice(role: str | None) -> str:
     """Return what to do about a column that a setting of the competition names; None if none does."""
-    doubt = "the target in another form, or known only after it"
+    doubt = "the target in another form, or available only after it"
     if role is None:
         return f"{UNREAD}. If it is not {doubt}, make it an input"
     return f"Scores count on it. If it is {doubt}, take it out of competition.{role}"
@@ -149,7 +158,7 @@ def _residues(numbers: pd.Series) -> list[pd.Series]:
 
 
 def _numbers(cells: pd.Series) -> list[pd.Series]:
-    """Return cells as numbers; if one is no number, their alphabetical order and the first number in each.
+    """Return cells as numbers; if one is not a number, their alphabetical order and the first number in each.
 
     Missing is NaN.
     """
@@ -164,9 +173,11 @@ def _numbers(cells: pd.Series) -> list[pd.Series]:
 def _skill(source: Source, labels: Array, groups: Integers, are_classes: bool) -> float:
     """Return the cross-validated skill of a source if it is almost perfect; otherwise 0.
 
-    Where it is empty in some rows, the filled rows are examined by themselves, too.
+    If it is empty in some rows, the filled rows are also examined by themselves.
     """
-    min_skill = MIN_ORDER if source.is_order else MIN_CLASS if are_classes else MIN_R2
+    min_skill = MIN_CLASS if are_classes else MIN_R2
+    if source.is_order:
+        min_skill = MIN_ORDER
     skills = [0.0]
     is_labelled = np.isfinite(labels)
     for numbers in source.values:

@@ -59,7 +59,7 @@ def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prep
 def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:
     """Return prepared tables with their folds and groups.
 
-    Those of an earlier command are kept if the same code made them from the same rows, settings and seed.
+    Saved folds are reused if the same code made them from the same rows, settings and seed.
     """
     paths = competition.paths
     settings = config.model_dump(mode="json")
@@ -70,9 +70,9 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     code = code_digest_of(Path(__file__), *filter(Path.is_file, user_code_files(settings)))
     made_from = digest({**digests, "folds": settings, "seed": competition.seed, "code": code})
     report: dict[str, Any] = {"made_from": made_from, "time_ordered": config.is_ordered_in_time}
-    earlier = _earlier_folds(paths, made_from, settings)
-    if earlier is not None:
-        return _with_folds(tables, *earlier)
+    saved = _saved_folds(paths, made_from, settings)
+    if saved is not None:
+        return _with_folds(tables, *saved)
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
     report["warnings"] = [*_fewer_folds(config, folds), *_without_units(config, train_rows, competition)]
@@ -81,7 +81,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     extra = tables.train[len(train_rows) :]
     others = pd.concat([extra, tables.test], ignore_index=True)
     other_groups = groups_outside_folds(config, train_rows, groups, others, competition)
-    extra_groups, test_groups = other_groups[: len(extra)], other_groups[len(extra) :]
+    extra_groups, test_groups = np.split(other_groups, [len(extra)])
     all_folds = np.append(folds, np.full(len(extra), -1))
     of_train = pd.DataFrame({FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
     of_test = pd.DataFrame({GROUP: test_groups})
@@ -93,7 +93,10 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
 
 
 def _print_changed_folds(paths: Paths, train: pd.DataFrame, id_column: str) -> None:
-    """Print how many of the same rows have another fold than in the tables of an earlier command, if some have."""
+    """Print how many rows have another fold than in the tables of the previous command, if some have.
+
+    Nothing is printed if these tables have other rows.
+    """
     try:
         before = read_prepared(paths.train)[[id_column, FOLD]]
     except (DataError, KeyError, FileNotFoundError):
@@ -103,8 +106,8 @@ def _print_changed_folds(paths: Paths, train: pd.DataFrame, id_column: str) -> N
     n_changed = (before[FOLD].to_numpy() != train[FOLD].to_numpy()).sum()
     if n_changed:
         print(
-            f"{n_changed} of {len(train)} training rows have another fold than before, since settings or the rules of "
-            "folds have changed; finished jobs are trained again"
+            f"{n_changed} of {len(train)} training rows have another fold than before, since settings or the "
+            "rules of folds have changed; finished jobs are trained again"
         )
 
 
@@ -114,13 +117,13 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
     if config.is_user_defined or n_folds == config.n_folds:
         return []
     return [
-        f"WARNING: {n_folds} folds instead of the {config.n_folds} of folds.n_folds, since the rows form only "
-        f"{n_folds} groups"
+        f"WARNING: {n_folds} folds instead of the {config.n_folds} of folds.n_folds, "
+        f"since the rows form only {n_folds} groups"
     ]
 
 
 def _without_units(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> list[str]:
-    """Return a warning if rows have none of the units that are computed from their cells, such as a prefix."""
+    """Return a warning if rows have no unit that is computed from their cells, such as a prefix."""
     units = [unit for unit in competition.units if unit.kind != "value"]  # empty cells were counted before
     if not units or config.definition.needs != "group":
         return []
@@ -129,8 +132,8 @@ def _without_units(config: FoldsConfig, rows: pd.DataFrame, competition: Competi
     if not n_without:
         return []
     return [
-        f"WARNING: {n_without} of {len(rows)} training rows have no {join_first(units, str)}, which defines groups; "
-        "only equal inputs share a fold with them"
+        f"WARNING: {n_without} of {len(rows)} training rows have no {join_first(units, str)}, which defines "
+        "groups; only equal inputs share a fold with them"
     ]
 
 
@@ -146,13 +149,13 @@ def _with_folds(
     )
 
 
-def _earlier_folds(
+def _saved_folds(
     paths: Paths, made_from: str, settings: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None:
-    """Return the columns that an earlier command made for both tables, and its report; None without sound ones.
+    """Return the saved fold and group columns of both tables, and their report; None if they are not valid.
 
     Args:
-        settings: dumped settings, of which user code may have opened files that have changed since.
+        settings: dumped settings. The files that their user code opened must not have changed since.
     """
     if not paths.prepare_report.exists():
         return None
@@ -160,7 +163,8 @@ def _earlier_folds(
         report = read_json(paths.prepare_report, "folds")["folds"]
         if report["made_from"] != made_from or changed_files(settings, report["opened"]):
             return None
-        of_train, of_test = read_prepared(paths.train)[[FOLD, GROUP]], read_prepared(paths.test)[[GROUP]]
+        of_train = read_prepared(paths.train)[[FOLD, GROUP]]
+        of_test = read_prepared(paths.test)[[GROUP]]
     except (DataError, KeyError, FileNotFoundError):
         return None
     is_sound = report.get("columns") == [content_digest(of_train), content_digest(of_test)]
@@ -191,7 +195,7 @@ def describe(tables: Prepared, competition: CompetitionConfig) -> str:
 
 
 def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
-    """Write prepared tables with folds, and folds.csv; a file that already has the same content is not touched."""
+    """Write prepared tables with folds, and folds.csv; a file with the same content is not touched."""
     write_prepared(tables, competition)
     file = competition.paths.folds
     folds = tables.train[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
@@ -201,7 +205,11 @@ def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
 
 
 def run(competition: CompetitionConfig, config: FoldsConfig, n_workers: int | None = None) -> str:
-    """Prepare and write the tables of a competition with their folds, see `prepare`; return lines about both."""
+    """Prepare and write the tables of a competition with their folds; return lines about both.
+
+    Args:
+        n_workers: see `prepare`.
+    """
     tables = make_folds(competition, config, prepare(competition, n_workers))
     write_tables(tables, competition)
     return f"{describe_tables(tables.report)}\n{describe(tables, competition)}"
@@ -224,9 +232,11 @@ def assign_folds(
     rows = table.iloc[order].reset_index(drop=True)
     groups = compute_groups(config, rows, competition)
     if config.file:
-        folds, where = read_folds(config.file, list(rows[competition.id])), str(config.file)
+        folds = read_folds(config.file, list(rows[competition.id]))
+        where = str(config.file)
     elif kind.split is None:
-        folds, where = rows[FOLD].to_numpy(dtype=np.int64), "competition.fold_column"
+        folds = rows[FOLD].to_numpy(dtype=np.int64)
+        where = "competition.fold_column"
     else:
         if not kind.is_ordered_in_time:
             config = config.model_copy(update={"n_folds": min(config.n_folds, int(groups.max()) + 1)})
@@ -241,7 +251,8 @@ def assign_folds(
             rows=rows.copy(),
             smiles=competition.smiles,
         )
-        folds, where = kind.split(data), f"folds.kind {config.title}"
+        folds = kind.split(data)
+        where = f"folds.kind {config.title}"
     _require_valid(config, folds, groups, rows[competition.id], where)
     original_order = np.argsort(order)
     return folds[original_order], groups[original_order]
@@ -250,7 +261,10 @@ def assign_folds(
 def _require_valid(
     config: FoldsConfig, folds: Integers, groups: Integers, ids: pd.Series, where: str
 ) -> None:
-    """Raise a DataError if folds are not numbered 0 to n-1 (or -1), or divide a group that may not be divided."""
+    """Raise a DataError if folds are not numbered 0 to n-1 (or -1), or divide a group.
+
+    With `allow_split_duplicates` they may divide groups.
+    """
     numbers = np.unique(folds[folds >= 0]).tolist()
     n_folds = max(2, len(numbers)) if config.is_user_defined else config.n_folds
     if numbers != list(range(n_folds)) or len(folds) != len(ids):
@@ -264,9 +278,10 @@ def _require_valid(
         first = np.flatnonzero(groups == split_groups[0])[:3]
         examples = ", ".join(f"{ids[i]!r} in {folds[i]}" for i in first)
         raise DataError(
-            f"{where} must keep the rows of a group in one fold (such as equal inputs, also if only salts differ); "
-            f"{len(split_groups)} are in several (the first: {examples}). Correct the folds. Folds of a column or "
-            "a file may divide equal inputs with folds.allow_split_duplicates: true."
+            f"{where} must keep the rows of a group in one fold "
+            "(such as equal inputs, also if only salts differ); "
+            f"{len(split_groups)} are in several (the first: {examples}). Correct the folds. "
+            "Folds of a column or a file may divide equal inputs with folds.allow_split_duplicates: true."
         )
 
 
@@ -277,13 +292,13 @@ def _require_divisible(groups: Integers, n_folds: int, ids: pd.Series) -> None:
     if n_others < min(MIN_SHARE_OF_OTHERS, 1 / n_folds) * len(groups):
         id_in_largest = ids[int(np.argmax(groups == sizes.argmax()))]
         # With so many folds, one of them needs no more rows than there are outside the largest group.
-        enough = math.ceil(len(groups) / n_others) if n_others else math.inf
-        advice = f"Set folds.n_folds to {enough}, split" if enough <= len(sizes) else "Split"
+        min_folds = math.ceil(len(groups) / n_others) if n_others else math.inf
+        advice = f"Set folds.n_folds to {min_folds}, split" if min_folds <= len(sizes) else "Split"
         raise DataError(
-            f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) cannot "
-            f"be divided into {n_folds} folds; the largest, with id {id_in_largest!r}, has {sizes.max()} of "
-            f"{len(groups)} rows, and all others {n_others}. {advice} that group, or choose "
-            "another folds.kind."
+            f"{len(sizes)} groups of rows (rows with equal inputs, or of one group, scaffold or cluster) "
+            f"cannot be divided into {n_folds} folds; the largest, with id {id_in_largest!r}, "
+            f"has {sizes.max()} of {len(groups)} rows, and all others {n_others}. "
+            f"{advice} that group, or choose another folds.kind."
         )
 
 
@@ -307,9 +322,9 @@ def groups_outside_folds(
     """Return the group of rows that are in no fold, (n_others,): extra training rows and test rows.
 
     A row gets the group of the training rows with its `competition.group`, scaffold or cluster, otherwise
-    that of the training rows with a copy of its texts or with its inputs, otherwise a new one. If the first
-    are in another group than a salt of its molecule, it gets -1 and is not trained on. The groups of the
-    training rows stay unchanged.
+    the group of the training rows with a copy of its texts or with its inputs, otherwise a new one. If the
+    first are in another group than a salt of its molecule, it gets -1 and is not trained on. The groups of
+    the training rows stay unchanged.
 
     Args:
         rows: prepared training rows with the groups (n_rows,).
@@ -333,10 +348,12 @@ def groups_outside_folds(
 def _keys(
     config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig, n_in_folds: int
 ) -> NDArray[Any]:
-    """Return the keys of rows, (n_keys, n_rows) text, those of the inputs last: rows that share a key belong together.
+    """Return the keys of rows, (n_keys, n_rows) text: rows that share a key belong together.
+
+    The keys of the inputs are last.
 
     Args:
-        rows: prepared rows, of which the first `n_in_folds` are in folds.
+        rows: prepared rows; the first `n_in_folds` are in folds.
     """
     keys = keys_of_inputs(rows, competition)
     if competition.text and not config.is_user_defined:

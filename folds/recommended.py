@@ -45,7 +45,7 @@ class Recommendation:
 
     @property
     def setting(self) -> str:
-        """The settings as text."""
+        """The recommended settings as text, such as `folds.kind scaffold`."""
         if self.time:
             return f"folds.kind {self.kind} with competition.time: {self.time}"
         if not self.units:
@@ -88,7 +88,8 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     if chosen and n_largest > MAX_PART * len(groups):
         connected_rows = f"{n_largest} of {len(groups)} training rows are connected, also by equal inputs"
         warnings.append(f"{reason}; {connected_rows}, so {NOT_KNOWN}")
-        chosen, groups = [], tied_rows([], train, columns)
+        chosen = []
+        groups = tied_rows([], train, columns)
     if not chosen:
         kind = "stratified" if stratify else "kfold"
         reason = "the folds cannot hold out what divides the tables" if warnings else _describe_random(units)
@@ -100,7 +101,7 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
 
 
 def _n_blocks(train: pd.DataFrame, time: str, id_column: str, n_blocks: int) -> int:
-    """Return into how many blocks, up to `n_blocks`, the times of a raw table can be divided; 0 if one is missing."""
+    """Return how many blocks in time, at most `n_blocks`, a raw table makes; 0 if a time is missing."""
     try:
         times = parse_times(train, time, id_column, "the training table").to_numpy()
     except DataError:
@@ -124,8 +125,10 @@ def tied_rows(
         counted: `UnitTable.cells`; None to count components in the table itself.
     """
     inputs = [name for name in columns.inputs if name in table]
-    names = dict.fromkeys([*inputs, *(name for unit in units for name in unit.columns)])
-    # Without units, only the number of parts matters, for which cells as they are written are enough.
+    names = list(inputs)
+    for unit in units:
+        names += unit.columns
+    # Without units, only the number of parts matters, for which raw cells suffice.
     cells = canonical_table(table, names, columns.smiles) if units else table
     single = single_parts(table)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
@@ -141,21 +144,23 @@ def _describe(share: UnitShare) -> str:
     """Return the two numbers of a unit as text."""
     if share.unit.kind == "time":
         return (
-            f"{share.observed} test rows are as early ({share.unit.columns[0]!r}) as 95 % of the training rows, and "
-            f"{share.at_random:.0f} would be in a random split"
+            f"{share.observed} test rows are as early ({share.unit.columns[0]!r}) as 95 % of the training "
+            f"rows, and {share.at_random:.0f} would be in a random split"
         )
     return (
-        f"{share.observed} test rows share {share.unit} with a training row, and {share.at_random:.0f} would in a "
-        "random split"
+        f"{share.observed} test rows share {share.unit} with a training row, "
+        f"and {share.at_random:.0f} would in a random split"
     )
 
 
 def _describe_random(units: UnitTable) -> str:
     """Return the two numbers of the unit that is shared least; "" if no unit is shared by enough rows."""
-    known = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM and not share.is_found]
-    if not known:
+    shares = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM and not share.is_found]
+    if not shares:
         return ""
-    return f"the test table looks like a random split: {_describe(min(known, key=lambda share: share.share))}"
+    return (
+        f"the test table looks like a random split: {_describe(min(shares, key=lambda share: share.share))}"
+    )
 
 
 def can_stratify(competition: CompetitionConfig) -> bool:
@@ -164,10 +169,12 @@ def can_stratify(competition: CompetitionConfig) -> bool:
 
 
 def units_of_competition(competition: CompetitionConfig) -> tuple[UnitTable, pd.DataFrame]:
-    """Return the table of units of a competition, in which no row is a test row without a test table, and its
-    raw training table.
+    """Return the table of units of a competition, and its raw training table.
+
+    Without a test table, no row is a test row in the table of units.
     """
-    train, test = read_text_table(competition.train), read_text_table(competition.test)
+    train = read_text_table(competition.train)
+    test = read_text_table(competition.test)
     if not competition.has_test_table:
         test = test.head(0)
     return compare_units(train, test, competition.columns, competition.time), train
@@ -187,8 +194,8 @@ def fold_warnings(
         prepared: prepared training table with its folds.
     """
     too_wide = [
-        f"WARNING: folds.kind {config.title} holds out what the test table does not: {_describe(share)}. The expected "
-        "score may be too bad"
+        f"WARNING: folds.kind {config.title} holds out what the test table does not: {_describe(share)}. "
+        "The expected score may be too bad"
         for share in _held_out(units, competition, config)
     ]
     if not (units.chosen or units.unknown):
@@ -210,13 +217,13 @@ def fold_warnings(
             )
             is_split = in_folds.share > MAX_SHARE
             here = (
-                f"{in_folds.observed} of {(folds >= 0).sum()} held-out rows (folds.kind {config.title}) share it with "
-                "rows that train"
+                f"{in_folds.observed} of {(folds >= 0).sum()} held-out rows (folds.kind {config.title}) "
+                "share it with rows that train"
             )
         if is_split:
             warnings.append(
-                f"WARNING: {_describe(share)}, but {here}: the expected score may be too good. ./run.sh folds "
-                f"recommends {best.setting}"
+                f"WARNING: {_describe(share)}, but {here}: the expected score may be too good. "
+                f"./run.sh folds recommends {best.setting}"
             )
     return [*warnings, *too_wide]
 
@@ -237,7 +244,8 @@ def _share_in_folds(
     """
     cells = canonical_table(raw, unit.columns, competition.smiles)
     codes = codes_of(values_of(unit, cells, counted))
-    observed, at_random = 0, 0.0
+    observed = 0
+    at_random = 0.0
     for fold in range(int(folds.max()) + 1):
         used = trains_fold(folds, fold, in_time_order) | (folds == fold)
         share = count_shared(unit, codes[:, used], folds[used] == fold)
@@ -247,15 +255,15 @@ def _share_in_folds(
 
 
 def _held_out(units: UnitTable, competition: CompetitionConfig, config: FoldsConfig) -> list[UnitShare]:
-    """Return the shares of configured units that the test table shares with the training table as at random."""
-    kind, molecules = config.kind, tuple(competition.smiles[:1])
+    """Return the share of the first configured unit if the tables share all of them as at random, or none."""
+    molecules = tuple(competition.smiles[:1])
     configured = {
         "group": competition.units,
         "stratified_group": competition.units,
         # Both are held out, and the tables may have been divided by either.
         "scaffold": [Unit("scaffold", molecules), Unit("stereo_scaffold", molecules)],
         "time": [Unit("time", (str(competition.time),))],
-    }.get(kind, [])
+    }.get(config.kind, [])
     shares = [share for share in units.shares if share.unit in configured]
     are_shared = all(share.at_random >= MIN_AT_RANDOM and share.share > MAX_SHARE for share in shares)
     return shares[:1] if are_shared else []

@@ -51,15 +51,16 @@ def similarities(
 ) -> list[Similarity]:
     """Return the similarities by molecules, by texts, or both.
 
-    The similarity of molecules is Tanimoto's of their Morgan fingerprints, concatenated over columns. That of
-    texts is the cosine of TF-IDF vectors of 2 to 4 characters, which work for every language.
+    The similarity of molecules is Tanimoto's of their Morgan fingerprints, concatenated over columns. The
+    similarity of texts is the cosine of TF-IDF vectors of 2 to 4 characters, which work for every language.
 
     Args:
         train: prepared training rows; at most `MAX_QUERIES` are taken as held-out rows.
         test: prepared test rows.
         folds: kind of folds -> (n_train,).
     """
-    n, n_rows = len(train), len(train) + len(test)
+    n = len(train)
+    n_rows = n + len(test)
     queries = np.random.default_rng(0).permutation(n)[:MAX_QUERIES]
     results = []
     for measure, similarity_to_train in _measures(train, test, competition).items():
@@ -88,8 +89,9 @@ def _nearest(similarity: Array, folds: Integers, fold: int, kind: str) -> float:
 def _measures(
     train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig
 ) -> dict[str, Callable[[int], Array]]:
-    """Return for each measure a function of the number of a row, test rows last: its similarities to all
-    training rows, (n_train,).
+    """Return a function per measure, from the number of a row to its similarities to all training rows.
+
+    Test rows have the numbers after the training rows. The similarities are (n_train,).
     """
     rows = pd.concat([train, test])
     n = len(train)

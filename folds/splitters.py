@@ -1,4 +1,4 @@
-"""Functions that assign rows to folds and keep groups together, by the splitters of scikit-learn where they fit."""
+"""Functions that assign rows to folds and keep groups together, by splitters of scikit-learn if they fit."""
 
 import warnings
 from collections.abc import Callable
@@ -45,7 +45,8 @@ FoldFunction = Callable[[SplitData], Integers]
 def kfold(data: SplitData) -> Integers:
     """Assign groups to folds at random.
 
-    The result is that of scikit-learn's KFold, whose import takes longer than the rest of `./run.sh check`.
+    The folds equal those by KFold of scikit-learn. Its import would take longer than the rest of
+    `./run.sh check`.
     """
     shuffled = np.random.RandomState(data.seed).permutation(data.groups.max() + 1)
     parts = np.array_split(shuffled, data.n_folds)
@@ -96,10 +97,11 @@ def _split_bins(
 
 
 def time_blocks(data: SplitData) -> Integers:
-    """Assign rows to blocks of similar size in the order of time: -1 for the first block, then 0 to n_folds - 1.
+    """Assign rows to blocks of similar size in the order of time.
 
-    Equal times share a block; scikit-learn's TimeSeriesSplit, which counts rows, would split them. A group
-    has the time of its latest row, so that no training row is from after the start of the validation block.
+    The first block has fold -1, the others 0 to n_folds - 1. Equal times share a block; scikit-learn's
+    TimeSeriesSplit, which counts rows, would split them. A group has the time of its latest row, so that no
+    training row is from after the start of the validation block.
     """
     assert data.times is not None
     block = blocks_in_time(data.times, data.groups, data.n_folds + 1)
@@ -107,8 +109,8 @@ def time_blocks(data: SplitData) -> Integers:
         n_rows_at = pd.Series(data.times).groupby(data.groups).transform("max").value_counts()
         raise DataError(
             f"competition.time must divide into {data.n_folds + 1} blocks of similar size, but its "
-            f"{len(n_rows_at)} distinct times, the most frequent with {n_rows_at.max()} of {len(data.times)} rows, "
-            "leave some empty. Lower folds.n_folds."
+            f"{len(n_rows_at)} distinct times, the most frequent with {n_rows_at.max()} of {len(data.times)} "
+            "rows, leave some empty. Lower folds.n_folds."
         )
     return block - 1
 
@@ -166,10 +168,10 @@ def balanced_group_folds(groups: Integers, y: pd.DataFrame, n_folds: int, seed: 
 
 
 def target_bins(y: Array, n_folds: int, seed: int) -> Integers:
-    """Return a bin per row of labels (n_rows, n_targets): at most MAX_BINS bins, of n_folds rows or more on average.
+    """Return a bin per row of labels (n_rows, n_targets).
 
-    The bins are quantiles of a single target without missing labels. Otherwise they are clusters by k-means
-    of the ranks and of which labels are missing.
+    There are at most MAX_BINS bins, of n_folds rows or more on average: quantiles of a single target without
+    missing labels, otherwise clusters by k-means of the ranks and of the indicators of missing labels.
     """
     n_bins = max(1, min(MAX_BINS, len(y) // n_folds))
     ranks = pd.DataFrame(y).rank(pct=True)

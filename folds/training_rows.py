@@ -10,8 +10,8 @@ from core.types import Integers
 def trains_fold(folds: Integers, fold: int, in_time_order: bool) -> NDArray[np.bool_]:
     """Return the mask (n_rows,) of the rows that train the models of a fold, by the fold of each row.
 
-    These are the rows of all other folds, those of fold -1 included. If folds are blocks in time, rows of
-    later folds are left out. A refit trains on all rows.
+    These are the rows of all other folds, including fold -1. If folds are blocks in time, rows of later folds
+    are excluded. A refit trains on all rows.
 
     Args:
         folds: (n_rows,), -1 for rows that train in every fold.

@@ -1,4 +1,4 @@
-"""What code next to a YAML may import: stages, networks, losses, folds, candidates and features of your own.
+"""What user code next to a YAML may import, for stages, networks, losses, folds, candidates and features.
 
 These names stay where they are; other modules may change. A notebook reads the predictions of a run with
 `pipeline.api.load`.

@@ -1,4 +1,4 @@
-"""What a stage gets besides its settings and rows: the `Context` of a job, and the tables that `check` knows."""
+"""What a stage gets besides its settings and rows: the `Context` of a job, and the tables of `check`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,13 +52,14 @@ class Context:
     """Whether the rows to predict are held-out training rows, not test rows. External predictions are
     looked up by id, and both tables may contain the same ids."""
     held_out: HeldOut | None = None
-    """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a refit."""
+    """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a
+    refit."""
     threads: int = 1
     """Number of CPU cores that training may use, if its result does not depend on this number."""
     pairs: list[list[str]] = field(default_factory=list)
     """Text columns that are compared, two each (competition.pairs)."""
     swap: Swap | None = None
-    """Columns that may change places, and their labels (competition.swap), in both orders among the training rows."""
+    """Columns that may change places, and their labels (competition.swap). Training rows are in both orders."""
     fold_ids: Integers | None = None
     """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
     among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer
@@ -80,7 +81,7 @@ class CheckTables:
     Attributes:
         context: columns and task of the competition.
         task: what the stage learns.
-        train: prepared training table; its last rows are those of extra_train.
+        train: prepared training table; its last rows are from extra_train.
         test: prepared test table.
         folds: (n_rows without extra_train,), -1 for rows that train in every fold.
         groups: (n_rows without extra_train,), equal for rows that share a fold.

@@ -28,7 +28,8 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 CONTEXT_GIB = 0.5
 """Memory of a card that CUDA takes for each process."""
 OUT_OF_MEMORY = (
-    "out of memory", "alloc_failed", "allocation failure", "can't allocate memory", "cudnn_status_not_supported",
+    "out of memory", "alloc_failed", "allocation failure", "can't allocate memory",
+    "cudnn_status_not_supported",
 )  # fmt: skip
 """Parts of the messages of torch, CUDA's libraries and OpenCL if memory ran out, in lower case."""
 
@@ -90,13 +91,14 @@ def cards_in_new_process() -> tuple[list[Card], str]:
             cards, reason = process.submit(visible_cards).result()
         except Exception as error:  # what an import of a broken library raises
             raise ConfigError(
-                f"torch cannot be imported to list the GPUs: {type(error).__name__}: {error}. Set precision: auto."
+                f"torch cannot be imported to list the GPUs: {type(error).__name__}: {error}. "
+                "Set precision: auto."
             ) from None
     return [card for card in cards if not card.fault], reason
 
 
 def why_no_gpu() -> str:
-    """Return why torch can use no GPU of this machine; "" if it can, or if the machine has no driver for one."""
+    """Return why torch can use no GPU of this machine; "" if it can, or if no driver is installed."""
     if not NVIDIA_DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
     cards, reason = cards_in_new_process()
@@ -172,8 +174,8 @@ def require_precision(precision: str, has_gpu: bool, has_bf16: bool) -> None:
     """Raise a ConfigError if the hardware does not support a precision."""
     if (precision == "fp16" and not has_gpu) or (precision == "bf16" and not has_bf16):
         raise ConfigError(
-            f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} with support for it. "
-            "Set precision: auto."
+            f"precision {precision} needs a GPU{'' if precision == 'fp16' else ' or a CPU'} "
+            "with support for it. Set precision: auto."
         )
 
 
@@ -185,7 +187,7 @@ def require_opencl() -> None:
     done = subprocess.run([sys.executable, "-c", TRY_OPENCL], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ConfigError(
-            f"LightGBM cannot train on the GPU: {done.stderr.strip().rpartition(chr(10))[2]}. Containers often lack "
-            "the file that names the driver: mkdir -p /etc/OpenCL/vendors; echo libnvidia-opencl.so.1 > "
-            "/etc/OpenCL/vendors/nvidia.icd. Or set gpu: false."
+            f"LightGBM cannot train on the GPU: {done.stderr.strip().rpartition(chr(10))[2]}. "
+            "Containers often lack the file that names the driver: mkdir -p /etc/OpenCL/vendors; "
+            "echo libnvidia-opencl.so.1 > /etc/OpenCL/vendors/nvidia.icd. Or set gpu: false."
         )

@@ -6,8 +6,8 @@ Written by every job:
     test/<test key>.parquet   predictions of a test table
     *_std.parquet             standard deviations of these predictions, if the stage has `predict_std`
     notes.json                messages of the stage for the user
-    report.json               written last: seconds, machine, settings, code and libraries, files that user code
-                              opened, size and sha256 of all files
+    report.json               written last: seconds, machine, settings, code and libraries, files that
+                              user code opened, size and sha256 of all files
 
 By gp, sklearn, baseline and networks with columns: scaling.npz (how numbers and categories are scaled).
 By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json
@@ -16,7 +16,8 @@ By `target_transform`: target_transform.skops, transformed_range.json. By frozen
 By networks:
 
     weights.safetensors       the weights
-    training.json             mean and scale of the labels, losses of each epoch, dropout rates, precision, seed
+    training.json             mean and scale of the labels, losses of each epoch, dropout rates, precision,
+                              seed
     losses.csv                loss, learning rate and held-out score while it trains
     message_passing.json, vocabulary.json    shape of a gnn; token ids of Uni-Mol
     config.json, tokenizer.json, tokenizer_config.json, base_model.json    of bert; the last one of an adapter
@@ -51,7 +52,8 @@ TRAINING = "training.json"
 LOSSES = "losses.csv"
 PROGRESS = "progress.json"
 CHECKPOINTS = "checkpoint*.pt"
-FAILURE, TRACEBACK = "failed.json", "traceback.txt"
+FAILURE = "failed.json"
+TRACEBACK = "traceback.txt"
 
 
 def write_notes(folder: Path, notes: list[str]) -> None:

@@ -34,13 +34,13 @@ REMOVED_KINDS = {"catboost": "it did not gain; use kind: sklearn, estimator: cat
 
 
 def stage_class(kind: str) -> type[Stage]:
-    """Return the class of a kind, whose module is imported now.
+    """Return the class of a kind, and import its module.
 
     Args:
         kind: name of a built-in kind, or `file.py:Class` with the path of a user's file.
 
     Raises:
-        ConfigError: there is no such kind, or the class of the user is not a stage.
+        ConfigError: the kind does not exist, or the class of the user is not a stage.
     """
     if ":" in kind:
         return _users_class(kind)
@@ -48,7 +48,7 @@ def stage_class(kind: str) -> type[Stage]:
         raise ConfigError(f"kind: {kind} was removed; {REMOVED_KINDS[kind]}")
     if kind not in KINDS:
         raise ConfigError(
-            f"kind must be one of {', '.join(KINDS)}, or file.py:Class for a stage of your own; got {kind!r}"
+            f"kind must be one of {', '.join(KINDS)}, or file.py:Class for a user-defined stage; got {kind!r}"
         )
     module, _, name = KINDS[kind].partition(":")
     built_in: type[Stage] = getattr(load(module), name)
@@ -74,28 +74,28 @@ def make_stage(values: Any, info: ValidationInfo | None = None) -> Stage:
     if ":" in kind and info is not None:
         kind = absolute_code_ref(kind, info)
     try:
-        found = stage_class(kind)
+        stage_type = stage_class(kind)
     except ConfigError as error:
         raise ValueError(str(error).rstrip(".")) from error
-    return found.model_validate(values | {"kind": kind}, context=None if info is None else info.context)
+    return stage_type.model_validate(values | {"kind": kind}, context=None if info is None else info.context)
 
 
 def _users_class(code_ref: str) -> type[Stage]:
     """Return a class of the user, with a message for what a stage needs."""
-    found = load_user_code("kind", code_ref, "a class that inherits models.api.Stage")
+    user_class = load_user_code("kind", code_ref, "a class that inherits models.api.Stage")
     name = short_ref(code_ref)
-    if not (inspect.isclass(found) and issubclass(found, Stage)):
+    if not (inspect.isclass(user_class) and issubclass(user_class, Stage)):
         raise ConfigError(
-            f"kind: {name} must inherit Stage, whose fields are the settings of the block: "
+            f"kind: {name} must inherit Stage and have the settings of the block as fields: "
             "`from models.api import Stage`, and methods fit(self, train, folder, context) and "
             "predict(self, rows, folder, context)."
         )
-    if inspect.isabstract(found):
+    if inspect.isabstract(user_class):
         raise ConfigError(
-            f"kind: {name} has no method {' and '.join(sorted(found.__abstractmethods__))}; add it, with the "
-            "arguments of the base class."
+            f"kind: {name} has no method {' and '.join(sorted(user_class.__abstractmethods__))}; "
+            "add it, with the arguments of the base class."
         )
-    for method, rows in ((found.fit, "train"), (found.predict, "rows")):
+    for method, rows in ((user_class.fit, "train"), (user_class.predict, "rows")):
         try:
             inspect.signature(method).bind("self", rows, "folder", "context")
         except TypeError:
@@ -103,7 +103,7 @@ def _users_class(code_ref: str) -> type[Stage]:
             raise ConfigError(
                 f"kind: {name} defines {what}; write `def {method.__name__}(self, {rows}, folder, context):`"
             ) from None
-    return found
+    return user_class
 
 
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]

@@ -1,6 +1,6 @@
-"""The base class of all stages, built in or of a user: settings of the YAML, and the methods `fit` and `predict`.
+"""Base class of all stages, built-in and user-defined: settings of the YAML, and methods `fit` and `predict`.
 
-A stage of your own is a subclass in a file next to the YAML; its fields are the settings of its block:
+A user-defined stage is a subclass in a file next to the YAML; its fields are the settings of its block:
 
     class Nearest(Stage):
         n_neighbors: int = 5
@@ -39,10 +39,11 @@ from models.inputs.cache import Cache
 from models.inputs.encoder_settings import EncoderFeature, TextStage
 from models.inputs.weights import FROZEN_KINDS, reads_molecules, require_weights_of_kind
 
-FEATURES, FINGERPRINTS = "models.features", "models.inputs.fingerprints"
+FEATURES = "models.features"
+FINGERPRINTS = "models.inputs.fingerprints"
 WHY_OPTIMISTIC = (
-    "their models may have seen labels of the fold that is held out here, so the scores of this stage, and the "
-    "cross_fitted_score of a blend with it, may be optimistic"
+    "their models may have seen labels of the fold that is held out here, so the scores of this stage, "
+    "and the cross_fitted_score of a blend with it, may be optimistic"
 )
 FOLD_MARKS = {
     "other folds": f"external predictions with other folds: {WHY_OPTIMISTIC}",
@@ -66,7 +67,8 @@ def _require_feature(name: str) -> str:
 
 
 Feature = Annotated[str, AfterValidator(_require_feature)]
-"""Name of a feature of molecules. `models/inputs/fingerprints.py` has them, so that a new one is in no other key."""
+"""Name of a feature of molecules. The names are in `models/inputs/fingerprints.py`, so that a new feature
+does not change the keys of other stages."""
 
 
 def _check_single_gpu(share: float) -> float:
@@ -97,10 +99,12 @@ class Stage(StrictModel):
     """
 
     removed = {
-        "class_weights": "it did not gain beside the tuned thresholds of a submission",
-        "label_smoothing": "it did not gain; a loss of your own (docs/stages.md) may smooth its labels",
+        "class_weights": "it did not gain in addition to the tuned thresholds of a submission",
+        "label_smoothing": "it did not gain; a user-defined loss (docs/stages.md) may smooth its labels",
         "pseudo_labels": "it did not gain; docs/stages.md has a recipe by extra_train",
-        "weight_averaging": "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does",
+        "weight_averaging": (
+            "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does"
+        ),
     }
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that train the stage; see `libraries`."""
@@ -110,7 +114,7 @@ class Stage(StrictModel):
     """Whether it is trained here. False for external predictions: they need no input columns, have no
     predictions of other rows, and their models may have seen any label."""
     reports_progress: ClassVar[bool] = False
-    """Whether it is trained in epochs, so that its pace is known while it runs, and a budget may give
+    """Whether it is trained in epochs, so that its pace is measured while it runs, and a budget may give
     it a share of them."""
     depends_on_seed: ClassVar[bool] = False
     """Whether another seed gives other predictions, so that a budget may add seeds."""
@@ -195,15 +199,15 @@ class Stage(StrictModel):
     def predict_std(self, rows: Dataset, folder: Path, context: Context) -> Array | None:
         """Return the standard deviation of the label of each row for regression, (n_rows, n_outputs).
 
-        It is written beside the predictions, and blends do not use it. None if the stage has none.
+        It is written next to the predictions, and blends do not use it. None if the stage has none.
         """
         return None
 
     def importances(self, rows: Dataset, folder: Path, context: Context) -> pd.Series:
-        """Return the share of each feature, by its name, in what a fitted model has learned; empty if it has none.
+        """Return the importance of each feature of a fitted model, as a share, by name; empty if unknown.
 
         Args:
-            rows: any row, whose features have the names.
+            rows: any row; its features have the names.
             folder: folder that `fit` wrote to.
         """
         return pd.Series(dtype=float)
@@ -224,7 +228,7 @@ class Stage(StrictModel):
         return task
 
     def transform_for(self, task: Task) -> str:
-        """Return the transform of the targets of a task: `target_transform` or, if it is unset, that of the metric."""
+        """Return the transform of the targets of a task: `target_transform`, or the metric's if unset."""
         if self.target_transform is not None or not self.is_trained:
             return self.target_transform or "none"
         return task.target_transform
@@ -306,7 +310,7 @@ class Stage(StrictModel):
             yield "extra_rows: pretrain requires a stage that trains in epochs; use train or ignore"
 
     def libraries(self) -> set[str]:
-        """Return the packages whose versions are part of the job keys, so that an upgrade trains the stage again."""
+        """Return the packages in the job keys: another version of one trains the stage again."""
         names = {*self.packages}
         if self.molecule_feature_names or self.encoders:
             names |= {"numpy", "rdkit"}
@@ -332,7 +336,7 @@ class Stage(StrictModel):
     def modules(self, context: Context) -> list[str]:
         """Return the modules of the project that `fit` and `predict` import by name (`core.modules.load`).
 
-        Their code is part of the job keys, as is that of the module of the class.
+        Their code, and the code of the module of the class, is part of the job keys.
         """
         names = [FEATURES] if self.reads_features else []
         names += [FINGERPRINTS] if self.molecule_feature_names else []
@@ -347,7 +351,7 @@ class Stage(StrictModel):
     def caches(self, context: Context, tables: Sequence[Dataset]) -> list[tuple[Cache, list[str]]]:
         """Return the caches that the jobs of the stage read, each with the keys of the rows of some tables.
 
-        Those of `molecule_feature_names` and `encoders` are not among them (`feature_caches`). Keys are
+        Caches of `molecule_feature_names` and `encoders` are not included (`feature_caches`). Keys are
         molecules or texts, sorted and unique. Caches are filled before the jobs start: parallel jobs would
         compute the same arrays several times.
         """
@@ -358,7 +362,8 @@ class Stage(StrictModel):
         if self.is_trained and not inputs:
             raise ConfigError(
                 "the section competition must name at least one input column under smiles, text, numeric or "
-                "categorical, unless all stages are of kind file; got none. Name a column, or remove this stage."
+                "categorical, unless all stages are of kind file; got none. "
+                "Name a column, or remove this stage."
             )
 
     def check_machine(self) -> None:

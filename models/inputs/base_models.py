@@ -1,4 +1,4 @@
-"""Base models of adapters: what a job stores of them, where they are found again, and what `check` verifies.
+"""Base models of adapters: what a job stores about them, how they are located, and what `check` verifies.
 
 A job with `lora` stores the adapter, the head and the tokenizer. `base_model.json` in its folder names the
 base model by its repository of the hub and the revision, or by the name of its folder, and by the digest of
@@ -46,14 +46,15 @@ def find_base_model(weights: str, folder: Path) -> Path:
     if digest_of_weights(weights, base["revision"]) != base["digest"]:
         at_revision = f" at revision {base['revision']}" if base["revision"] else ""
         raise ConfigError(
-            f"the files of {weights} are not those of the base model {base['name']}{at_revision} that the adapter "
-            f"in {folder} was trained on. Restore them, or delete that folder to train the adapter again."
+            f"the files of {weights} differ from the base model {base['name']}{at_revision} "
+            f"that the adapter in {folder} was trained on. Restore them, or delete that folder to train the "
+            "adapter again."
         )
     return files["config.json"].parent
 
 
 def require_pooling(settings: TextStage) -> None:
-    """Raise a ConfigError if the first token is pooled in a decoder, in which it has read nothing of the text."""
+    """Raise a ConfigError if the first token of a decoder is pooled, which has read nothing of the text."""
     if settings.weights is None or settings.pooling != "cls":
         return
     files = find_weights(settings.weights)
@@ -67,7 +68,7 @@ def require_pooling(settings: TextStage) -> None:
 
 
 def require_hidden_layers(weights: str, layers: list[int]) -> None:
-    """Raise a ConfigError if an encoder of text does not have some layers; 0 is the embeddings of its tokens."""
+    """Raise a ConfigError if an encoder of text does not have some layers; 0: the embeddings of tokens."""
     files = find_weights(weights)
     config = read_json(files["config.json"]) if "config.json" in files else {}
     n_layers = next((config[name] for name in N_LAYERS if name in config), max(layers))

@@ -14,9 +14,9 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def numeric_block(rows: Dataset, context: Context) -> Array:
-    """Return the numeric columns and the user-defined features, (n_rows, n_numeric); NaN for a missing number.
+    """Return the numeric columns and the user-defined features, (n_rows, n_numeric).
 
-    They are clipped to the numbers that float32 can represent.
+    A missing number is NaN. Numbers are clipped to the range of float32.
     """
     return np.clip(rows.inputs[context.numeric].to_numpy(dtype=np.float64), -MAX_FLOAT32, MAX_FLOAT32)
 

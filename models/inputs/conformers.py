@@ -24,8 +24,8 @@ SEED = 42  # of the embedding, as in unimol_tools; a molecule has the same confo
 EMBED_ATTEMPTS = 10
 MMFF_ITERATIONS = 200
 MAX_ATOMS = 200
-"""Number of atoms, without hydrogens, from which on a molecule has flat coordinates, and of which at most so
-many are read: an embedding takes a minute for 200 atoms, and its time grows with the cube.
+"""Number of atoms, without hydrogens, from which a molecule has flat coordinates, and after which it is cut:
+an embedding takes a minute for 200 atoms, and its time grows with the cube.
 """
 EMBED_METHODS = ("", "random", "distances")
 """ETKDG, ETKDG from random coordinates, and distance geometry only, in the order in which they are tried."""

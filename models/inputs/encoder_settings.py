@@ -1,6 +1,7 @@
 """Settings of text that a Hugging Face encoder reads, and of the frozen encoders of a stage."""
 
 from collections.abc import Set
+from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -48,7 +49,7 @@ class TextStage(StrictModel):
 
         Args:
             columns: columns that the stage reads.
-            molecules: those of them that contain SMILES.
+            molecules: columns that contain SMILES.
             pairs: columns that are compared.
         """
         return []
@@ -66,8 +67,8 @@ class EncoderFeature(TextStage, validate_by_name=True):
     weights: str = Field(alias="encoder")
     """Name of a weight set, folder, or repository of the Hugging Face hub."""
     layers: Annotated[list[NonNegativeInt], Field(min_length=1), UniqueList] | None = None
-    """Layers of a text encoder whose token vectors are pooled and concatenated, such as [2, 3, 4, 5]; 0: the
-    embeddings of the tokens. null: the last layer, which has most of the topic of a text and least of its
+    """Layers of a text encoder, such as [2, 3, 4, 5]; 0: the embeddings of the tokens. Their token vectors
+    are pooled and concatenated. null: the last layer, which has most of the topic of a text and least of its
     tone."""
     pca: PositiveInt | None = None
     """Number of principal components of its features that are used, fitted on the training rows of the fold.
@@ -90,9 +91,9 @@ class EncoderFeature(TextStage, validate_by_name=True):
         return self
 
     def separate_columns(self, columns: list[str], molecules: Set[str], pairs: list[list[str]]) -> list[str]:
-        """Return all columns, or those of `pairs`, without a template; [] for molecules.
+        """Return the compared columns with `pairs`, else all columns; [] with a template, or for molecules.
 
-        Compared texts must have features of their own, and a text that several rows share is encoded once.
+        Compared texts need separate features. A text that several rows share is encoded once.
 
         Raises:
             ConfigError: there are no pairs to compare.
@@ -100,7 +101,7 @@ class EncoderFeature(TextStage, validate_by_name=True):
         if self.pairs and not pairs:
             raise ConfigError(f"pairs: {self.pairs} requires competition.pairs, which is empty; set it")
         if self.pairs:
-            return list(dict.fromkeys(column for pair in pairs for column in pair))
+            return list(dict.fromkeys(chain.from_iterable(pairs)))
         return [] if self.template is not None or molecules >= {*columns} else columns
 
     @property
@@ -115,7 +116,7 @@ class EncoderFeature(TextStage, validate_by_name=True):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Packages whose versions may change the features."""
+        """Packages that compute the features; other versions may change them."""
         if is_minimol(self.weights):
             return MINIMOL_PACKAGES
         if is_sentence_encoder(self.weights):

@@ -1,4 +1,4 @@
-"""Features of molecules, which are cached on disk: fingerprints and descriptors of fixed length, and unfolded counts.
+"""Features of molecules, cached on disk: fingerprints and descriptors of fixed length, and unfolded counts.
 
 Also the MinMax kernel between unfolded counts.
 """
@@ -33,7 +33,7 @@ GENERATORS: dict[str, Any] = {
         radius=2, atomInvariantsGenerator=rdFingerprintGenerator.GetMorganFeatureAtomInvGen()
     ),
 }
-"""Name in the settings -> generator of RDKit. Unfolded: every environment has its own count."""
+"""Name in the settings -> generator of RDKit. Unfolded: every environment has a separate count."""
 BASE = 2**16
 """An id of 32 bits is stored as two numbers below this, which float32 represents exactly."""
 FREQUENT = 0.1
@@ -71,10 +71,10 @@ FEATURES: dict[str, Callable[[Chem.Mol, int], NDArray]] = {
     "descriptors": descriptors,
     **{name: partial(unfolded, name) for name in GENERATORS},
 }
-"""Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,), or those of
-`unfolded`."""
+"""Name in the settings -> function from a molecule and `n_bits` to its features, (n_features,); for the
+names in `GENERATORS`, see `unfolded`."""
 NAMES = (*(name for name in FEATURES if name not in GENERATORS), "maplight")
-"""Names in the settings of stages; those of `GENERATORS` are kernels of a Gaussian process."""
+"""Names in the settings of stages; `GENERATORS` has the kernels of a Gaussian process."""
 SLOW = ("avalon", "erg", "atom_pairs")
 """Features that are not computed for large molecules: 28 s for the atom pairs of 2,500 atoms. They are then
 NaN, as descriptors are, and there are no atom pairs."""
@@ -170,7 +170,7 @@ def _level_matrix(fingerprints: Any, columns: NDArray[np.int64]) -> Any:
 
     molecules, keys = _levels(fingerprints)
     positions = pd.Index(columns).get_indexer(pd.Index(keys))
-    is_known = positions >= 0
-    entries = (molecules[is_known], positions[is_known])
+    has_column = positions >= 0
+    entries = (molecules[has_column], positions[has_column])
     shape = (fingerprints.shape[0], len(columns))
-    return sparse.csr_matrix((np.ones(is_known.sum(), dtype=np.float32), entries), shape=shape)
+    return sparse.csr_matrix((np.ones(has_column.sum(), dtype=np.float32), entries), shape=shape)

@@ -1,4 +1,7 @@
-"""Features of molecules by MiniMol, a frozen network in ONNX. Source: Klaser et al., MiniMol, arXiv 2404.14986."""
+"""Features of molecules by MiniMol, a frozen network in ONNX.
+
+Source: Klaser et al., MiniMol, arXiv 2404.14986.
+"""
 
 import functools
 from typing import Any
@@ -14,7 +17,8 @@ WIDTH = 512
 UNREADABLE = (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError)
 """Errors of MiniMol's features for a molecule that it cannot read."""
 BATCH_SIZE = 8
-"""Molecules per pass of the network. More do not fit into the cache of a core: 32 take 1.3 times as long each."""
+"""Molecules per pass of the network. More do not fit into the cache of a core: with 32, each takes 1.3 times
+as long."""
 
 
 def embed(config: EncoderFeature, smiles: list[str]) -> Array:

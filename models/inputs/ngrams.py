@@ -11,8 +11,8 @@ from models.context import Context
 from models.job_folder import write_notes
 
 N_RANGES = {"word": (1, 2), "char_wb": (1, 3)}
-"""Analyzer of scikit-learn -> smallest and largest n of its n-grams. Those of characters, within words, read
-misspellings, emojis and scripts without blanks.
+"""Analyzer of scikit-learn -> smallest and largest n of its n-grams. N-grams of characters, within words,
+read misspellings, emojis and scripts without blanks.
 """
 NGrams = tuple[str, dict[str, Any]]
 """Text column, and settings of a vectorizer of scikit-learn, with the vocabulary."""
@@ -48,7 +48,7 @@ def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path
 
 
 def ngram_counts(rows: Dataset, fitted: list[NGrams]) -> Any:
-    """Return the counts of the n-grams of `fit_ngrams` in the texts of rows, (n_rows, n_ngrams), a sparse matrix."""
+    """Return the counts of the n-grams of `fit_ngrams` in the texts of rows, (n_rows, n_ngrams), sparse."""
     from scipy import sparse
     from sklearn.feature_extraction.text import CountVectorizer
 

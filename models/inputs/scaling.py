@@ -1,8 +1,8 @@
-"""How numbers and categories are prepared for kernels, estimators and networks. Trees read them as they are.
+"""How numbers and categories are prepared for kernels, estimators and networks. Trees read them unchanged.
 
 A block is all numbers of one source, or all categories, of some rows. What is fitted is fitted on the
 training rows. Each column of numbers has a curve, which maps it to ranks, or to standard deviations from its
-mean. A value beyond the training range gets the end of the curve, since nothing is known about the target
+mean. A value beyond the training range gets the end of the curve, since no training row shows the target
 there.
 """
 
@@ -37,7 +37,7 @@ def fit_scaling(blocks: Blocks, folder: Path, ranked: Container[str] = ()) -> No
     """Fit the curves and the categories on the blocks of training rows, and write them.
 
     Args:
-        ranked: names of the blocks whose numbers become ranks. The others are standardised, which would move
+        ranked: names of the blocks that become ranks. The others are standardised, which would move
             molecules with a rare substructure far from all others.
     """
     fitted: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def fit_scaling(blocks: Blocks, folder: Path, ranked: Container[str] = ()) -> No
 
 
 def scaled_blocks(blocks: Blocks, folder: Path) -> Blocks:
-    """Return the blocks of rows, scaled as those of the training rows, (n_rows, n_columns) each.
+    """Return the blocks of rows, scaled as the training rows were, (n_rows, n_columns) each.
 
     A missing number becomes the median. Each column with missing numbers in training has an indicator of
     them, after all numbers. Categories are one-hot, all zeros for a category without training rows.

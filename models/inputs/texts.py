@@ -16,7 +16,7 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pandas as pd
@@ -189,11 +189,14 @@ def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple
     tokenizer = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"]))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    texts = [text for template in read_templates(stage, inputs) for text in template.texts(rows, " ")]
+    texts: list[str] = []
+    for template in read_templates(stage, inputs):
+        texts += template.texts(rows, " ")
     ids = [text.ids for text in tokenizer.encode_batch(texts)]
+    tokens = list(chain.from_iterable(ids))
     unknown = [tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS]
     n_cut = sum(len(text) > stage.max_length for text in ids)
-    return n_cut, sum(map(len, ids)), sum(token in unknown for text in ids for token in text)
+    return n_cut, len(tokens), sum(token in unknown for token in tokens)
 
 
 def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:

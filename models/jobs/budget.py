@@ -1,8 +1,8 @@
 """What is trained until when. Without a budget every stage is accepted at once, and nothing is probed.
 
-The baseline (`models/stages/baseline.py`) is trained first, and nothing starts beside it. Then stages start
-in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace (seconds
-of a job, see pace.py) is measured, the stage
+The baseline (`models/stages/baseline.py`) is trained first, and nothing else starts meanwhile. Then stages
+start in the YAML's order as cores become free. The first fold of a stage is its probe. As soon as its pace
+(seconds of a job, see pace.py) is measured, the stage
 
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
 - restarts with as many epochs as fit into 80 %, if it is a network and these are not too few;
@@ -35,7 +35,7 @@ from models.jobs.budget_stages import (
     Clock,
     Decisions,
     StageState,
-    least_epochs,
+    min_epochs,
     plan_of,
     states_of,
 )
@@ -65,21 +65,22 @@ class Budget:
         self.executor = executor
         self.clock = clock
         self.queue = Queue()
-        self.queue.more, self.queue.watch = self._more, self._watch
+        self.queue.more = self._more
+        self.queue.watch = self._watch
         self.submission_seconds = 0.0
         seeds = {name: stage.seeds for name, stage in plan.stages.items()}
-        decided_for = digest([plan.keys, seeds, plan.test_key])
-        self.decisions = Decisions(plan.paths.budget(clock.seconds), decided_for)
+        jobs_digest = digest([plan.keys, seeds, plan.test_key])
+        self.decisions = Decisions(plan.paths.budget(clock.seconds), jobs_digest)
         self.states = states_of(plan)
         networks = {state.name for state in self.states.values() if state.settings.reports_progress}
-        most_rows = {state.name: state.largest_fold.n_rows for state in self.states.values()}
-        self.paces = Paces(self.queue.running, networks, most_rows)
+        max_rows = {state.name: state.largest_fold.n_rows for state in self.states.values()}
+        self.paces = Paces(self.queue.running, networks, max_rows)
         self.first = [state for state in self.states.values() if state.settings.comes_first]
         if clock.has_limit:
-            rows = self.tables[0]  # those of auxiliary targets only do not count
+            rows = self.tables[0]  # rows with auxiliary targets only do not count
             n_rows = int(rows.is_labelled.sum()) * (1 - 1 / plan.n_folds)
             for state in self.states.values():
-                state.least_epochs = least_epochs(state.settings, n_rows)
+                state.min_epochs = min_epochs(state.settings, n_rows)
             self.decisions.read(self.states)
         if not self.decisions.has_ended:
             for state in self.first if clock.has_limit else self.states.values():
@@ -108,10 +109,13 @@ class Budget:
     @property
     def tried_plans(self) -> list[JobPlan]:
         """The jobs of each stage with each number of epochs that was considered."""
-        return [plan for state in self.states.values() for plan in state.plans.values()]
+        plans: list[JobPlan] = []
+        for state in self.states.values():
+            plans += state.plans.values()
+        return plans
 
     def larger_budgets(self) -> dict[str, float]:
-        """Return stage -> seconds of a budget that trains it, too, for stages with a pace that were not finished."""
+        """Return stage -> seconds of a budget that also trains it, for unfinished stages with a pace."""
         budgets = {}
         for state in self.states.values():
             if not state.seeds and state.status in ("accepted", "given up"):
@@ -121,7 +125,9 @@ class Budget:
     def train(
         self, on_seed: Callable[[], Task | None], job_timeout: float = math.inf
     ) -> dict[str, JobResult]:
-        """Train what fits; return title -> result of the jobs of `current_plan` that were not finished before.
+        """Train what fits; return title -> result for the jobs of `current_plan`.
+
+        Jobs that were finished before have no result.
 
         Args:
             on_seed: called when all jobs of a seed of a stage are finished; its task is the next to start.
@@ -146,7 +152,10 @@ class Budget:
         return {title: result for title, result in results.items() if title in titles}
 
     def _verify_finished(self, state: StageState) -> None:
-        """Check the files of the finished jobs of a stage, and add their seconds to its pace; accept a finished one."""
+        """Check the files of the finished jobs of a stage, and add their seconds to its pace.
+
+        A stage with a finished seed is accepted.
+        """
         if not self.decisions.has_ended:
             state.accept_if_finished()
         for job, seconds in state.verify_finished():
@@ -156,7 +165,8 @@ class Budget:
         """Queue the next tasks, since a core has nothing to do; return whether there are some."""
         is_alone = any(map(self._tasks_of, self.first)) and time.monotonic() < self.alone_until
         steps = (
-            self._probe_next_stage, self._add_fold_to_probe, self._readmit, self._next_seed, self._use_time_left,
+            self._probe_next_stage, self._add_fold_to_probe, self._readmit, self._next_seed,
+            self._use_time_left,
         )  # fmt: skip
         return not self.decisions.has_ended and not is_alone and any(step() for step in steps)
 
@@ -171,7 +181,7 @@ class Budget:
         """Report a job that ended, and decide about its stage if it was the probe."""
         state = self.states[job.stage]
         lines = lines_about(job, result, state.settings, self.executor.cards)
-        for line in lines[:1] if state.is_noted else lines:  # the notes of a stage are those of its first job
+        for line in lines[:1] if state.is_noted else lines:  # notes are printed for the first job only
             print(line, flush=True)
         if result.status == "failed":
             state.status = "failed"
@@ -216,7 +226,7 @@ class Budget:
         return False
 
     def _probe(self, state: StageState) -> bool:
-        """Queue the largest fold of a stage, or decide about it if that is finished; return whether there are tasks."""
+        """Queue the largest fold of a stage, or decide if it is finished; return whether there are tasks."""
         state.start("probing")
         probes = [job for job in state.left(state.epochs) if job.fold == state.largest_fold.fold]
         return self._enqueue(state, probes) or self._decide(state)
@@ -230,7 +240,7 @@ class Budget:
         return False
 
     def _readmit(self) -> bool:
-        """Start a stage that was given up and fits by now, or probe one again whose inputs fit by now."""
+        """Start a stage that was given up and fits now, or probe it again if its inputs fit now."""
         for state in self._with_status("given up"):
             epochs = self._fitting_epochs(state)
             if epochs is not None:
@@ -263,7 +273,10 @@ class Budget:
         return False
 
     def _use_time_left(self) -> bool:
-        """Train the stage that lacks the least time if nothing else fits: it may be faster, and its jobs are kept."""
+        """Train the stage that needs the least additional time if nothing else fits.
+
+        It may be faster than expected, and the next command uses its finished jobs.
+        """
         given_up = self._with_status("given up")
         if self._tasks() or not given_up:
             return False
@@ -315,16 +328,16 @@ class Budget:
         return False
 
     def _fitting_epochs(self, state: StageState, factor: float = 1.0) -> int | None:
-        """Return the largest number of epochs that fit into `factor` times the time of a stage; None if none do.
+        """Return the largest number of epochs that fit into `factor` times the time of a stage, or None.
 
-        Another stage that is not decided yet keeps a part of the time, unless the network has its least
+        A part of the time is reserved for stages that are not decided yet, unless the network has its fewest
         epochs.
         """
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
         others_wait = self._with_status("waiting", "probing", without=state)
         others = [other for other in self._with_status("accepted", without=state) if other not in self.first]
-        smallest = state.least_epochs if others_wait or others else 1
+        smallest = state.min_epochs if others_wait or others else 1
         for epochs in range(state.epochs, min(smallest, state.epochs) - 1, -1):
             share = 1.0
             if epochs > smallest and others_wait:
@@ -337,7 +350,7 @@ class Budget:
         return None
 
     def _accept(self, state: StageState, epochs: int) -> bool:
-        """Queue all jobs of the first seed of a stage, with a number of epochs; return whether there are some."""
+        """Queue all jobs of the first seed of a stage with so many epochs; return whether there are some."""
         self.paces.expected[state.name] = self.paces.scaled(state.name, epochs / state.epochs)
         if epochs != state.epochs:
             self._stop(state)
@@ -378,7 +391,7 @@ class Budget:
         has_failed = any(read_failure(job.folder) for job in state.plan.jobs)
         position = list(self.states).index(state.name)
         for task in tasks:
-            if is_cache(task):  # its pace is measured like that of jobs
+            if is_cache(task):  # its pace is measured as for jobs
                 self.queue.waiting.append(replace(task, on_end=partial(self.paces.add, task.group)))
                 continue
             job = task.arguments[0]
@@ -397,7 +410,7 @@ class Budget:
                 self.queue.waiting.remove(task)
 
     def _tasks(self, without: str = "") -> list[Task]:
-        """Return running and waiting tasks, except those of one stage and those to end now."""
+        """Return running and waiting tasks that are not to end now, except the tasks of one stage."""
         tasks = [*self.queue.running, *self.queue.waiting]
         return [task for task in tasks if task.group != without and task not in self.queue.ending]
 
@@ -414,7 +427,7 @@ class Budget:
         return makespan([*self.paces.remaining(tasks), *jobs], self.executor.capacity())
 
     def _missing_seconds(self, state: StageState) -> float:
-        """Return the seconds, at least 1, that a stage lacks for its first seed with its smallest number of epochs."""
+        """Return the additional seconds, at least 1, that a stage needs for one seed with fewest epochs."""
         return max(1.0, self._seconds_until_end_with(state, state.smallest_epochs) - self._seconds_left())
 
     def _seconds_until_end_with(self, state: StageState, epochs: int) -> float:

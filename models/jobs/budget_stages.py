@@ -1,4 +1,4 @@
-"""The time of a command, and the state of each stage: the seeds and epochs that it may get, and what was decided."""
+"""The time of a command, and the state of each stage: its possible seeds and epochs, and the decisions."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -16,14 +16,16 @@ from models.jobs.scheduler import Executor, Resources, Task
 from models.jobs.tasks import resources_of, shard_of
 from models.stage import Stage
 
-SHARE_OF_NETWORK, SHARE_OF_SHORTENED = 0.6, 0.8
-"""Shares of the time left that a network may take, with all of its epochs or with fewer, while others wait."""
+SHARE_OF_NETWORK = 0.6
+"""Share of the time left that a network with all of its epochs may take while other stages wait."""
+SHARE_OF_SHORTENED = 0.8
+"""Share of the time left that a network with fewer epochs may take while other stages wait."""
 SHARE_OF_LAST = 0.9
-"""The same for a network with fewer epochs if no other stage waits."""
+"""Share of the time left that a network with fewer epochs may take if no other stage waits."""
 MAX_INPUT_SHARE = 0.8
 """Share of the time left that the inputs of a stage may take."""
 MAX_EXCESS = 0.25
-"""Share of the time left that a network with its least epochs may lack to be trained all the same."""
+"""Share of the time left by which a network with its fewest epochs may exceed it and still be trained."""
 MIN_EPOCH_SHARE = 0.5
 """Smallest share of a network's epochs, unless it still sees MIN_ROWS_SEEN rows."""
 MIN_ROWS_SEEN = 40_000
@@ -32,16 +34,22 @@ MAX_SEEDS = 5
 """Number of seeds of a stage, if the YAML does not have more."""
 EARLY_SHARE = 0.01
 """Share of the budget by which the command ends early, in case the machine becomes slow."""
-MIN_EARLY, MAX_EARLY = 2.0, 5.0
-"""Minimum and maximum of these seconds."""
-RESERVE_SECONDS, RESERVE_SHARE = 10.0, 0.04
-"""Seconds and share of the budget that are reserved for the last submission and the report."""
+MIN_EARLY = 2.0
+"""Minimum of these seconds."""
+MAX_EARLY = 5.0
+"""Maximum of these seconds."""
+RESERVE_SECONDS = 10.0
+"""Seconds that are reserved for the last submission and the report, plus RESERVE_SHARE."""
+RESERVE_SHARE = 0.04
+"""Share of the budget that is reserved for them."""
 RESERVE_SUBMISSIONS = 3.0
 """Multiple of the seconds of the last interim submission that is reserved at least."""
-BASELINE_SECONDS, BASELINE_SHARE = 10.0, 0.1
-"""Seconds, or share of the budget if that is more, in which the baseline is trained with nothing beside it."""
-LEAST_RESERVE = 5.0
-"""Seconds that are kept for the last submission while the baseline, without which there is none, is not finished."""
+BASELINE_SECONDS = 10.0
+"""Minimum seconds in which only the baseline is trained."""
+BASELINE_SHARE = 0.1
+"""Share of the budget in which only the baseline is trained, if it is more than BASELINE_SECONDS."""
+MIN_RESERVE = 5.0
+"""Seconds that are reserved for the last submission while the baseline, which it needs, is not finished."""
 SECONDS_TO_END = 2.0
 """Seconds after its forecast at which a job that is nearly finished is ended."""
 HAS_ENDED = (
@@ -66,7 +74,7 @@ def with_more_seeds(stages: dict[str, Stage]) -> dict[str, Stage]:
     return result
 
 
-def least_epochs(stage: Stage, n_rows: float) -> int:
+def min_epochs(stage: Stage, n_rows: float) -> int:
     """Return the smallest number of epochs of a stage while others wait; 1 for a stage without epochs.
 
     Args:
@@ -116,13 +124,13 @@ class Clock:
 
         Args:
             submission_seconds: of `reserve`.
-            is_first: whether the baseline is not finished, without which there is no submission.
+            is_first: whether the baseline is not finished; a submission needs it.
             end_of_jobs: time.monotonic() at which all jobs will have ended; 0 if some have not started.
         """
         usual = self.end - self.reserve(submission_seconds)
         if is_first:
-            return max(usual, self.end - LEAST_RESERVE)
-        latest = self.end - max(LEAST_RESERVE, RESERVE_SUBMISSIONS * submission_seconds)
+            return max(usual, self.end - MIN_RESERVE)
+        latest = self.end - max(MIN_RESERVE, RESERVE_SUBMISSIONS * submission_seconds)
         late = end_of_jobs + SECONDS_TO_END
         return late if submission_seconds and usual < late <= latest else usual
 
@@ -138,7 +146,7 @@ class StageState:
     Attributes:
         plans: number of epochs -> its jobs, with all seeds that it may get. It begins with all epochs.
         epochs: current number of epochs; 1 for a stage without.
-        least_epochs: smallest number of epochs while other stages wait.
+        min_epochs: smallest number of epochs while other stages wait.
         seeds: those that have started.
         status: "not measured" if it was given up without a pace.
         inputs: parts of its caches that were not computed when it was given up.
@@ -150,7 +158,7 @@ class StageState:
     name: str
     plans: dict[int, JobPlan]
     epochs: int
-    least_epochs: int = 1
+    min_epochs: int = 1
     seeds: list[int] = field(default_factory=list)
     status: Literal["waiting", "probing", "accepted", "given up", "not measured", "failed"] = "waiting"
     inputs: list[Task] = field(default_factory=list)
@@ -180,7 +188,7 @@ class StageState:
     @property
     def smallest_epochs(self) -> int:
         """The smallest number of epochs that it may have now."""
-        return min(self.least_epochs, self.epochs)
+        return min(self.min_epochs, self.epochs)
 
     @property
     def epochs_of_all(self) -> str:
@@ -228,7 +236,7 @@ class StageState:
         return finished
 
     def accept_if_finished(self) -> None:
-        """Accept a waiting stage with the first of its seeds that other commands have finished, if there are some."""
+        """Accept a waiting stage with its first seeds, as far as other commands have finished them."""
         seeds = list(takewhile(lambda seed: not self.unfinished(seed), self.settings.seeds))
         if self.status == "waiting" and seeds:
             self.start("accepted", len(seeds))
@@ -278,7 +286,7 @@ class Decisions:
     has_ended: bool = False
 
     def write(self, states: dict[str, StageState]) -> None:
-        """Write the epochs and seeds of the accepted stages, except those of which no seed was finished in time."""
+        """Write the epochs and seeds of the accepted stages, unless no seed was finished in time."""
         accepted = [
             state for state in states.values() if state.status in ("accepted", "failed") and state.seeds
         ]

@@ -31,7 +31,7 @@ RETRIES = 5
 RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # messages of a lost machine, which are in Ray's own logs
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # messages of a lost machine, which are in the logs of Ray
     "RAY_task_oom_retries": "1",
 }
 """Variables that Ray reads when it is imported."""
@@ -75,7 +75,7 @@ class RayExecutor:
     def capacity(self) -> Resources:
         """Return the CPUs that tasks may use and the number of GPUs; a change is printed.
 
-        If the cluster does not answer, they are those of before, and tasks fail when they are submitted.
+        If the cluster does not answer, they stay unchanged, and tasks fail when they are submitted.
         """
         if time.monotonic() - self.counted >= POLL:
             try:
@@ -87,7 +87,7 @@ class RayExecutor:
             self.counted = time.monotonic()
             if before not in (Resources(0, 0), self.size):
                 message = f"the cluster has {self.size.cpus} CPUs and {self.size.gpus} GPUs now"
-                tqdm.write(message, file=sys.stdout)  # beside the bar of the jobs
+                tqdm.write(message, file=sys.stdout)  # above the progress bar of the jobs
         return Resources(self.n_workers or max(1, self.size.cpus), self.size.gpus)
 
     def fits(self, resources: Resources) -> bool:

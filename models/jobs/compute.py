@@ -61,14 +61,14 @@ class JobTables:
         return rows if self.in_time_order else replace(rows, times=None), self.read_test()
 
     def read_test(self) -> Dataset:
-        """Return the test table."""
+        """Return the test table, without labels."""
         return read_rows(self.test, self.columns, labelled=False)
 
     def context(self, seed: int = 0, inputs: Iterable[Hashable] = ()) -> Context:
         """Return the context of a stage.
 
         Args:
-            inputs: columns of a prepared table, some of which may be user-defined features.
+            inputs: columns of a prepared table; they may include user-defined features.
         """
         columns = self.columns
         features = [name for name in map(str, inputs) if name.startswith(FEATURE)]
@@ -123,7 +123,7 @@ def rows_of_job(
 
     Args:
         threads: cores that training may use, if the result of the stage does not depend on it.
-        is_held_out: (n_rows,), rows that are its fold, instead of those of the table; None for these.
+        is_held_out: (n_rows,), rows of its fold in place of the folds of the table; None to use the table.
     """
     rows, test = tables.read()
     if is_held_out is not None:
@@ -152,8 +152,8 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> tupl
     pieces = [rows.take(piece) for piece in np.split(np.arange(len(rows)), starts)]
     y_pred = [targets.predict(stage, piece, folder, context) for piece in pieces]
     std = [targets.predict_std(stage, piece, folder, context) for piece in pieces]
-    known = [values for values in std if values is not None]
-    return np.concatenate(y_pred), np.concatenate(known) if known else None
+    std_pieces = [values for values in std if values is not None]
+    return np.concatenate(y_pred), np.concatenate(std_pieces) if std_pieces else None
 
 
 def usable_rows(rows: Dataset, stage: Stage) -> NDArray[np.bool_]:

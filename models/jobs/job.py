@@ -1,4 +1,4 @@
-"""One job, and its predictions: Parquet tables with `id` and a column of float64 per output, joined on the id."""
+"""One job and its predictions: Parquet tables with `id` and a column of float64 per output, joined on id."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ class Job:
 
 
 def std_file(file: Path) -> Path:
-    """Return the file of the standard deviations of the predictions in a file, if their stage has `predict_std`."""
+    """Return the file of standard deviations next to a file of predictions, for stages with `predict_std`."""
     return file.with_stem(f"{file.stem}_std")
 
 
@@ -134,9 +134,9 @@ def _join_folds(files: dict[Job, Path], ids: list[str], folds: Integers, outputs
 
 
 def stage_test_std(jobs: list[Job], test_key: str, ids: list[str], outputs: list[str]) -> Array | None:
-    """Return the standard deviations that a stage predicts for test rows, mean over its jobs, (n_rows, n_outputs).
+    """Return the standard deviations that a stage predicts for test rows, (n_rows, n_outputs).
 
-    None if a job has no standard deviations.
+    They are the mean over its jobs. None if a job has no standard deviations.
     """
     files = [std_file(job.test_file(test_key)) for job in jobs if job.predicts_test]
     if not all(file.exists() for file in files):

@@ -147,9 +147,9 @@ def report_of(job: Job, test_key: str) -> dict[str, Any] | None:
 
 
 def _is_sound(path: Path, job: Job, report: dict[str, Any]) -> bool:
-    """Return whether a table of a job is as it was published, or can be read if it was written later.
+    """Return whether a table of a job is unchanged, or can be read if it was written after the report.
 
-    A table that is not there is sound, unless the job has published it.
+    A missing table is sound, unless the job has published it.
     """
     published = report["files"].get(str(path.relative_to(job.folder)))
     if published is not None:
@@ -187,20 +187,24 @@ def resume(source: Path, paths: Paths) -> None:
 
 
 def _work_root(source: Path, name: str) -> Path:
-    """Return the WORK_DIR of the earlier run, which is `source` or below it, but not in a notebook's bundle."""
+    """Return the WORK_DIR of the earlier run: `source` or below it, but not in a notebook's bundle."""
     roots = {folder.parent.parent for folder in source.rglob(f"{name}/models") if folder.is_dir()}
     roots -= {root for root in roots if (root.parent / BUNDLE_MANIFEST).exists()}
     candidates = sorted(root for root in roots if roots.isdisjoint(root.parents))
     if len(candidates) != 1:
         raise ConfigError(
-            f"--from takes a folder with the outputs of one run of {name} (its WORK_DIR, with {name}/models); "
-            f"got {source} with: {', '.join(map(str, candidates)) or 'none'}. Choose one of them."
+            f"--from takes a folder with the outputs of one run of {name} "
+            f"(its WORK_DIR, with {name}/models); got {source} with: "
+            f"{', '.join(map(str, candidates)) or 'none'}. Choose one of them."
         )
     return candidates[0]
 
 
 def _copy_files(source: Path, target: Path) -> None:
-    """Copy missing files, the reports of jobs last. Modes of folders are not copied, since they may be read-only."""
+    """Copy missing files, the reports of jobs last.
+
+    Modes of folders are not copied, since they may be read-only.
+    """
     for file in sorted(source.rglob("*"), key=lambda file: file.name == REPORT):
         copy = target / file.relative_to(source)
         if file.is_file() and not copy.exists():

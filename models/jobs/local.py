@@ -20,7 +20,7 @@ from models.hardware import Card, visible_cards
 from models.jobs.scheduler import JobResult, Resources, Task, one_line, run_task
 
 CORES_OF_GPU_TASK = 2
-"""Cores of a task on a card, one of which prepares batches, if there are at least twice as many per card."""
+"""Cores of a task on a card, if there are at least twice as many per card; one core prepares batches."""
 FEEDER_THREAD = "QueueFeederThread"
 """Name that loky gives to the thread which sends tasks to a worker."""
 TOLERANCE = 1e-9
@@ -188,7 +188,8 @@ class LocalExecutor:
         try:
             seen, reason = self._call(slot, visible_cards).result()
         except Exception as error:  # torch cannot be imported, or the worker died
-            seen, reason = [], one_line(error)
+            seen = []
+            reason = one_line(error)
         self.cards = [card for card in seen if not card.fault]
         if reason:
             print(reason if self.cards else f"no GPU is used: {reason}", flush=True)

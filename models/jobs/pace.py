@@ -21,7 +21,7 @@ BEFORE_ESTIMATE = ((0.05, 20.0), (0.1, 40.0))
 estimate, and between that and the final one."""
 MIN_SECONDS = 10.0
 """A running job has no estimate before this many seconds."""
-MOST_ROWS = 0.9
+MIN_ROW_SHARE = 0.9
 """Share of the rows of the largest fold from which a job is as large as it: folds differ by some rows."""
 SAFETY_FACTOR = 1.1
 """Expected seconds of a job that has not started, as a multiple of the pace of its stage."""
@@ -36,10 +36,10 @@ class Paces:
     Args:
         running: running task -> time.monotonic() of its start; the queue changes it.
         networks: groups that are neural stages.
-        most_rows: group -> rows of its largest fold; 1 for parts of a cache.
+        max_rows: group -> rows of its largest fold; 1 for parts of a cache.
 
     Attributes:
-        ended: group -> seconds that its ended tasks would have taken with `most_rows`, of the large ones
+        ended: group -> seconds that its ended tasks would have taken with `max_rows`, of the large ones
             only.
         expected: group -> pace to assume until a large task of the group has ended.
         reports: running task -> its finished steps and seconds at the first progress report, the first
@@ -49,7 +49,7 @@ class Paces:
 
     running: Mapping[Task, float]
     networks: Set[str]
-    most_rows: Mapping[str, int]
+    max_rows: Mapping[str, int]
     ended: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     expected: dict[str, float] = field(default_factory=dict)
     reports: dict[Task, list[tuple[float, float]]] = field(default_factory=dict)
@@ -58,28 +58,29 @@ class Paces:
     def add(self, group: str, result: JobResult, n_rows: int = 1) -> None:
         """Add the time of a task that ended without an error, if it is among the largest of its group."""
         share = self.share_of_rows(group, n_rows)
-        if result.status == "ok" and share >= MOST_ROWS:
+        if result.status == "ok" and share >= MIN_ROW_SHARE:
             self.ended[group].append(result.seconds / share)
 
     def share_of_rows(self, group: str, n_rows: int) -> float:
-        """Return the rows of a task as a share of those of the largest fold of its group."""
-        return n_rows / self.most_rows.get(group, 1)
+        """Return the rows of a task as a share of the rows of the largest fold of its group."""
+        return n_rows / self.max_rows.get(group, 1)
 
     def pace(self, group: str) -> float | None:
         """Return the seconds of the largest task of a group; None if they are not measured yet.
 
-        A task that has run for longer than expected raises it, unless its progress is known.
+        A task that has run for longer than expected raises it, except for networks, which report their
+        progress.
         """
         running = {
             task: self.share_of_rows(group, task.n_rows) for task in self.running if task.group == group
         }
-        if ended := self.ended[group]:
-            pace = fmean(ended)
+        if self.ended[group]:
+            pace = fmean(self.ended[group])
         elif group in self.expected:
             pace = self.expected[group]
         else:
             for task, share in running.items():
-                estimate = self._estimate(task) if share >= MOST_ROWS else None
+                estimate = self._estimate(task) if share >= MIN_ROW_SHARE else None
                 if estimate is not None:
                     return estimate[1] / share
             return None
@@ -93,24 +94,25 @@ class Paces:
         return bool(self.ended[group]) or any(len(of_task) > len(BEFORE_ESTIMATE) for of_task in reports)
 
     def _estimate(self, task: Task) -> tuple[float, float] | None:
-        """Return the seconds until the last step of a running network, and those of all its steps; None
-        before enough steps.
+        """Return the seconds until the last step of a running network, and the seconds of all its steps.
 
-        Inputs come before the first report, and the first steps are slower than others. So the first estimate
-        uses the steps since the first report, and the final one those since the first estimate. The steps of
-        an earlier attempt, from whose checkpoint it continued, count with the speed of this one.
+        None before enough steps. Inputs come before the first report, and the first steps are slower than
+        others. So the first estimate uses the steps since the first report, and the final estimate uses the
+        steps since the first estimate. Steps before the checkpoint of an earlier attempt count with the
+        speed of this attempt.
         """
         if task.folder is None or task.group not in self.networks:
             return None
         progress = read_progress(task.folder)
-        done, seconds = progress["done"], progress["seconds"]
+        done = progress["done"]
+        seconds = progress["seconds"]
         if done == 0:
             return None
         # Fewer steps than reported before: that report was of an attempt that was killed.
         if task not in self.reports or done < self.reports[task][-1][0]:
             self.reports[task] = [(done, seconds)]
         reports = self.reports[task]
-        earlier_steps = reports[0][0] if progress["before"] else 0.0
+        resumed_steps = reports[0][0] if progress["before"] else 0.0
         seconds_here = seconds - progress["before"]
         if len(reports) <= len(BEFORE_ESTIMATE) and seconds_here >= MIN_SECONDS:
             share, seconds_between = BEFORE_ESTIMATE[len(reports) - 1]
@@ -123,10 +125,10 @@ class Paces:
         first_done, first_seconds = reports[-2]
         seconds_per_step = (seconds - first_seconds) / (done - first_done)
         seconds_left = (progress["total"] - done) * seconds_per_step
-        if earlier_steps == 0:
+        if resumed_steps == 0:
             steps, seconds_until = reports[0]
             self.fixed[task.group] = max(0.0, seconds_until - steps * seconds_per_step)
-        return seconds_left, seconds_here + seconds_left + earlier_steps * seconds_per_step
+        return seconds_left, seconds_here + seconds_left + resumed_steps * seconds_per_step
 
     def elapsed(self, task: Task) -> float:
         """Return the seconds since a task started, without the imports of its worker; 0 if it waits."""
@@ -137,7 +139,7 @@ class Paces:
         return min(seconds, max(0.0, time.time() - read_progress(task.folder)["started"]))
 
     def seconds_left(self, task: Task, pace: float) -> float:
-        """Return the seconds until a task ends whose group has a pace."""
+        """Return the seconds until a task ends, by the pace of its group."""
         estimate = self._estimate(task) if task in self.running else None
         if estimate is not None:
             return estimate[0]
@@ -145,7 +147,10 @@ class Paces:
         return max(0.0, seconds - self.elapsed(task))
 
     def scaled(self, group: str, scale: float = 1.0) -> float:
-        """Return the pace of a stage with `scale` times its epochs; 0 without one, if all of its jobs are finished."""
+        """Return the pace of a stage with `scale` times its epochs.
+
+        It is 0 for a stage without a pace, since all of its jobs are finished.
+        """
         pace = self.pace(group) or 0.0
         fixed = min(pace, self.fixed.get(group, 0.0))
         return fixed + (pace - fixed) * scale

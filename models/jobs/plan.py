@@ -40,8 +40,8 @@ from models.jobs.job import Job
 from models.stage import Stage
 
 COMPETITION_SETTINGS = {
-    "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical", "auxiliary_targets",
-    "pairs", "swap", "weight", "seed",
+    "id", "targets", "problem_type", "classes", "smiles", "text", "numeric", "categorical",
+    "auxiliary_targets", "pairs", "swap", "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
 NOT_IN_KEY = {"seeds", "folder", "final_fit", "gpu"}
@@ -64,7 +64,7 @@ class JobPlan:
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
         reuse: whether finished jobs of other code are accepted.
         key_of_tables: what of the keys does not depend on the stage.
-        n_rows: fold -> number of its training rows, if they are known.
+        n_rows: fold -> number of its training rows; empty if they were not counted.
     """
 
     jobs: list[Job]
@@ -91,7 +91,7 @@ class JobPlan:
         return [job for job in self.jobs if job.stage == stage]
 
     def is_from_other_code(self, stage: str) -> bool:
-        """Return whether the jobs of a stage are of another version of the code, and accepted with --reuse."""
+        """Return whether the jobs of a stage are from another version of the code, accepted with --reuse."""
         return self.reuse and not self.keys[stage].endswith(digest(self.made_by[stage], 12))
 
     def with_settings(self, name: str, stage: Stage) -> "JobPlan":
@@ -207,9 +207,9 @@ def key_of(
 ) -> tuple[str, dict[str, str]]:
     """Return the key of the jobs of a stage, and what they are made by.
 
-    What user code opens is known when jobs have ended. If such a file has changed since, its present content
-    is part of what they are made by, and so they have another key. Jobs that opened other contents than those
-    of their key, since a file was edited while they trained, are deleted.
+    Finished jobs record what user code opened. If such a file has changed since, its present content is part
+    of what they are made by, and so they have another key. A job that opened a file with another content than
+    in its key, since the file was edited during the training, is deleted.
     """
     key = f"{digest(settings, 12)}-{digest(made_by, 12)}"
     code = stage.model_dump()
@@ -231,7 +231,7 @@ def key_of(
 
 
 def key_of_test_table(paths: Paths) -> str:
-    """Return the digest of the inputs of the test table; groups are only in that of the competition."""
+    """Return the digest of the inputs of the test table, without groups: new tables have none."""
     return content_digest(read_prepared(paths.test).drop(columns=GROUP, errors="ignore"))[:16]
 
 
@@ -246,7 +246,7 @@ def jobs_of(
     """Return the jobs of a stage; the refit of a seed follows its folds.
 
     Args:
-        n_rows: fold -> number of its training rows, if they are known.
+        n_rows: fold -> number of its training rows; 1 for a fold that is not in it.
     """
     jobs = []
     for seed in sorted(set(stage.seeds)):
@@ -270,7 +270,7 @@ def library_versions(stage: Stage) -> dict[str, str]:
 
 
 def made_by(stage: Stage, context: Context) -> dict[str, str]:
-    """Return what trains a stage, besides its settings: library -> version, and source file -> digest of its code."""
+    """Return what else trains a stage: library -> version, and source file -> digest of its code."""
     return library_versions(stage) | code_files(stage, context)
 
 
@@ -291,7 +291,7 @@ def code_files(stage: Stage, context: Context) -> dict[str, str]:
 
 
 def user_files(stage: Stage) -> dict[Path, str]:
-    """Return file -> name, relative to the code, of all user code that a stage names in its settings, with helpers."""
+    """Return file -> name, relative to the code, of the user code in a stage's settings, and its helpers."""
     names: dict[Path, str] = {}
     for _, code_ref in user_code(stage.model_dump()):
         file = Path(code_ref.rpartition(":")[0])
@@ -305,7 +305,7 @@ def user_files(stage: Stage) -> dict[Path, str]:
 
 
 def modules_of(stage: Stage, context: Context) -> list[Path]:
-    """Return the files of a stage, with those of its base classes and modules, and of the computation of a job."""
+    """Return the files of a stage, its base classes and its modules, and of the computation of a job."""
     classes = [cls for cls in type(stage).__mro__ if issubclass(cls, Stage)]
     files = [Path(inspect.getfile(cls)) for cls in classes]
     return [*files, *map(file_of, stage.modules(context)), Path(compute.__file__)]
@@ -325,7 +325,7 @@ def key_of_other_code(paths: Paths, stage: str, key: str) -> str | None:
 
 
 def describe_retraining(plan: JobPlan) -> list[str]:
-    """Return a line per stage whose finished jobs will be trained again, since code or libraries have changed."""
+    """Return a line per stage with finished jobs that train again, since code or libraries have changed."""
     lines = []
     for stage in dict.fromkeys(job.stage for job in plan.jobs):
         key = key_of_other_code(plan.paths, stage, plan.keys[stage])
@@ -340,8 +340,8 @@ def describe_retraining(plan: JobPlan) -> list[str]:
             continue
         seconds = sum(report["seconds"] for report in reports)
         lines.append(
-            f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained again: "
-            f"{_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
+            f"stage {stage}: {len(reports)} finished jobs ({format_duration(seconds)}) will be trained "
+            f"again: {_changes(reports[-1].get('made_by', {}), plan.made_by[stage])}; --reuse keeps them"
         )
     return lines
 

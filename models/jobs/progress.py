@@ -56,14 +56,14 @@ class ProgressFile:
 def read_progress(folder: Path) -> dict[str, float]:
     """Return the last report of the running job of a folder, or of the attempt that it will continue.
 
-    Its keys are `done`, `total`, `seconds`, also those of earlier attempts, which are `before`, and
-    `started`, time.time() at the start of the fit. Without a report nothing was done, and nothing has
-    started.
+    Its keys are `done` and `total` steps, `seconds` of all attempts, `before`, the seconds of earlier
+    attempts, and `started`, time.time() at the start of the fit. Without a report nothing was done, and
+    nothing has started.
     """
     try:
         progress = read_json(folder / PROGRESS)
         return {name: float(progress[name]) for name in NOTHING_DONE}
-    except Exception:  # there is none, the job was published meanwhile, or user-defined code wrote the file
+    except Exception:  # the file is missing, the job was published meanwhile, or user-defined code wrote it
         return NOTHING_DONE
 
 

@@ -81,10 +81,10 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
 
 
 def predict_rows(job: Job, plan: JobPlan, is_held_out: NDArray[np.bool_]) -> Array:
-    """Return predictions of training rows by a model of the others, (n_held_out, n_outputs), fitted in job.folder.
+    """Return predictions of training rows by a model of the other rows, (n_held_out, n_outputs).
 
     Args:
-        job: with a fold that no row has.
+        job: with a fold that no row has; the model is fitted in its folder.
         is_held_out: (n_rows,).
     """
     rows = rows_of_job(job, plan.stages[job.stage], plan.tables, is_held_out=is_held_out)
@@ -104,8 +104,8 @@ def _require_same_code(job: Job, plan: JobPlan) -> None:
     edited = [name for name in files if plan.made_by[job.stage].get(name) != now[name]]
     if edited:
         raise ConfigError(
-            f"{join_first(edited, str)} was edited after this command had started. Run it again to train with the new "
-            "code."
+            f"{join_first(edited, str)} was edited after this command had started. "
+            "Run it again to train with the new code."
         )
 
 
@@ -127,13 +127,16 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
 
 
 def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> float:
-    """Return the metric of the competition; labels are those of `Task.default_labels`, without tuned thresholds.
+    """Return the metric of the competition.
+
+    Labels are predicted by `Task.default_labels`, without tuned thresholds.
 
     Args:
         held_out: held-out rows with labels.
         y_pred: predictions of a stage for them, (n_rows, n_outputs).
     """
-    task, metric = competition.task, competition.scorer
+    task = competition.task
+    metric = competition.scorer
     scored = task.default_labels(y_pred) if task.scores_labels else y_pred
     raw_rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
     return metric(held_out.y, scored, raw_rows)
@@ -156,7 +159,8 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
-    competition, labels = plan.competition, held_out.y
+    competition = plan.competition
+    labels = held_out.y
     uses_log_loss = competition.task.scores_labels and competition.task.has_probabilities
     name = "log_loss" if uses_log_loss else competition.scorer.name
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
@@ -171,7 +175,10 @@ def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | 
 
 
 def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
-    """Return the result of a job with an error, and write its traceback; a full disk is not a failure of the job."""
+    """Return the result of a job with an error, and write its traceback.
+
+    A full disk is not a failure of the job.
+    """
     folder = attempt_folder(job.folder)
     message = one_line(error)
     causes = [message, one_line(error.__cause__ or error)]

@@ -93,7 +93,7 @@ class Task:
         name: unique in its queue.
         group: name of related tasks, such as the jobs of a stage.
         skips_group: whether a failure skips the tasks of the group that have not started.
-        wait_for_groups: groups whose tasks must have ended, in any way, before it starts.
+        wait_for_groups: all tasks of these groups must have ended, in any way, before it starts.
         wait_for_files: files that must exist before it starts.
         folder: folder in which it reports its progress, if it does.
         on_end: called in the driver with its final result.
@@ -193,15 +193,18 @@ class Queue:
     def end(self, task: Task, result: JobResult) -> None:
         """Take the result of a task that ran, or put the task back if it is tried again."""
         del self.running[task]
-        again, how = task, ""
+        retry = task
+        how = ""
         if result.reason == "killed":
-            again, how = replace(task, runs_alone=True), ", alone"
+            retry = replace(task, runs_alone=True)
+            how = ", alone"
         elif result.reason == "memory" and 0 < task.resources.gpus < 1:
-            again, how = replace(task, resources=replace(task.resources, gpus=1.0)), " with the whole GPU"
+            retry = replace(task, resources=replace(task.resources, gpus=1.0))
+            how = " with the whole GPU"
         if how and task.name not in self.retried:
             self.retried.add(task.name)
             print(f"{task.name}: {result.error}; tried once more{how}", flush=True)
-            self.waiting.append(again)
+            self.waiting.append(retry)
         else:
             self.record(task, result)
 

@@ -36,13 +36,14 @@ def job_tasks(
     """Return the tasks that fill caches, stage by stage, and after them the jobs.
 
     Args:
-        tables: the tables of which the jobs read molecules and texts.
+        tables: the jobs read molecules and texts of these tables.
         on_end: called with each job that ended and its result.
         queued: tasks that run or wait. What they compute is not computed again.
     """
-    planned = {
-        (task.arguments[0].folder, key) for task in queued if is_cache(task) for key in task.arguments[1]
-    }
+    planned: set[tuple[Path, str]] = set()
+    for task in filter(is_cache, queued):
+        cache, keys = task.arguments
+        planned.update((cache.folder, key) for key in keys)
     cache_parts: list[Task] = []
     tasks: list[Task] = []
     payload = replace(plan, jobs=[])  # a worker needs only its job

@@ -36,8 +36,8 @@ def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> d
         needs = {need for job in waiting for need in job.dependencies}
         missing = {need.stage for need in needs if not need.has_predicted(plan.test_key)}
         raise DataError(
-            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; run ./run.sh train with "
-            "--stages for these first, or without --stages and --fold."
+            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; "
+            "run ./run.sh train with --stages for these first, or without --stages and --fold."
         )
     return results
 

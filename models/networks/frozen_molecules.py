@@ -13,9 +13,10 @@ BATCH_SIZE = 32
 
 
 def embed(config: EncoderFeature, smiles: list[str]) -> Array:
-    """Return the mean of message passing over the atoms of each molecule, (n_molecules, 1, width), for each file.
+    """Return the mean of message passing over the atoms of each molecule, (n_molecules, 1, width).
 
-    The authors of CheMeleon compute its fingerprints in this way.
+    The vectors of several files are concatenated. The authors of CheMeleon compute its fingerprints in this
+    way.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embeddings = list[Array]()

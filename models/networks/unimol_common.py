@@ -60,7 +60,7 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], ignored_prefixe
         ignored_prefixes: prefixes of keys that are not loaded.
 
     Raises:
-        ConfigError: if there is no checkpoint, or if the other keys are not those of the backbone.
+        ConfigError: if the checkpoint is missing, or if its other keys differ from the keys of the backbone.
     """
     path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
     if path is None:
@@ -75,6 +75,6 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], ignored_prefixe
         backbone.load_state_dict({key: state[key] for key in state if not key.startswith(ignored_prefixes)})
     except (RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ConfigError(
-            f"{path} does not have the weights of this architecture; set weights and architecture that belong "
-            f"together: {str(error)[:500]}"
+            f"{path} does not have the weights of this architecture; "
+            f"set weights and architecture that belong together: {str(error)[:500]}"
         ) from None

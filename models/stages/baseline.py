@@ -32,13 +32,17 @@ N_GRAMS = {"word": (1, 2), "char_wb": (1, 3)}
 MIN_WORDS = 3.0
 """Mean number of words of a text below which only characters are read, as in scripts without blanks."""
 MAX_CHARACTERS = 8_000_000
-"""Characters of a column in all training rows; of longer texts the beginnings are read. Words take two seconds."""
+"""Maximum number of characters of a column in all training rows; longer texts are cut at their end. Words
+take two seconds."""
 MAX_CHARACTERS_TWICE = 3_000_000
-"""Characters up to which n-grams of characters are read beside those of words, which takes two seconds, too."""
+"""Number of characters up to which n-grams of characters are read in addition to n-grams of words, which
+takes two more seconds."""
 N_BINS = 16
 """Number of bins of each column of numbers, with equally many training rows."""
-RIDGE, LOGISTIC = 1.0, 3.0
-"""Strength of the regularisation of ridge regression, and its inverse for logistic regression."""
+RIDGE = 1.0
+"""Strength of the regularisation of ridge regression."""
+LOGISTIC = 3.0
+"""Inverse of the strength of the regularisation of logistic regression."""
 MAX_ITERATIONS = 30
 
 
@@ -140,13 +144,13 @@ def tfidf_of(texts: "pd.Series[str]", analyzer: str, idf: Array | None = None) -
     """Return the TF-IDF of hashed n-grams, (n_rows, N_HASHES), sparse, and the inverse document frequencies.
 
     Args:
-        idf: frequencies of training rows; None: those of these rows.
+        idf: inverse document frequencies of training rows; None: computed from these rows.
     """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
     hashing = HashingVectorizer(
-        analyzer=analyzer, ngram_range=N_GRAMS[analyzer], n_features=N_HASHES, norm=None, alternate_sign=False,
-        dtype=np.float32,
+        analyzer=analyzer, ngram_range=N_GRAMS[analyzer], n_features=N_HASHES,
+        norm=None, alternate_sign=False, dtype=np.float32,
     )  # fmt: skip
     ngrams = hashing.transform(texts)
     weights = TfidfTransformer(sublinear_tf=True)

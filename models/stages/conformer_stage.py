@@ -1,4 +1,4 @@
-"""What both Uni-Mol stages share: settings of conformers, which are augmentations, and weights to start from."""
+"""What both Uni-Mol stages share: settings of conformers, which are augmentations, and initial weights."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ class ConformerStage(MoleculeStage):
     """
 
     ignored_checkpoint_prefixes: ClassVar[tuple[str, ...]]
-    """Prefixes of checkpoint keys that are not loaded: heads of the pre-training or an earlier fine-tuning."""
+    """Prefixes of checkpoint keys that are not loaded: heads of a pre-training or fine-tuning."""
     pads: ClassVar[bool]
     """Whether the backbone computes padding."""
 
@@ -81,7 +81,7 @@ class ConformerStage(MoleculeStage):
     def reader(self, folder: Path) -> Callable[[str, NDArray[np.float32]], dict[str, NDArray[Any]]]:
         """Return a function that makes the input of the backbone from a SMILES and a conformer (n_atoms, 4).
 
-        The input has an array `tokens`, by whose length rows are batched.
+        The input has an array `tokens`; rows are batched by its length.
         """
         raise NotImplementedError
 
@@ -102,9 +102,9 @@ class ConformerStage(MoleculeStage):
         flat = [text for text, conformer in zip(smiles, conformers, strict=True) if is_flat(conformer)]
         if flat:
             note = (
-                f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, since RDKit finds no "
-                f"others or they have {MAX_ATOMS} or more atoms, of which {MAX_ATOMS} are read: "
-                f"{', '.join(map(shortened, flat[:MAX_LISTED]))}"
+                f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, "
+                f"since RDKit finds no others or they have {MAX_ATOMS} or more atoms "
+                f"({MAX_ATOMS} are read): {', '.join(map(shortened, flat[:MAX_LISTED]))}"
             )
             write_notes(folder, [note])
         return backbone

@@ -57,8 +57,8 @@ class File(Stage):
         missing = [str(file) for file in files if not file.is_file()]
         if missing:
             raise ConfigError(
-                f"the folder of the stage needs {OOF} and {TEST}; missing: {', '.join(missing)}. Correct the path, "
-                "which is relative to the YAML, or add the files."
+                f"the folder of the stage needs {OOF} and {TEST}; missing: {', '.join(missing)}. "
+                "Correct the path, which is relative to the YAML, or add the files."
             )
         return files
 
@@ -116,22 +116,25 @@ def read_external(path: Path, id_column: str, task: Task, required_ids: Sequence
     if is_invalid.any():
         raise DataError(
             f"{path}: {describe_rows(table, is_invalid, id_column)} has no probabilities in "
-            f"{join_first(columns)}; they must be from 0 to 1, with the sum 1 if there is one per class. Correct "
-            "the file."
+            f"{join_first(columns)}; they must be from 0 to 1, with the sum 1 if there is one per class. "
+            "Correct the file."
         )
     values = values.set_axis(pd.Index(table[id_column])) - _lowest_level(task)
     is_complete = values.reindex(list(required_ids)).notna().all(axis=1)
     missing = list(is_complete.index[~is_complete])
     if missing:
         raise DataError(
-            f"{path} lacks predictions for {len(missing)} rows of the competition ({join_first(missing)}). "
+            f"{path} has no predictions for {len(missing)} rows of the competition ({join_first(missing)}). "
             "Use predictions for this version of the data, or remove the stage."
         )
     return values
 
 
 def _columns(task: Task, available: set[str]) -> list[str]:
-    """Return the columns of a file with the outputs: those of the sample or the classes, else those of the outputs."""
+    """Return the columns of a file with the outputs.
+
+    They have the names of the sample's columns, of the classes, or of the outputs.
+    """
     candidates = [task.columns_in_sample, task.classes]
     if task.problem_type == "binary":
         candidates = [
@@ -192,9 +195,9 @@ def unit_mismatch_notes(oof: pd.DataFrame, test: pd.DataFrame, scale: Array) -> 
     test_median = test.median()
     oof_median = oof.median()
     is_far = np.maximum((test_median - oof_median).abs(), test.std() / MAX_STD_RATIO) > scale
-    has_enough_rows = np.minimum(oof.count(), test.count()) >= MIN_ROWS
+    has_min_rows = np.minimum(oof.count(), test.count()) >= MIN_ROWS
     return [
-        f"{name} of {TEST} differs from {OOF} (median {test_median[name]:.3g}, there {oof_median[name]:.3g}): "
-        "other units?"
-        for name in test.columns[is_far & has_enough_rows]
+        f"{name} of {TEST} differs from {OOF} "
+        f"(median {test_median[name]:.3g}, there {oof_median[name]:.3g}): other units?"
+        for name in test.columns[is_far & has_min_rows]
     ]

@@ -62,7 +62,10 @@ class Inputs:
 
     @cached_property
     def lengths(self) -> dict[str, float]:
-        """Medians of the squared distances m of each RBF kernel, exp(-d^2 / m), if these are the training rows."""
+        """Median m of the squared distances for each RBF kernel, exp(-d^2 / m).
+
+        It is computed for the training rows only.
+        """
         from scipy.spatial.distance import pdist
 
         lengths = {}
@@ -72,7 +75,7 @@ class Inputs:
         return lengths
 
     def kernels(self, train: "Inputs") -> list[Array]:
-        """Return the kernels between these rows and the training rows, (n_rows, n_train) each, in a fixed order."""
+        """Return the kernels with the training rows, (n_rows, n_train) each, in a fixed order."""
         from sklearn.metrics.pairwise import rbf_kernel
 
         kernels = []
@@ -88,7 +91,9 @@ class Inputs:
 
     def take(self, start: int, stop: int) -> "Inputs":
         """Return rows `start` to `stop`."""
-        fingerprints = [[each[start:stop] for each in column] for column in self.fingerprints]
+        fingerprints = []
+        for column in self.fingerprints:
+            fingerprints.append([counts[start:stop] for counts in column])
         return Inputs(fingerprints, {name: values[start:stop] for name, values in self.numbers.items()})
 
 
@@ -110,15 +115,15 @@ class Gp(Stage):
     ]
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
     their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of
-    a frozen encoder. Numeric and categorical columns always have a kernel of their own."""
+    a frozen encoder. Numeric and categorical columns always have a separate kernel."""
 
     @property
     def fingerprints(self) -> list[str]:
-        """Fingerprints that `kernels` contains."""
+        """Names of the fingerprints that `kernels` contains."""
         return [kernel for kernel in self.kernels if isinstance(kernel, str) and kernel != "descriptors"]
 
     def modules(self, context: Context) -> list[str]:
-        """Return those of `Stage.modules`, and what computes fingerprints and descriptors."""
+        """Return the modules of `Stage.modules`, and what computes fingerprints and descriptors."""
         has_features = any(isinstance(kernel, str) for kernel in self.kernels)
         return [*super().modules(context), *([FINGERPRINTS] if has_features else [])]
 
@@ -152,12 +157,13 @@ class Gp(Stage):
         of_molecules = [name for name in self.kernels if isinstance(name, str)]
         if of_molecules and not has_molecules:
             raise ConfigError(
-                f"kernels: {', '.join(of_molecules)} need a column of competition.smiles, which is empty. Set "
-                "kernels: [] for the numbers and categories alone, or name an encoder of texts."
+                f"kernels: {', '.join(of_molecules)} need a column of competition.smiles, which is empty. "
+                "Set kernels: [] for the numbers and categories alone, or name an encoder of texts."
             )
         if not (self.kernels or has_numbers):
             raise ConfigError(
-                "kernels: [] uses the numbers and categories alone, and the competition has none. Name a kernel."
+                "kernels: [] uses the numbers and categories alone, and the competition has none. "
+                "Name a kernel."
             )
 
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
@@ -223,7 +229,7 @@ class Gp(Stage):
         return std
 
     def _labels(self, train: Dataset, task: Task) -> tuple[Array, Array]:
-        """Return labels and row weights of each output, (n_rows, n_outputs); the weight 0 for a missing label."""
+        """Return labels and row weights of each output, (n_rows, n_outputs); weight 0 for a missing label."""
         y = task.one_hot(train.y)
         weights = np.ones_like(train.y)
         if train.weights is not None:
@@ -298,6 +304,7 @@ def _require_memory(n_rows: int) -> None:
     required = MATRICES * 8 * n_rows**2
     if required > memory_bytes():
         raise ConfigError(
-            f"an exact Gaussian process of {n_rows:,} training rows needs {required / 2**30:.0f} GiB of memory for "
-            f"its kernels, and this machine has {memory_bytes() / 2**30:.0f} GiB. Remove the stage."
+            f"an exact Gaussian process of {n_rows:,} training rows needs {required / 2**30:.0f} GiB "
+            f"of memory for its kernels, and this machine has {memory_bytes() / 2**30:.0f} GiB. "
+            "Remove the stage."
         )

@@ -19,7 +19,7 @@ NOISES = 1e-4, 1e2
 """Smallest and largest ratio of the variance of the noise to the variance of the function."""
 FIRST_NOISE = 0.1
 NOISE_FACTOR = 10.0
-"""How many times the noise of all rows may be that of the rows that choose the weights of the kernels."""
+"""Maximum factor between the noise of all rows and the noise of the rows that choose the weights."""
 LOGITS = -8.0, 8.0
 """Range of the logits of the weights of the kernels."""
 WEIGHT_ROWS = 500
@@ -123,11 +123,11 @@ def minus_log_likelihood(
 ) -> tuple[float, Array]:
     """Return minus the logarithm of the marginal likelihood, and its gradient (n_kernels + 1,).
 
-    Mean and variance are those of the largest likelihood, so their change has no part in the gradient.
+    Mean and variance maximize the likelihood, so their change has no part in the gradient.
 
     Args:
-        parameters: (n_kernels + 1,) logits, whose softmax are the weights of the kernels, and the logarithm
-            of the noise.
+        parameters: (n_kernels + 1,) logits, and the logarithm of the noise. The softmax of the logits are
+            the weights of the kernels.
         kernels: (n, n) each.
         y: (n,) labels.
         weights: (n,) positive row weights.
@@ -146,7 +146,10 @@ def minus_log_likelihood(
 
 
 def _choose_noise(kernel: Array, y: Array, weights: Array, near: float) -> float:
-    """Return the noise with the largest marginal likelihood of all rows, near that of some of them."""
+    """Return the noise with the largest marginal likelihood of all rows.
+
+    It is within a factor of NOISE_FACTOR of `near`, the noise of some rows.
+    """
 
     def loss(log_noise: float) -> float:
         lower = cholesky_factor(kernel.copy(), np.exp(log_noise), weights)
@@ -158,7 +161,7 @@ def _choose_noise(kernel: Array, y: Array, weights: Array, near: float) -> float
 
 
 def fit_target(lower: Array, y: Array) -> TargetFit:
-    """Fit labels (n,). The mean is that of generalised least squares.
+    """Fit labels (n,), with the mean by generalised least squares.
 
     Args:
         lower: result of `cholesky_factor`.
@@ -192,7 +195,7 @@ def leave_one_out(target: TargetFit, lower: Array, y: Array) -> Array:
 
 
 def _inverse(lower: Array) -> Array:
-    """Return the inverse of the matrix whose lower Cholesky factor is given, and overwritten, (n, n)."""
+    """Return the inverse (n, n) of a matrix from its lower Cholesky factor, which is overwritten."""
     inverse, _ = linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
     return inverse + np.tril(inverse, -1).T
 
@@ -235,7 +238,7 @@ def calibrate(scores: Array, one_hot: Array, weights: Array) -> tuple[float, Arr
     """Return the slope and the intercepts (n_classes,) of a calibration.
 
     They minimize the log loss of softmax(slope * scores + intercepts). The slope is not negative: if the
-    features say nothing, the leave-one-out prediction of a row is lowered by its own label, and a negative
+    features say nothing, the leave-one-out prediction of a row is lowered by its label, and a negative
     slope would rank new rows the wrong way round. The intercept of a class without rows is -inf. Source:
     Platt, Probabilistic outputs for support vector machines, 1999.
 
@@ -245,7 +248,8 @@ def calibrate(scores: Array, one_hot: Array, weights: Array) -> tuple[float, Arr
         weights: (n_rows,).
     """
     is_present = one_hot.any(axis=0)
-    x, y = scores[:, is_present], one_hot[:, is_present]
+    x = scores[:, is_present]
+    y = one_hot[:, is_present]
     weights = weights / weights.sum()
 
     def log_loss(parameters: Array) -> tuple[float, Array]:

@@ -41,7 +41,10 @@ def inner_split(data: TargetData, seed: int) -> Split:
 
 
 def _blocks(data: TargetData, n_blocks: int) -> Integers | None:
-    """Return the block in time of each row, -1 for rows whose group has no time; None if all times are in one block."""
+    """Return the block in time of each row, or None if all times are in one block.
+
+    It is -1 for rows of a group without a time.
+    """
     if data.times is None:
         return None
     dated = np.flatnonzero(~np.isnan(data.times))

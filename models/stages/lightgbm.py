@@ -41,7 +41,8 @@ DESCRIPTORS = "competition.descriptors"
 MIN_ROWS = 20
 """Minimum number of rows for subsampling them."""
 RESERVED_PARAMETERS = (
-    "seed", "num_threads", "device_type", "boosting", "num_iterations", "early_stopping_round", "metric", "num_class",
+    "seed", "num_threads", "device_type", "boosting", "num_iterations", "early_stopping_round", "metric",
+    "num_class",
 )  # fmt: skip
 """Parameters of LightGBM that the stage sets itself."""
 RAW_OBJECTIVES = ("poisson", "gamma", "tweedie", "mape")
@@ -51,9 +52,10 @@ N_MADE_UP = 200
 PATIENCE = 100
 """Early stopping: trees without improvement on the inner validation split."""
 DEFAULTS: dict[str, Any] = {
-    "num_leaves": 31, "min_data_in_leaf": 10, "feature_fraction": 0.3, "bagging_fraction": 0.8, "lambda_l2": 1.0,
+    "num_leaves": 31, "min_data_in_leaf": 10, "feature_fraction": 0.3, "bagging_fraction": 0.8,
+    "lambda_l2": 1.0,
 }  # fmt: skip
-"""Parameters of LightGBM that differ from its own defaults."""
+"""Parameters of LightGBM that differ from its defaults."""
 SQUARED = {"objective": "regression", "metric": "rmse"}
 HUBER = {"objective": "huber", "metric": "huber", "alpha": 0.5}
 """For metrics of absolute errors, in standardised labels; absolute errors have a larger MAE on held-out rows
@@ -83,8 +85,8 @@ class Lightgbm(FeatureStage):
     max_trees: PositiveInt = 2000
     """Maximum number of trees."""
     parameters: dict[str, Any] = {}
-    """Parameters of LightGBM, by its names, in place of its defaults and of those of the stage. They include
-    the objective, which then also decides the number of trees. Default objective: log loss for
+    """Parameters of LightGBM, by its names, in place of its defaults and the defaults of the stage. They
+    include the objective, which then also decides the number of trees. Default objective: log loss for
     classification; for regression Huber's loss if the metric is made of absolute errors, otherwise the
     squared error."""
 
@@ -96,12 +98,14 @@ class Lightgbm(FeatureStage):
         valid_names = set(_ConfigAliases._get_all_param_aliases())  # LightGBM itself ignores unknown names
         for name in parameters:
             if name in cls.model_fields:
-                raise ValueError(f"{name} is set by the stage: write it beside `parameters`, not in it")
+                raise ValueError(
+                    f"{name} is a setting of the stage: write it next to `parameters`, not in it"
+                )
             if name in RESERVED_PARAMETERS:
                 raise ValueError(
-                    f"{name} is set by the stage, so remove it: by its settings seeds, gpu and max_trees, by --workers "
-                    f"and by the task. It stops early after {PATIENCE} trees without a lower error on a split of its "
-                    "training rows"
+                    f"{name} is set by the stage, so remove it: by its settings seeds, gpu and max_trees, "
+                    f"by --workers and by the task. It stops early after {PATIENCE} trees "
+                    "without a lower error on a split of its training rows"
                 )
             if name not in valid_names:
                 raise ValueError(f"LightGBM has no parameter {name!r}; try {nearest(name, valid_names)}")
@@ -109,7 +113,7 @@ class Lightgbm(FeatureStage):
 
     @property
     def objective(self) -> str | None:
-        """Objective in `parameters`."""
+        """The objective in `parameters`; None for the default."""
         return self.parameters.get("objective")
 
     @property
@@ -145,7 +149,7 @@ class Lightgbm(FeatureStage):
         yield f"parameters: the objective {self.objective} does not fit; {expected}"
 
     def library_errors(self) -> tuple[type[Exception], ...]:
-        """Return the errors of LightGBM, and those of values that are no numbers."""
+        """Return the errors of LightGBM, also for values that are not numbers."""
         import lightgbm
 
         return lightgbm.basic.LightGBMError, TypeError, ValueError
@@ -153,7 +157,7 @@ class Lightgbm(FeatureStage):
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Fit a tree on made-up rows as well, which shows invalid parameters; see `Stage.check`.
 
-        Lists and mappings among the parameters are for columns that are not known yet.
+        Lists and mappings among the parameters are for the columns, which made-up rows do not have.
         """
         yield from super().check(tables)
         values = {
@@ -183,7 +187,7 @@ class Lightgbm(FeatureStage):
             require_opencl()
 
     def trains_on_gpu(self) -> bool:
-        """Return whether boosters are trained on a GPU: the settings request one, and this process sees one."""
+        """Return whether boosters are trained on a GPU: one is requested, and this process sees one."""
         if self.gpu == 0:
             return False
         import torch  # here, since it takes seconds
@@ -193,7 +197,7 @@ class Lightgbm(FeatureStage):
     def fit_features(self, train: Dataset, folder: Path, context: Context) -> None:
         """Fit the frozen encoders, the n-grams and the categories."""
         if self.gpu > 0 and not self.trains_on_gpu():
-            write_notes(folder, ["gpu is set, but no GPU was found; the trees were trained on the CPU"])
+            write_notes(folder, ["gpu is set, but torch sees no GPU; the trees were trained on the CPU"])
         fit_encoders(train, self, context, folder)
         ngrams = None
         if self.reads_texts(context):
@@ -246,7 +250,7 @@ class Lightgbm(FeatureStage):
         return pd.Series(np.mean(shares, axis=0), names).groupby(level=0).sum()
 
     def fit_target(self, data: TargetData, target: int, path: Path, context: Context) -> dict[str, Any]:
-        """Fit a booster with the number of trees of the folds, or else with its own, and write it as text."""
+        """Fit a booster and write it as text; a refit has the mean number of trees of the folds."""
         n_trees = mean_n_trees(context.fold_model_dirs, target) or self.best_n_trees(data, context)
         path.with_suffix(".txt").write_text(self._train(data, n_trees, context).model_to_string())
         context.progress(target + 1, len(context.task.targets))

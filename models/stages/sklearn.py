@@ -1,8 +1,8 @@
 """Stage `sklearn`: an estimator with the interface of scikit-learn, one per target.
 
 It has the same features as the tree stages. Their scaling (`models/inputs/scaling.py`) and the TF-IDF of
-texts are fitted once for all targets. Nothing is pickled: estimators of scikit-learn are saved by skops,
-whose files have only trusted types and numbers. For an estimator of another package the training rows are
+texts are fitted once for all targets. Nothing is pickled: estimators of scikit-learn are saved by skops, in
+files with trusted types and numbers only. For an estimator of another package the training rows are
 saved, and the estimator is fitted again when it predicts, which is fast for in-context learners such as
 TabPFN. Source: Pedregosa et al., scikit-learn, JMLR 2011.
 """
@@ -65,7 +65,7 @@ class Sklearn(FeatureStage):
 
     @property
     def optional_packages(self) -> set[str]:
-        """The setting `estimator`."""
+        """The dotted path of `estimator`, if it is set."""
         return {self.estimator} if self.estimator else set()
 
     @property
@@ -154,7 +154,10 @@ class Sklearn(FeatureStage):
             skops.io.dump(weights, folder / NGRAMS_FILE)
 
     def build_features(self, rows: Dataset, folder: Path, context: Context) -> Any:
-        """Return the features of rows, (n_rows, n_features); sparse for n-grams, if the estimator takes them."""
+        """Return the features of rows, (n_rows, n_features).
+
+        With n-grams they are sparse if the estimator accepts it.
+        """
         from scipy import sparse
 
         x = scaled_matrix(self._blocks(rows, folder, context), folder)
@@ -174,7 +177,7 @@ class Sklearn(FeatureStage):
         seed = library_seed(context)
         weights: dict[str, Any] = {} if data.weights is None else {"sample_weight": data.weights}
         if self.is_from_other_package:
-            # The arrays are named like the arguments of `_fitted`.
+            # The arrays have the names of the arguments of `_fitted`.
             np.savez_compressed(path.with_suffix(".npz"), seed=seed, x=data.x, y=data.y, **weights)
             self._refit(path.with_suffix(".npz"), context.task)  # raises the estimator's errors now
         else:
@@ -309,5 +312,6 @@ def require_weights(estimator: str) -> None:
     if not has_fit_parameter(estimator_class(estimator), "sample_weight"):
         raise ConfigError(
             f"the rows have weights, but fit of {estimator} has no sample_weight. "
-            "Choose another estimator (SVR, Ridge and LogisticRegression of sklearn have it), or remove the weights."
+            "Choose another estimator (SVR, Ridge and LogisticRegression of sklearn have it), "
+            "or remove the weights."
         )

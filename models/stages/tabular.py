@@ -1,4 +1,4 @@
-"""Base class of the stages with one model per target, on features of molecules, text, numbers and categories."""
+"""Base class of stages that fit a model per target on molecules, text, numbers and categories."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class TargetData:
 
     Attributes:
         x: (n_rows, n_features), dense or sparse.
-        y: (n_rows,) standardised labels, or positions of the classes among those of the training rows.
+        y: (n_rows,) standardised labels, or indices of the classes that training rows have.
         weights: (n_rows,), or None if all are 1.
         n_classes: number of classes of the training rows; 0 for regression.
         groups: (n_rows,), see `Dataset`.
@@ -69,22 +69,23 @@ class FeatureStage(Stage):
     n_bits: int = Field(default=1024, ge=64)
     """morgan, avalon: length of the count vector."""
     tfidf_features: int = Field(default=5000, ge=0)
-    """Maximum number of words and word pairs per text column, and of n-grams of characters; 0: ignore text columns."""
+    """Maximum number of words and word pairs per text column, and of n-grams of characters. 0: ignore text
+    columns."""
     parameters: dict[str, Any] = {}
     """Parameters of the library or of the estimator, by its names, where they differ from its defaults."""
 
     @property
     def molecule_feature_names(self) -> list[str]:
-        """Names that `features` contains."""
+        """Names of the features that `features` contains."""
         return [feature for feature in self.features if isinstance(feature, str)]
 
     @property
     def count_bits(self) -> int:
-        """The setting `n_bits`."""
+        """Length of the count vectors, the setting `n_bits`."""
         return self.n_bits
 
     def modules(self, context: Context) -> list[str]:
-        """Return those of `Stage.modules`, and n-grams if the stage reads texts."""
+        """Return the modules of `Stage.modules`, and n-grams if the stage reads texts."""
         return [*super().modules(context), *([NGRAMS] if self.reads_texts(context) else [])]
 
     def reads_texts(self, context: Context) -> bool:
@@ -93,11 +94,14 @@ class FeatureStage(Stage):
 
     @property
     def needs_raw_labels(self) -> bool:
-        """Whether regression labels are passed to the library as they are, and not standardised."""
+        """Whether regression labels are passed to the library unchanged, and not standardised."""
         return False
 
     def transform_for(self, task: Task) -> str:
-        """Return the transform of the targets, see `Stage.transform_for`; that of a metric is not for raw labels."""
+        """Return the transform of the targets, see `Stage.transform_for`.
+
+        The transform of a metric is not used for raw labels.
+        """
         if self.target_transform is None and self.needs_raw_labels:
             return "none"
         return super().transform_for(task)
@@ -143,8 +147,9 @@ class FeatureStage(Stage):
         x = self.build_features(train, folder, context)
         if not x.shape[1]:
             raise DataError(
-                f"{self.model_name(task)} has no features: each n-gram of {', '.join(context.text)} is in one training "
-                "row or in all of them. Add other columns or an encoder to the stage, or remove it."
+                f"{self.model_name(task)} has no features: each n-gram of {', '.join(context.text)} "
+                "is in one training row or in all of them. Add other columns or an encoder to the stage, "
+                "or remove it."
             )
         mean, scale = target_scale(train.y, task.has_probabilities or self.needs_raw_labels)
         y = (train.y - mean) / scale  # libraries use float32, which loses the digits of a large mean

@@ -30,7 +30,8 @@ class Unimol(ConformerStage):
 
     network_module = "models.networks.unimol"
     ignored_checkpoint_prefixes = (
-        "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.", "classification_head.",
+        "lm_head.", "pair2coord_proj.", "dist_head.", "encoder.final_head_layer_norm.",
+        "classification_head.",
     )  # fmt: skip
     pads = False
     kind: Literal["unimol"]

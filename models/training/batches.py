@@ -28,9 +28,10 @@ MicroBatches = list[RowIndices]
 
 
 def to_device(value: Any, device: "torch.device") -> Any:
-    """Return a tensor, or a dictionary of them, on the device; a copy to a GPU is asynchronous, from pinned memory.
+    """Return a tensor, or a dictionary of tensors, on the device.
 
-    What is no tensor, such as the shapes of parts, stays as it is.
+    A copy to a GPU is asynchronous, from pinned memory. Other values, such as the shapes of parts, are
+    returned unchanged.
     """
     import torch
 
@@ -101,7 +102,7 @@ class Batches:
         collate: maps items to the keyword arguments of the backbone, tensors on the CPU.
         pads: whether the backbone computes padding.
         columns: (n_rows, n_columns) numbers that are added before the head, or None.
-        n_molecules: number of molecule columns, of which each goes through the backbone.
+        n_molecules: number of molecule columns; each goes through the backbone.
     """
 
     items: list[Any]
@@ -128,11 +129,11 @@ class Batches:
     def step_plan(
         self, settings: TrainingSettings, seed: int, epoch: int, device_type: str
     ) -> list[MicroBatches]:
-        """Return the micro-batches of each step of an epoch, with each row once; they depend on (seed, epoch).
+        """Return the micro-batches of each step of an epoch, with each row once.
 
-        The rows of a step are drawn at random from all lengths: batches of rows with similar lengths have a
-        biased gradient if the target depends on the length (docs/benchmarks.md). Only the rows of a
-        micro-batch have similar lengths.
+        They depend on (seed, epoch). The rows of a step are drawn at random from all lengths: batches of
+        rows with similar lengths have a biased gradient if the target depends on the length
+        (docs/benchmarks.md). Only the rows of a micro-batch have similar lengths.
         """
         generator = np.random.default_rng([seed, epoch])
         order = generator.permutation(len(self.lengths))
@@ -180,7 +181,10 @@ class Batches:
 def in_advance(
     function: Callable[[Argument], Result], arguments: Sequence[Argument], device: "torch.device"
 ) -> Iterator[Result]:
-    """Yield the results of a function. On a GPU a thread computes the next one while the current one is used."""
+    """Yield the results of a function.
+
+    On a GPU a thread computes the next one while the current one is used.
+    """
     if device.type == "cpu":  # the thread would take the time it saves
         yield from map(function, arguments)
         return

@@ -88,7 +88,8 @@ class LossLog:
         record = LossRecord(seconds=round(time.monotonic() - self.started, 1), **values)
         if not math.isfinite(record.loss):
             raise DataError(
-                f"the training loss is {record.loss} in epoch {record.epoch}; lower the stage's learning_rate."
+                f"the training loss is {record.loss} in epoch {record.epoch}; "
+                "lower the stage's learning_rate."
             )
         self.records.append(record)
         self.track(record)
@@ -119,7 +120,8 @@ def read_losses(folder: Path) -> list[LossRecord]:
 def track(accelerator: Any, record: LossRecord) -> None:
     """Send a row of losses.csv to the tracker of an accelerator."""
     values = asdict(record)
-    phase, step = values.pop("phase"), values.pop("step")
+    phase = values.pop("phase")
+    step = values.pop("step")
     numbers = {f"{phase}/{name}": value for name, value in values.items() if value is not None}
     accelerator.log(numbers, step=step)
 

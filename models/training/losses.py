@@ -32,7 +32,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def exclude_absent_classes(logits: Tensor, classes: list[list[int]]) -> Tensor:
-    """Return logits by which a class without training rows has probability 0, and a single class probability 1.
+    """Return logits that give a class without training rows the probability 0, and a single class 1.
 
     Args:
         logits: (..., n_outputs), a column per target, or per class of a single target.
@@ -50,9 +50,10 @@ def exclude_absent_classes(logits: Tensor, classes: list[list[int]]) -> Tensor:
 
 
 def clip_to_bounds(outputs: Tensor, y: Tensor, sides: Tensor) -> Tensor:
-    """Return outputs in which those beyond a bound, where the value may be, are the bound: they have no error.
+    """Return outputs, clipped to the bounds of censored labels.
 
-    Source: chemprop's BoundedMSE and BoundedMAE.
+    An output beyond a bound, where the value may be, has no error. Source: chemprop's BoundedMSE and
+    BoundedMAE.
     """
     return torch.where(sides * (outputs - y) > 0, y, outputs)
 
@@ -80,8 +81,8 @@ class Loss:
         errors = self.errors(outputs, labels.y)
         if errors.shape != labels.y.shape:
             raise ConfigError(
-                f"loss: your function must return the error per label, {tuple(labels.y.shape)}, not their sum or "
-                f"mean; got {tuple(errors.shape)}."
+                f"loss: your function must return the error per label, {tuple(labels.y.shape)}, "
+                f"not their sum or mean; got {tuple(errors.shape)}."
             )
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
@@ -93,7 +94,8 @@ class Loss:
         of a row: hence the factor n_targets on the mean over labels. Source: Liang et al., R-Drop,
         NeurIPS 2021.
         """
-        one, other = one.float(), other.float()
+        one = one.float()
+        other = other.float()
         is_labelled = labels.weights > 0
         if self.link is None:
             penalty = squared(one, other)

@@ -1,4 +1,4 @@
-"""A network: backbone, hidden layer and head; several molecule columns; dropout rates and their audit; predictions.
+"""A network of backbone, hidden layer and head, also for several molecule columns; audit of its dropout.
 
 Why dropout is off in a backbone: in regression, dropout inside a network changes the variance of its
 activations between training and inference, which biases predictions (Li et al., arXiv 1801.05134);
@@ -77,7 +77,7 @@ class Network(nn.Module):
     """A backbone that maps a batch to pooled features (n_rows, width), a hidden layer, and a head.
 
     The features of several molecules, and the tensor `columns` (n_rows, n_columns) of a batch, go through one
-    hidden layer, so that they can interact. With one molecule and no columns there is no such layer.
+    hidden layer, so that they can interact. With one molecule and no columns this layer is omitted.
 
     Args:
         backbone: backbone for one molecule, with the number of its features as `width`.
@@ -181,10 +181,10 @@ def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     if difference > TOLERANCE * largest:
         on = [f"{path} = {rate:g}" for path, rate in rates(backbone).items() if rate > 0]
         raise ConfigError(
-            f"backbone_dropout is 0, but outputs of the backbone, up to {largest:.3g}, differ by {difference:.2g} "
-            "between training and evaluation mode: "
-            f"{', '.join(on) or 'all rates are 0, so a module drops in its forward pass'}. Remove that dropout "
-            "from the module, or set backbone_dropout."
+            f"backbone_dropout is 0, but outputs of the backbone, up to {largest:.3g}, "
+            f"differ by {difference:.2g} between training and evaluation mode: "
+            f"{', '.join(on) or 'all rates are 0, so a module drops in its forward pass'}. "
+            "Remove that dropout from the module, or set backbone_dropout."
         )
 
 

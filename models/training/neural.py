@@ -139,7 +139,7 @@ def encode_with_labels(stage: NeuralStage, rows: Dataset, folder: Path, context:
 
 
 def encode_rows(stage: NeuralStage, rows: Dataset, folder: Path, context: Context, seed: int) -> Encoded:
-    """Return a function of the augmentation that returns the encoded rows, with the columns before the head."""
+    """Return a function from the augmentation to the encoded rows, with the columns before the head."""
     columns = None
     if stage.reads_columns(context):
         blocks = column_blocks(rows, stage, context, folder)
@@ -183,8 +183,8 @@ def halve_batch_size(settings: NeuralStage, error: RuntimeError) -> NeuralStage:
     rows_per_pass = min(settings.batch_size, micro_batch_size(device_type, settings.precision))
     if rows_per_pass == 1:
         raise DataError(
-            "the memory is too small for a single row. Set gradient_checkpointing: true, or shorten the inputs; "
-            "finished folds are kept."
+            "the memory is too small for a single row. "
+            "Set gradient_checkpointing: true, or shorten the inputs; finished folds are kept."
         ) from error
     n_rows = settings.batch_size * settings.gradient_accumulation_steps
     batch_size = max(n for n in range(1, rows_per_pass // 2 + 1) if n_rows % n == 0)

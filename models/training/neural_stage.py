@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TRAINING_LOOP = "models.training.neural"
-COLUMNS, SCALING = "models.inputs.columns", "models.inputs.scaling"
+COLUMNS = "models.inputs.columns"
+SCALING = "models.inputs.scaling"
 
 
 class NeuralStage(TrainingSettings):
@@ -37,7 +38,7 @@ class NeuralStage(TrainingSettings):
 
     network_module: ClassVar[str] = ""
     """Module of the project with the network of a built-in kind, which is imported by name
-    (`core.modules.load`), since it imports torch. A class of yours imports torch in its file."""
+    (`core.modules.load`), since it imports torch. A user-defined class imports torch in its file."""
 
     @abstractmethod
     def backbone(self, folder: Path, context: Context) -> "nn.Module":
@@ -67,7 +68,10 @@ class NeuralStage(TrainingSettings):
         """
 
     def modules(self, context: Context) -> list[str]:
-        """Return those of `Stage.modules`, the loop, the network, and what scales the columns before the head."""
+        """Return also the loop, the network, and what scales the columns before the head.
+
+        See `Stage.modules`.
+        """
         names = [*super().modules(context), TRAINING_LOOP]
         names += [self.network_module] if self.network_module else []
         return names + ([COLUMNS, SCALING] if self.reads_columns(context) else [])
@@ -125,7 +129,7 @@ class MoleculeStage(NeuralStage):
 
     @property
     def initial_weights(self) -> str | None:
-        """The setting `weights`."""
+        """The weights that the setting `weights` names."""
         return self.weights
 
     def check(self, tables: CheckTables) -> Iterator[str]:

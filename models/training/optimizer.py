@@ -70,5 +70,5 @@ def _depth(name: str, layers: list[str]) -> int:
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the schedule of the settings, whose `step` is called after each step of the optimizer."""
+    """Return the schedule of the settings; call its `step` after each step of the optimizer."""
     return torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup(settings, total_steps))

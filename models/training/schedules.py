@@ -49,7 +49,10 @@ def cosine_with_restarts(step: int, total_steps: int, cycles: int) -> float:
 
 
 def warmup_stable_decay(step: int, total_steps: int, decay: float) -> float:
-    """Return 1, then a straight line to 0 over the last `decay` share. Source: Hu et al., MiniCPM, arXiv 2404.06395."""
+    """Return 1, then a straight line to 0 over the last `decay` share.
+
+    Source: Hu et al., MiniCPM, arXiv 2404.06395.
+    """
     return min(1.0, (total_steps - step) / (decay * total_steps))
 
 
@@ -80,7 +83,7 @@ ALL_SETTINGS = set[str]().union(*map(settings_of, SCHEDULES))
 
 
 def load_schedule(name: str) -> Callable[..., float]:
-    """Return a schedule of `SCHEDULES`, or that of a user, `file.py:name`, with a check of what it returns."""
+    """Return a schedule of `SCHEDULES`, or a user-defined one, `file.py:name`, with checked results."""
     if name in SCHEDULES:
         return SCHEDULES[name]
     function = load_user_code("schedule", name, "schedule(step, total_steps)")
@@ -90,8 +93,8 @@ def load_schedule(name: str) -> Callable[..., float]:
             factor = float(function(step, total_steps))
         if not 0 <= factor < math.inf:
             raise ConfigError(
-                f"{short_ref(name)} must return the factor of the learning rate, a finite number from 0 on; got "
-                f"{factor} in step {step} of {total_steps}."
+                f"{short_ref(name)} must return the factor of the learning rate, a finite number from 0 on; "
+                f"got {factor} in step {step} of {total_steps}."
             )
         return factor
 
@@ -106,7 +109,7 @@ def with_warmup(settings: Any, total_steps: int) -> Callable[[int], float]:
 
     Args:
         settings: `TrainingSettings` with the name of the schedule and its settings. A warm-up below 1 is a
-            share of all steps, else a number of steps, of which at most half are used.
+            share of all steps, else a number of steps, limited to half of all steps.
     """
     function = load_schedule(settings.schedule)
     schedule = partial(function, **settings.model_dump(include=settings_of(settings.schedule)))

@@ -161,7 +161,7 @@ class TrainingSettings(Stage):
 
     @property
     def n_epochs(self) -> int:
-        """The setting `epochs`."""
+        """Number of passes over the training rows, the setting `epochs`."""
         return self.epochs
 
     def with_share_of_epochs(self, share: float) -> Self:
@@ -170,7 +170,7 @@ class TrainingSettings(Stage):
 
     @property
     def molecule_feature_names(self) -> list[str]:
-        """Names that `molecule_features` contains."""
+        """Names of the features that `molecule_features` contains."""
         return [feature for feature in self.molecule_features if isinstance(feature, str)]
 
     @property

@@ -105,7 +105,7 @@ class Trainer:
         return self.loss.is_classification or self.beats_mean_predictor(train, labels)
 
     def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
-        """Set up scaling, dropout rates, gradient checkpointing and the report; return the scaled labels of the rows.
+        """Set up scaling, dropout rates, gradient checkpointing and the report; return the scaled labels.
 
         With `backbone_dropout: 0` the backbone must give the same outputs in training and evaluation mode.
         """
@@ -224,7 +224,7 @@ class Trainer:
         return mean_loss + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
 
     def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Return whether the loss of the network on some training rows is below that of the mean label.
+        """Return whether the network has a lower loss than the mean label on some training rows.
 
         Auxiliary targets do not count.
         """
@@ -237,7 +237,7 @@ class Trainer:
     def evenly_spaced_rows(
         self, dataset: EncodedDataset, labels: LabelBatch, n: int
     ) -> tuple[Batches, LabelBatch]:
-        """Return at most n evenly spaced rows, of those with a label of a target, and their labels of targets."""
+        """Return at most n evenly spaced rows with a label of a target, and their labels of targets."""
         n_targets = len(self.context.task.targets)
         labelled = np.flatnonzero(~np.isnan(dataset.y[:, :n_targets]).all(axis=1))
         rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
@@ -246,7 +246,7 @@ class Trainer:
         return dataset.encoded(0).take(rows), some_labels
 
     def _held_out_score(self) -> float | None:
-        """Return the score of the held-out rows, without augmentation; None without rows, or if there is no score.
+        """Return the score of the held-out rows, without augmentation; None without rows or without a score.
 
         No error ends the job: the rows are predicted once more after training, and scored when the job has
         ended.
@@ -279,7 +279,7 @@ class Checkpoint:
         """Restore all parts and the random generators from the file that an earlier process left.
 
         Returns:
-            The arguments of `save`; None if there is no file that can be read.
+            The arguments of `save`; None without a readable file.
         """
         if not self.path.exists():
             return None

@@ -9,7 +9,7 @@ from competition.descriptors import DESCRIPTORS
 from core.files import sha256_of
 from core.paths import Paths
 from folds import adversarial
-from folds.adversarial import adversarial_validation, most_like_test, readable_features
+from folds.adversarial import adversarial_validation, readable_features, rows_like_test
 from folds.compare import describe_evidence
 from folds.comparison import read_comparison
 from folds.similarity import similarities
@@ -85,7 +85,7 @@ def test_of_a_large_table_a_sample_is_compared_and_no_rows_are_chosen(monkeypatc
 def test_the_fifth_most_like_test_rows_has_whole_groups_and_none_that_is_most_of_the_table():
     groups = np.repeat([0, 1, 2, 3], [60, 10, 10, 20])
     likeness = np.repeat([0.9, 0.2, 0.8, 0.7], [60, 10, 10, 20]) + np.tile([-0.1, 0.1], 50)
-    assert set(groups[most_like_test(likeness, groups)]) == {2, 3}
+    assert set(groups[rows_like_test(likeness, groups)]) == {2, 3}
 
 
 def test_features_have_names_that_can_be_read():

@@ -86,7 +86,7 @@ def test_another_base_model_or_a_missing_adapter_is_an_error(decoder, tmp_path):
         network.load_state_dict(state)
     (weights / "config.json").write_text((weights / "config.json").read_text() + " ")
     with pytest.raises(
-        ConfigError, match=r"not those of the base model weights that the adapter in .*job was"
+        ConfigError, match=r"differ from the base model weights that the adapter in .*job was"
     ):
         fitted.predict(table(6), tmp_path / "job")
 

@@ -118,7 +118,7 @@ MULTICLASS = Task(["y"], None, "multiclass", ["a", "b", "c", "d"])
 @pytest.mark.parametrize(
     ("task", "parameters", "message"),
     [
-        (Task(["y"]), {"learning_rate": 1}, "by the stage"),
+        (Task(["y"]), {"learning_rate": 1}, "a setting of the stage"),
         (Task(["y"]), {"device_type": "gpu"}, "by the stage"),
         (Task(["y"]), {"early_stopping_round": 50}, "It stops early after 100 trees without a lower error"),
         (Task(["y"]), {"num_leavs": 3}, "num_leaves"),

@@ -32,9 +32,9 @@ def small(folder, oof=OOF, predicted=TEST, stages="", **settings):
 @pytest.mark.parametrize(
     ("oof", "test", "words"),
     [
-        ("id,y\nf,6\ne,5\nd,4\nc,3\n", TEST, r"oof\.csv lacks predictions for 2 rows .* \('a', 'b'\)"),
+        ("id,y\nf,6\ne,5\nd,4\nc,3\n", TEST, r"oof\.csv has no predictions for 2 rows .* \('a', 'b'\)"),
         (f"{OOF}a,2\n", TEST, r"oof\.csv: duplicate ids: 'a'\. Give every row its own id"),
-        (OOF.replace("a,1", "a,"), TEST, r"oof\.csv lacks predictions for 1 rows .* \('a'\)"),
+        (OOF.replace("a,1", "a,"), TEST, r"oof\.csv has no predictions for 1 rows .* \('a'\)"),
         (
             OOF.replace("a,1", "a,inf"),
             TEST,

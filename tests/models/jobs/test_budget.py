@@ -20,9 +20,9 @@ from models.jobs import scheduler
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import (
     HAS_ENDED,
-    LEAST_RESERVE,
+    MIN_RESERVE,
     Clock,
-    least_epochs,
+    min_epochs,
     with_more_seeds,
 )
 from models.jobs.job import Job
@@ -415,7 +415,7 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
     machine = machine_of(seconds, cores=draw.choice([1, 2, 4]), fails=fails)
     budget = budget_of(plan_of(tmp_path, *names), machine, total)
     results = budget.train(lambda: None)
-    assert machine.now <= budget.clock.end - LEAST_RESERVE + 1e-6
+    assert machine.now <= budget.clock.end - MIN_RESERVE + 1e-6
     jobs = budget.current_plan
     left_out_seeds = {(stage, seed) for stage, seed, _ in budget.decisions.left_out}
     for name in names:
@@ -430,8 +430,8 @@ def test_whatever_jobs_take_training_ends_in_time_and_everything_is_finished_or_
 
 def test_a_network_has_at_least_half_of_its_epochs_or_sees_40000_rows():
     net = Gnn(kind="gnn", epochs=50)
-    assert [least_epochs(net, n_rows) for n_rows in (800, 4000, 100_000)] == [25, 10, 1]
-    assert least_epochs(Lightgbm(kind="lightgbm"), 800) == 1
+    assert [min_epochs(net, n_rows) for n_rows in (800, 4000, 100_000)] == [25, 10, 1]
+    assert min_epochs(Lightgbm(kind="lightgbm"), 800) == 1
     assert [net.with_share_of_epochs(share).epochs for share in (0.35, 0.001)] == [18, 1]
 
 
