@@ -32,6 +32,7 @@ class WeightSet:
     hub: str | None = None
     package: tuple[str, str] | None = None
     url: str | None = None
+    install: str | None = None
     labels: str | None = None
     atoms: bool = False
     kind: str = "bert"
@@ -188,8 +189,9 @@ def _files_of_set(name: str, weight_set: WeightSet) -> dict[str, Path]:
     return {file: folder / file for file in weight_set.files}
 
 
-def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
-    """Return the first folder that contains all files of a weight set, or download them."""
+def installed_folder(name: str) -> Path | None:
+    """Return the first folder of the user or of a package that contains all files of a weight set; None without one."""
+    weight_set = WEIGHT_SETS[name]
     candidates = list[Path]()
     for folder in weight_folders():
         candidates += [folder / name, folder]
@@ -200,10 +202,19 @@ def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
     for folder in candidates:
         if all((folder / file).is_file() for file in weight_set.files):
             return folder
+    return None
+
+
+def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
+    """Return the folder that contains all files of a weight set, or download them."""
+    folder = installed_folder(name)
+    if folder is not None:
+        return folder
     if weight_set.hub:
         return _download_from_hub(name, weight_set.hub, list(weight_set.files))
     if weight_set.url:
         return _download_from_web(name, weight_set.url, list(weight_set.files))
+    package_folder = _package_folder(weight_set)
     if package_folder is None:
         raise _unreachable(name, "its package is not installed")
     raise _unreachable(name, f"{package_folder} lacks one of {', '.join(weight_set.files)}")
@@ -277,8 +288,11 @@ def _download_from_web(name: str, url: str, files: list[str]) -> Path:
 
 
 def _unreachable(name: str, reason: str) -> ConfigError:
+    folder = name.split("/")[-1]
+    install = WEIGHT_SETS[name].install if name in WEIGHT_SETS else None
+    from_packages = f"follow {install}, " if install else ""
     return ConfigError(
         f"the weights {name!r} are not in any weights folder or installed package, and could not be reached: "
-        f"{reason.splitlines()[0].rstrip('.')}. Run ./run.sh once with the network, put the files into "
-        f"{weight_folders()[-1] / name.split('/')[-1]}, or set WEIGHTS_DIR to the folder that has them."
+        f"{reason.splitlines()[0].rstrip('.')}. Run ./run.sh once with the network, {from_packages}put the files into "
+        f"{weight_folders()[-1] / folder}, or set WEIGHTS_DIR to another folder with a folder {folder} that has them."
     )

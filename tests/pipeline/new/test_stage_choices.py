@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from core.errors import UserError
+from models.inputs import weights
 from models.registry import make_stage
 from pipeline.new import stage_choices
 from pipeline.new.detect import detect
@@ -114,6 +115,24 @@ def test_the_encoder_follows_the_script_of_the_texts(tmp_path, word, encoder):
     texts = [f"{word} {k} {word * 3} :)" for k in range(80)]
     names = {*stages(detected_in(tmp_path, t=texts), "gpu")}
     assert names & {"deberta", "xlm_roberta"} == {encoder}
+
+
+@pytest.mark.parametrize(
+    ("preset", "labels", "name"),
+    [("quick", NUMBER[:60], None), ("cpu", NUMBER[:60], "mpnet_svr"), ("gpu", ["p", "q"] * 30, "mpnet_svc")],
+)
+def test_the_larger_sentence_encoder_is_written_where_its_weights_are(
+    tmp_path, monkeypatch, capsys, preset, labels, name
+):
+    monkeypatch.setattr(weights, "weight_folders", lambda: [tmp_path / "weights"])
+    write_labels(tmp_path, {"y": labels}, {"y": labels[0]}, t=notes(80))
+    detected = detect(files_in(tmp_path))
+    without = {*stages(detected, preset)}
+    assert ("requirements-mpnet.txt says how" in capsys.readouterr().out) == bool(name)
+    (tmp_path / "weights" / "mpnet").mkdir(parents=True)
+    for file in weights.WEIGHT_SETS["mpnet"].files:
+        (tmp_path / "weights" / "mpnet" / file).touch()
+    assert {*stages(detected, preset)} - without == {*filter(None, [name])}
 
 
 PRESETS = """
