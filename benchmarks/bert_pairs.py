@@ -2,11 +2,11 @@
 
     python -m benchmarks.bert_pairs --data FOLDER_WITH_COMPETITIONS --work W [--sets sts_benchmark] [--seeds 0 1 2]
 
-Sets are sts_benchmark (Pearson), lcp_phrases, of which the order of columns has a meaning, and emotion: do two tweets
-have one emotion (AUC)? Each seed trains MiniLM on other training rows, at the settings of the preset `cpu` (or with
-other `--epochs` and `--learning-rate`), and all predict the same held-out rows, which share no text with them. Printed
-are the mean score of the seeds, and the gain over `plain` with its 95 % interval of a paired bootstrap over held-out
-rows. Variants, of which several are joined by "+":
+Sets are sts_benchmark (Pearson), lcp_phrases, of which the order of columns has a meaning, icwsm_tweets: the mean
+sentiment of two tweets, and emotion: do two tweets have one emotion (AUC)? Each seed trains MiniLM on other training
+rows, at the settings of the preset `cpu` (or with other `--epochs` and `--learning-rate`), and all predict the same
+held-out rows, which share no text with them. Printed are the mean score of the seeds, and the gain over `plain` with
+its 95 % interval of a paired bootstrap over held-out rows. Variants, of which several are joined by "+":
 
 plain     the two texts, joined by the separator
 segments  the second text has token type 1
@@ -81,7 +81,7 @@ def swapped(rows, mask):
 
 
 def read_pairs(name, data):
-    """Return a table with two texts and `y`, and its problem type; of tweets, whether both have one emotion."""
+    """Return a table with two texts and `y`, and its problem type; each tweet is in one pair."""
     table = pd.read_csv(data / name / "train.csv", keep_default_na=False)
     if name == "sts_benchmark":
         table = table.rename(columns={"sentence1": "text_a", "sentence2": "text_b", "similarity_score": "y"})
@@ -90,6 +90,10 @@ def read_pairs(name, data):
         return table.rename(
             columns={"sentence": "text_a", "token": "text_b", "complexity": "y"}
         ), "regression"
+    if name == "icwsm_tweets":
+        order = np.random.default_rng(0).permutation(len(table) // 2 * 2).reshape(-1, 2)
+        texts, y = table.text.to_numpy()[order], table.sentiment.to_numpy()[order].mean(axis=1)
+        return pd.DataFrame(texts, columns=COLUMNS).assign(y=y), "regression"
     generator = np.random.default_rng(0)
     remaining = {
         label: list(part) for label, part in table.sample(frac=1, random_state=0).groupby("label").text
