@@ -31,15 +31,17 @@ TYPES = {
 LIMITS = {
     "minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below",
 }  # fmt: skip
-PRESETS = "benchmarks.md#stages-of-the-presets"
+TEXTS = "benchmarks.md#texts"
+MOLECULES = "benchmarks.md#molecules"
 TRICKS = "benchmarks.md#training-tricks"
-REMOVED = "benchmarks.md#removed-settings"
+KEPT = "benchmarks.md#settings-that-stay"
 OTHERS = "benchmarks.md#other-measurements"
 EVIDENCE = {
-    "pairs": PRESETS, "swap": PRESETS, "kernels": PRESETS, "EncoderFeature.layers": PRESETS, "weights": PRESETS,
-    "tfidf_features": PRESETS, "backbone_dropout": "evidence.md",
-    "pooler_dropout": TRICKS, "r_drop": TRICKS, "head": TRICKS, "aggregation": TRICKS,
-    "enumerate_smiles": "studies/reaction_yield.md", "censored": REMOVED, "standardise": REMOVED, "final_fit": REMOVED,
+    "pairs": TEXTS, "swap": "benchmarks.md#columns-in-any-order", "kernels": MOLECULES, "EncoderFeature.layers": TEXTS,
+    "weights": MOLECULES,
+    "tfidf_features": TEXTS, "backbone_dropout": "evidence.md",
+    "pooler_dropout": TRICKS, "r_drop": "studies/head_regularisers.md", "head": TRICKS, "aggregation": TRICKS,
+    "enumerate_smiles": "studies/reaction_yield.md", "censored": KEPT, "standardise": KEPT, "final_fit": KEPT,
     "loss": OTHERS, "parameters": OTHERS, "lora": OTHERS, "seeds": OTHERS, "auxiliary_targets": OTHERS,
     "extra_train": OTHERS, "group": "benchmarks.md#units", "margin": "benchmarks.md#selection-rule",
     "candidates": "benchmarks.md#blends", "default": "benchmarks.md#blends", "metric": "benchmarks.md#metrics",

@@ -28,7 +28,7 @@ def test_every_file_of_a_run_is_described(tmp_path, jobs_in_process):
         if file.parent.name in ("candidates", "stages"):
             name = f"{file.parent.name}/NAME{file.suffix}"
         elif file.parent.name == "test":
-            name = "test/KEY.parquet"
+            name = "test/DIGEST.parquet"
         elif file.suffix == ".lock":
             name = "*.lock"
         elif name == f"{paths.name}.yaml":
