@@ -48,7 +48,7 @@ def test_the_embedded_competitions_load(path):
         ("extra_train: [{file: m.csv, calibrate: affine}]", "calibrate was removed; it did not gain; convert"),
         ("stages: {a: {kind: lightgbm, class_weights: balanced}}", "class_weights was removed; it did not gain"),
         ("stages: {a: {kind: gnn, pseudo_labels: {stages: [b]}}}", "pseudo_labels was removed; it did not gain; docs"),
-        ("stages: {a: {kind: bert, label_smoothing: 0.1}}", "label_smoothing was removed; it did not gain; a user-defined"),
+        ("stages: {a: {kind: bert, label_smoothing: 0.1}}", "label_smoothing was removed; it did not gain; a user"),
         ("stages: {a: {kind: unimol, repeat_units: cap}}", "repeat_units was removed; write repeat units"),
         ("stages: {a: {kind: catboost}}", "kind: catboost was removed; it did not gain; use kind: sklearn"),
         ("stages: {a: {kind: lightgbm, search_trials: 5}}", "search_trials was removed; it did not gain; add"),
