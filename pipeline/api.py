@@ -50,9 +50,8 @@ class FittedRun(Run):
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
 
-        Columns: `kind` (stage, candidate or submission), and the keys of `pipeline.summary.stage_records`,
-            such
-        as score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
+        Columns are `kind` (stage, candidate or submission), and the keys of `pipeline.summary.stage_records`,
+        such as score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
         """
         rows = [{"name": name, "kind": "stage", **record} for name, record in stage_records(self).items()]
         for name, candidate in self.candidates.items():

@@ -42,7 +42,7 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
     lines = [*describe_raw_inputs(raw, competition, test_file.name)]
-    if run.paths.train.exists():
+    if competition.categorical and run.paths.train.exists():
         train = read_prepared(run.paths.train)  # of the latest settings, which may have other columns
         if {*competition.categorical} <= {*train}:
             lines += describe_new_categories(train, table, competition)

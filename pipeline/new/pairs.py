@@ -59,10 +59,10 @@ def find_pairs(tables: DetectedTables) -> list[PairGuess]:
     guesses = []
     for first, second in combinations(texts, 2):
         reason, excess = _in_common(some[first], some[second])
-        if not reason and options:
-            is_option = len(questions) == 1 and questions[0] in (first, second)
-            reason = "one text and each of its options" if is_option else ""
-        elif not reason and are_named_as_pair(first, second):
+        n_options = len({first, second} & {*options})
+        if not reason and n_options == 1 and len(questions) == 1:
+            reason = "one text and each of its options"
+        elif not reason and n_options == 0 and are_named_as_pair(first, second):
             reason = "named like texts that are compared"
         if reason:
             guesses.append(PairGuess([first, second], f"GUESS: {reason}", excess))

@@ -81,6 +81,12 @@ def test_options_without_a_question_are_no_pairs(tmp_path):
     assert not pairs_of(tmp_path, **{f"c{k}": sentences(seed=k) for k in range(1, 6)})
 
 
+def test_options_do_not_hide_other_texts_that_are_named_as_a_pair(tmp_path):
+    columns = {f"choice_{k}": sentences(seed=k) for k in range(1, 4)}
+    pairs = pairs_of(tmp_path, premise=sentences(seed=8), hypothesis=sentences(seed=9), **columns)
+    assert [*pairs] == [("premise", "hypothesis")]
+
+
 def test_one_text_may_have_words_in_common_with_more_texts_than_three(tmp_path):
     parts = {name: sentences(seed=k) for k, name in enumerate("qrst")}
     texts = [" ".join(row) for row in zip(*parts.values(), strict=True)]
