@@ -1,4 +1,4 @@
-"""The forms in which tables are published: separators, quotes, encodings, JSON, Parquet, compressed files."""
+"""The forms in which tables are published: separators, quotes, encodings, JSON, Parquet, Excel, compressed files."""
 
 import csv
 import gzip
@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -18,11 +19,13 @@ from core.errors import DataError
 csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 
 NOT_TABLES = {
-    rb"\xd0\xcf\x11\xe0": "an Excel workbook. Save its sheet as CSV",
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007. Save its sheet as CSV",
     rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
     rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file: git lfs pull",
 }
 """First bytes of files that are no table -> what they are, and what to do."""
+ZIP = b"PK\x03\x04"
+"""First bytes of a zip archive, and of an Excel workbook, which is one."""
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "the sign |"}
 """What may stand between two cells, by its name in a message."""
 JSON = re.compile(r'\s*(\{\s*"|\[\s*\{)')
@@ -59,6 +62,8 @@ def read_cells(path: Path, content: bytes) -> Cells:
             raise DataError(f"{path} is {form}.")
     if content.startswith(b"PAR1"):
         cells = _read_parquet(path, content)
+    elif content.startswith(ZIP):
+        cells = _read_workbook(path, content)
     else:
         text, encoding = _decoded(path, content)
         cells = _read_json(path, text) if JSON.match(text) else _read_separated(path, text)
@@ -71,13 +76,13 @@ def _unpacked(path: Path, content: bytes) -> tuple[bytes, list[str]]:
     try:
         if content.startswith(b"\x1f\x8b"):
             return gzip.decompress(content), ["gzip"]
-        if not content.startswith(b"PK\x03\x04"):
+        if not content.startswith(ZIP):
             return content, []
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             files = [name for name in archive.namelist() if not name.endswith("/")]
             files = [name for name in files if not name.startswith("__MACOSX/")]
             if "xl/workbook.xml" in files:
-                raise DataError(f"{path} is an Excel workbook. Save its sheet as CSV.")
+                return content, []
             if len(files) != 1:
                 raise DataError(
                     f"{path} is a zip archive of {len(files)} files. Unpack it, and name one of them."
@@ -110,6 +115,26 @@ def _read_parquet(path: Path, content: bytes) -> Cells:
     return Cells(table.column_names, dict(enumerate(rows, start=1)), "Parquet")
 
 
+def _read_workbook(path: Path, content: bytes) -> Cells:
+    """Return the cells of the first sheet of an Excel workbook; dates are in ISO's form."""
+    try:
+        sheets = pd.read_excel(
+            io.BytesIO(content), sheet_name=None, header=None, dtype=object, na_filter=False
+        )
+    except Exception as error:  # whatever the parsers of openpyxl raise
+        raise DataError(
+            f"{path} cannot be read as an Excel workbook: {error}. Save its sheet as CSV."
+        ) from None
+    table, *_ = sheets.values()
+    numbered = enumerate(table.to_numpy().tolist(), start=1)
+    texts = {number: [*map(_as_text, row)] for number, row in numbered}
+    rows = {number: row for number, row in texts.items() if any(row)}
+    header = rows.pop(next(iter(rows), 0), [])
+    others = [repr(name) for name, sheet in sheets.items() if sheet is not table and len(sheet)]
+    warning = f"only the first sheet of {path.name} is read, not {', '.join(others)}" if others else ""
+    return Cells(header, rows, "Excel workbook", warning)
+
+
 def _read_json(path: Path, text: str) -> Cells:
     """Return the cells of JSON lines or of a list of records.
 
@@ -127,7 +152,7 @@ def _read_json(path: Path, text: str) -> Cells:
 
 
 def _as_text(value: Any) -> str:
-    """Return the cell of a value of JSON or Parquet; one that is missing is empty."""
+    """Return the cell of a value of JSON, Parquet or Excel; one that is missing is empty."""
     if value is None or value != value:  # NaN
         return ""
     return (

@@ -5,6 +5,7 @@ import io
 import json
 import unicodedata
 import zipfile
+from datetime import datetime
 
 import pandas as pd
 import pytest
@@ -15,22 +16,32 @@ from tests.competition.small import prepared
 
 RECORDS = [{"id": "007", "text": "née, 'x'", "y": 1}, {"id": "8", "text": None, "y": 12345678901234567}]
 CELLS = [["007", "née, 'x'", "1"], ["8", "", "12345678901234567"]]
+DIGITS = [{**record, "y": str(record["y"])} for record in RECORDS]  # Excel rounds numbers to 15 digits
 COMMAS = "id,text,y\n007,\"née, 'x'\",1\n8,,12345678901234567\n"
 TABS = "id\ttext\ty\n007\tnée, 'x'\t1\n8\t\t12345678901234567\n"
 
 
 def zipped(**files):
-    """A zip archive of texts."""
+    """A zip archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
+        for name, content in files.items():
+            archive.writestr(name, content)
     return buffer.getvalue()
 
 
 def parquet_of(records):
     buffer = io.BytesIO()
     pd.DataFrame(records).to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def workbook_of(**sheets):
+    """An Excel workbook of tables without their index."""
+    buffer = io.BytesIO()
+    with pd.ExcelWriter(buffer, engine="openpyxl") as writer:
+        for name, records in sheets.items():
+            pd.DataFrame(records).to_excel(writer, sheet_name=name, index=False)
     return buffer.getvalue()
 
 
@@ -44,6 +55,8 @@ FORMS = {
     "list.json": (json.dumps(RECORDS, indent=2).encode(), "JSON"),
     "lines.jsonl": ("\n".join(map(json.dumps, RECORDS)).encode(), "JSON lines"),
     "table.parquet": (parquet_of(RECORDS), "Parquet"),
+    "sheet.xlsx": (workbook_of(a=DIGITS), "Excel workbook"),
+    "sheet.xlsx.zip": (zipped(**{"a.xlsx": workbook_of(a=DIGITS)}), "zip, Excel workbook"),
     "table.csv.gz": (gzip.compress(COMMAS.encode(), mtime=0), "gzip"),
     "table.zip": (zipped(**{"a.tsv": TABS, "__MACOSX/a.tsv": ""}), "zip, separated by tabs"),
 }
@@ -69,6 +82,21 @@ def test_missing_keys_and_lists_of_records_are_cells(tmp_path):
     table = read(tmp_path, "a.jsonl", lines)
     assert table.to_numpy().tolist() == [["1", "2", ""], ["2.5", "", '[1, "b"]']]
     assert table.index.tolist() == [1, 2]
+
+
+def test_of_a_workbook_the_first_sheet_is_read_with_its_rows_as_numbered_there(tmp_path):
+    records = [
+        {"id": 1.0, "day": datetime(2026, 1, 2, 3), "y": 0.5},
+        {"id": None, "day": None, "y": None},
+        {"id": 3.0, "day": datetime(2026, 1, 4), "y": -1e-7},
+    ]
+    table = read(tmp_path, "a.xlsx", workbook_of(train=records, notes=records, Sheet2=[], old=records))
+    assert table.to_numpy().tolist() == [
+        ["1", "2026-01-02 03:00:00", "0.5"],
+        ["3", "2026-01-04 00:00:00", "-1e-07"],
+    ]
+    assert table.index.tolist() == [2, 4]
+    assert table.attrs["warnings"] == ["WARNING: only the first sheet of a.xlsx is read, not 'notes', 'old'"]
 
 
 UNQUOTED = {
@@ -106,7 +134,8 @@ def test_a_quote_that_may_swallow_rows_of_a_csv_is_a_warning(tmp_path):
     ("name", "content", "words"),
     [
         ("a.zip", zipped(a="id,y\n1,2\n", b="id\n1\n"), "is a zip archive of 2 files. Unpack it"),
-        ("a.xlsx", zipped(**{"xl/workbook.xml": "", "b": ""}), "is an Excel workbook. Save its sheet as CSV"),
+        ("a.xlsx", zipped(**{"xl/workbook.xml": "", "b": ""}), "cannot be read as an Excel workbook"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "is an Excel workbook of before 2007. Save its sheet as CSV"),
         ("a.gz", gzip.compress(b"id,y\n1,2\n", mtime=0)[:-9], "cannot be unpacked"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
         ("a.jsonl", b'{"id": 1}\n{"id": \n', "cannot be read as JSON records: .*line 2"),

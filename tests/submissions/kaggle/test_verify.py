@@ -81,7 +81,7 @@ def test_a_training_notebook_makes_the_submission_and_a_second_session_goes_on(t
     assert written.drop(columns="id").std().min() > 0
     second = session(tmp_path / "second", kernel.root, path.parent, first)
     printed = (tmp_path / "second.log").read_text()
-    assert "finished jobs and 0 with a checkpoint were copied" in printed
+    assert "jobs were copied, which are finished or have a checkpoint" in printed
     assert "fold 0 of 3  valid" not in printed  # nothing is trained again
     assert (second / "submission.csv").read_bytes() == (first / "submission.csv").read_bytes()
 
