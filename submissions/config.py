@@ -16,6 +16,7 @@ from core.settings import StrictModel, parse_duration
 from core.user_code import short_ref
 from folds.kinds import FoldsConfig
 from models.registry import Stages
+from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.blend.settings import ONLY_CLASSES, ONLY_NUMBERS, SubmissionsConfig
 
 
@@ -54,7 +55,12 @@ class Config(StrictModel):
         others = [name for name in self.blends if name in unfit]
         names = [short_ref(code_ref) for code_ref in {*self.blends}]
         duplicates = sorted({name for name in names if names.count(name) > 1})
+        taken = sorted({*self.stages} & {*CANDIDATES, LIGHTGBM_STACK, *names, "submission"})
         errors = []
+        if taken:
+            errors.append(
+                f"stages: {', '.join(taken)} names a blend or the submission in the report; rename the stage"
+            )
         if others:
             errors.append(
                 f"submissions: {', '.join(others)} is not for problem_type {problem_type}; remove it"

@@ -36,8 +36,8 @@ def split(data):
 def test_after_an_edit_check_and_full_say_which_finished_jobs_are_trained_again(tmp_path, capsys, kind):
     (tmp_path / "mine.py").write_text(MEAN)
     folds = {"kind": kind, "n_folds": 3}
-    path = small(tmp_path, stages={"mean": {"kind": "mine.py:Mean"}}, folds=folds)
-    line = r"stage mean: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps"
+    path = small(tmp_path, stages={"constant": {"kind": "mine.py:Mean"}}, folds=folds)
+    line = r"stage constant: 3 finished jobs \(.*\) will be trained again: changes of mine\.py; --reuse keeps"
 
     def check_and_full(*flags):
         commands.main(["check", str(path), *flags])

@@ -40,7 +40,7 @@ claim: A mean that is moved is worse.
 data:
   smoke: {{base: {SMOKE}, rows: 60, folds: {{kind: kfold}}}}
 stages:
-  mean: {{settings: {{kind: mean.py:Mean, moved: 0}}, variants: {{by_1: {{moved: 1}}}}}}
+  level: {{settings: {{kind: mean.py:Mean, moved: 0}}, variants: {{by_1: {{moved: 1}}}}}}
 seeds: [0, 1]
 extra_metrics: [rows]
 """
@@ -128,7 +128,7 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
     assert len(results.drop_duplicates(["variant", "seed", "fold"])) == len(results) == 2 * 2 * 3
     config = load_competition(str(work / "configs" / "study_moved_smoke.yaml"))
     raw, folds = pd.read_csv(config.train), pd.read_csv(work / "study_moved_smoke" / "folds" / "folds.csv")
-    (job,) = (work / "study_moved_smoke" / "models" / "mean__by_1").glob("*/seed_1/fold_2")
+    (job,) = (work / "study_moved_smoke" / "models" / "level__by_1").glob("*/seed_1/fold_2")
     y_true = raw[raw["id"].isin(folds[folds.fold == 2]["id"])]
     y_pred = read_predictions(next(job.glob("oof.*")), list(y_true["id"]), config.targets)
     row = results[(results.variant == "by_1") & (results.seed == 1) & (results.fold == 2)].iloc[0]

@@ -121,3 +121,10 @@ def test_blends_that_do_not_fit_the_problem_type_are_rejected(
     path = fake_classes(tmp_path, problem_type, metric, submissions=submissions)
     with pytest.raises(ConfigError, match=message):
         load_config(str(path))
+
+
+@pytest.mark.parametrize("name", ["mean", LIGHTGBM_STACK, "submission"])
+def test_a_stage_has_another_name_than_blends_and_the_submission(tmp_path, name):
+    path = fake_classes(tmp_path, "binary", "log_loss", stages={name: {"kind": "baseline"}})
+    with pytest.raises(ConfigError, match=f"stages: {name} names a blend or the submission"):
+        load_config(str(path))
