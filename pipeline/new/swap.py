@@ -40,13 +40,11 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
     winners = _winners(tables, problem)
     molecules = numbered_series(tables.with_roles("smiles"))
     pairs = [pair for series in molecules for pair in combinations(series, 2)]
-    labels = {}
     if len(winners) in map(len, columns):
-        labels["labels"] = winners
-        n_orders = len(winners)
+        n_orders, labels = len(winners), {"labels": winners}
         reason = f"either {' or '.join(winners)} wins, in whichever order they come"
     elif pairs and all(_are_of_one_role(tables, problem, pair) for pair in pairs):
-        n_orders = len(molecules[0])
+        n_orders, labels = len(molecules[0]), {}
         reason = "the columns have the same molecules, with like labels in each"
     else:
         return None

@@ -118,6 +118,17 @@ def test_the_other_order_exchanges_the_probabilities(tmp_path):
     assert (y_pred.argmax(axis=1) == train.y[:, 0]).mean() > 0.7
 
 
+def test_a_turn_of_the_options_turns_their_probabilities(tmp_path):
+    u, v, w = numbers = np.random.default_rng(0).normal(size=(3, 80))
+    train = rows(numbers.argmax(axis=0).astype(float), u=u, v=v, w=w)
+    trees = Lightgbm(kind="lightgbm", features=[], max_trees=100)
+    stage = fitted(trees, of_options(tmp_path), train, tmp_path / "m")
+    y_pred = stage.predict(train.without_labels(), tmp_path / "m")
+    turned = stage.predict(Dataset(train.ids, OPTIONS.inputs(train.inputs, 1), None), tmp_path / "m")
+    np.testing.assert_allclose(turned, y_pred[:, [1, 2, 0]], atol=1e-12)
+    assert (y_pred.argmax(axis=1) == train.y[:, 0]).mean() > 0.7
+
+
 def test_what_texts_have_in_common_is_that_of_the_other_order(tmp_path):
     texts = pd.DataFrame({"prompt": ["a b c"], "u": ["a b"], "v": ["a"]})
     pairs = [["prompt", "u"], ["u", "v"]]
