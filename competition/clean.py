@@ -128,11 +128,9 @@ def input_keys(clean: pd.DataFrame, config: CompetitionConfig) -> list[str]:
         keys[name] = clean[name].map(normalised_text)
     for name in config.numeric:
         keys[name] = clean[name].map(repr)
-    digests = [digest(list(row)) for row in keys.itertuples(index=False)]
     if config.swap is None:
-        return digests
-    swapped = [digest(list(row)) for row in config.swap.inputs(keys).itertuples(index=False)]
-    return list(map(min, digests, swapped))  # the same in both orders
+        return [digest(list(row)) for row in keys.itertuples(index=False)]
+    return [digest(config.swap.sorted_cells(row)) for row in keys.to_dict("records")]
 
 
 N_INPUT_KEYS = 3

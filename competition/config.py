@@ -16,8 +16,8 @@ from pydantic import (
 
 from competition.dataset import TableColumns
 from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
-from competition.pairs import pair_errors
-from competition.swap import Pair, Swap
+from competition.pairs import Pair, pair_errors
+from competition.swap import Swap
 from competition.task import N_CLASSES, ClassName, Task, class_names, match_columns
 from competition.units import GroupPart, Unit, unit_errors, units_of
 from core.errors import ConfigError, Mistake
@@ -109,8 +109,8 @@ class CompetitionConfig(StrictModel):
     pairs: Annotated[list[Pair], UniqueList] = []
     """Text columns that are compared, such as `[[sentence1, sentence2]]`: stages read what they have in common."""
     swap: Swap | None = None
-    """Columns that may change places: two candidates of which one wins, or two of one role, such as two drugs. Stages
-    train on their rows in both orders and predict the mean of both.
+    """Columns that may change places: candidates of which one wins, the options of a question, or several of one role,
+    such as two drugs. Stages train on their rows in each order and predict the mean of all.
     """
     features: UserCodeRef | None = None
     """User-defined function that makes a table of numbers from the table of the input columns. Each row of

@@ -4,11 +4,16 @@ import re
 from collections.abc import Iterator, Set
 from functools import lru_cache
 from math import nan
+from typing import Annotated
 
 import pandas as pd
+from pydantic import Field
 
 from competition.dataset import FEATURE
+from core.settings import UniqueList
 
+Pair = Annotated[list[str], Field(min_length=2, max_length=2), UniqueList]
+"""Two columns."""
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 """A word without punctuation, or one Chinese or Japanese character."""
 NUMBER = re.compile(r"\d+(?:\.\d+)?")

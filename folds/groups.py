@@ -17,7 +17,7 @@ from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
 
 from competition.config import CompetitionConfig
 from competition.molecules import is_large, parent
-from competition.swap import in_both_orders
+from competition.swap import in_all_orders
 from core.types import Integers
 
 RowKeys = Callable[[pd.DataFrame, CompetitionConfig, float, int], list[pd.Series]]
@@ -133,8 +133,8 @@ def cluster_keys(
 
 
 def _first_molecules(rows: pd.DataFrame, competition: CompetitionConfig) -> list[list[str]]:
-    """Return the desalted molecules of the first molecule column, and of its partner (`competition.swap`)."""
-    columns = in_both_orders((competition.smiles[0],), competition.swap)
+    """Return the desalted molecules of the first molecule column, and of those in its place (`competition.swap`)."""
+    columns = in_all_orders((competition.smiles[0],), competition.swap)
     return [list(map(parent, rows[column])) for (column,) in columns]
 
 

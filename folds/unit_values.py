@@ -11,7 +11,7 @@ from competition.cells import canonical_cells
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, parent, plain_text
-from competition.swap import in_both_orders
+from competition.swap import in_all_orders
 from competition.units import Unit
 from core.files import read_text_table
 from core.types import Integers
@@ -113,7 +113,7 @@ def group_keys(
 ) -> list[pd.Series]:
     """Return a key per value of each unit of `competition.group`; rows without one have the key of their inputs.
 
-    A unit of a column has the keys of the one that it may change places with (`competition.swap`), too.
+    A unit of a column has the keys of those that it may change places with (`competition.swap`), too.
     Components are counted as in the table of units, in the rows of folds and the raw test table. They are not desalted,
     since a solvent such as water would be lost.
     """
@@ -121,7 +121,7 @@ def group_keys(
     units = [
         (number, Unit(unit.kind, columns))
         for number, unit in enumerate(competition.units)
-        for columns in in_both_orders(unit.columns, swap)
+        for columns in in_all_orders(unit.columns, swap)
     ]
     names = list(dict.fromkeys(name for _, unit in units for name in unit.columns))
     desalted_rows = canonical_table(rows.assign(**rows[smiles].map(parent)), names, smiles)

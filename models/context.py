@@ -59,7 +59,7 @@ class Context:
     pairs: list[list[str]] = field(default_factory=list)
     """Text columns that are compared, two each (competition.pairs)."""
     swap: Swap | None = None
-    """Columns that may change places, and their labels (competition.swap). Training rows are in both orders."""
+    """Columns that may change places, and their labels (competition.swap). Training rows are in all orders."""
     fold_ids: Integers | None = None
     """Folds of the training rows, (n_rows,), for splits inside them; the predicted fold is not
     among them. Rows of one group are in one fold. `Dataset.groups` and `Dataset.times` allow finer

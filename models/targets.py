@@ -34,7 +34,7 @@ def fit(stage: Stage, train: Dataset, folder: Path, context: Context) -> None:
     """
     context = replace(context, task=stage.task_for(context.task))
     if context.swap is not None and stage.is_trained:
-        train, context = _in_both_orders(train, context.swap, context)
+        train, context = _in_all_orders(train, context.swap, context)
     kind = stage.transform_for(context.task)
     if kind != "none":
         transform = _fit_transform(kind, train, folder)
@@ -55,12 +55,14 @@ def predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arra
         ConfigError: the stage returned something else.
     """
     context = replace(context, task=stage.task_for(context.task))
-    y_pred = _predict(stage, rows, folder, context)
     swap = context.swap
-    if swap is not None and stage.is_trained:
-        swapped = _predict(stage, _swapped(rows, swap, context), folder, context)
-        y_pred = (y_pred + swap.y_pred(swapped, context.task)) / 2
-    return y_pred
+    if swap is None or not stage.is_trained:
+        return _predict(stage, rows, folder, context)
+    y_pred = [
+        swap.y_pred(_predict(stage, turned, folder, context), context.task, turn)
+        for turn, turned in enumerate(_orders(rows, context))
+    ]
+    return np.mean(y_pred, axis=0)
 
 
 def _predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array:
@@ -84,17 +86,15 @@ def _predict(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Arr
 def predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:
     """Return the standard deviation of the label of each row, (n_rows, n_outputs), in the units of the targets.
 
-    With `competition.swap` it is the mean of both orders. None if the task is not regression, the targets are
+    With `competition.swap` it is the mean of all orders. None if the task is not regression, the targets are
     transformed, or the stage has none.
     """
     context = replace(context, task=stage.task_for(context.task))
     if context.task.problem_type != "regression" or stage.transform_for(context.task) != "none":
         return None
-    std = _predict_std(stage, rows, folder, context)
-    if std is None or context.swap is None:
-        return std
-    swapped = _predict_std(stage, _swapped(rows, context.swap, context), folder, context)
-    return None if swapped is None else (std + swapped) / 2
+    std = [_predict_std(stage, turned, folder, context) for turned in _orders(rows, context)]
+    known = [values for values in std if values is not None]
+    return np.mean(known, axis=0) if known else None
 
 
 def _predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) -> Array | None:
@@ -106,30 +106,34 @@ def _predict_std(stage: Stage, rows: Dataset, folder: Path, context: Context) ->
     return _numbers(stage, "predict_std", returned, rows, context.task)
 
 
-def _in_both_orders(train: Dataset, swap: Swap, context: Context) -> tuple[Dataset, Context]:
-    """Return training rows, followed by the same rows with columns and labels in each other's place, and their context.
+def _in_all_orders(train: Dataset, swap: Swap, context: Context) -> tuple[Dataset, Context]:
+    """Return training rows, followed by the same rows with columns and labels after each turn, and their context.
 
-    Both have the group of the row, so that splits inside the training rows keep them together.
+    All have the group of the row, so that splits inside the training rows keep them together.
     """
-    twice = np.tile(np.arange(len(train)), 2)
+    copies = np.tile(np.arange(len(train)), swap.n_orders)
     groups = np.arange(len(train)) if train.groups is None else train.groups
-    both = replace(train, groups=groups).take(twice)
-    swapped = _swapped(train, swap, context)
-    both = replace(
-        both,
-        inputs=pd.concat([train.inputs, swapped.inputs], ignore_index=True),
-        y=np.concatenate([train.y, swap.y(train.y, context.task)]),
-    )
+    inputs = [turned.inputs for turned in _orders(train, context)]
+    y = [swap.y(train.y, context.task, turn) for turn in range(swap.n_orders)]
+    rows = replace(train, groups=groups).take(copies)
+    rows = replace(rows, inputs=pd.concat(inputs, ignore_index=True), y=np.concatenate(y))
     if context.fold_ids is None:
-        return both, context
-    return both, replace(context, fold_ids=context.fold_ids[twice])
+        return rows, context
+    return rows, replace(context, fold_ids=context.fold_ids[copies])
 
 
-def _swapped(rows: Dataset, swap: Swap, context: Context) -> Dataset:
-    """Return rows with columns in each other's place, and what their texts then have in common."""
-    inputs = swap.inputs(rows.inputs)
-    of_pairs = [name for name in inputs if str(name).startswith(FEATURE)]
-    return replace(rows, inputs=with_pair_features(inputs.drop(columns=of_pairs), context.pairs))
+def _orders(rows: Dataset, context: Context) -> list[Dataset]:
+    """Return rows as they are, and after each turn of the columns, with what their texts then have in common."""
+    orders = [rows]
+    swap = context.swap
+    if swap is None:
+        return orders
+    for turn in range(1, swap.n_orders):
+        inputs = swap.inputs(rows.inputs, turn)
+        of_pairs = [name for name in inputs if str(name).startswith(FEATURE)]
+        inputs = with_pair_features(inputs.drop(columns=of_pairs), context.pairs)
+        orders.append(replace(rows, inputs=inputs))
+    return orders
 
 
 def _numbers(stage: Stage, method: str, returned: Any, rows: Dataset, task: Task) -> Array:

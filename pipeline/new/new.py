@@ -82,8 +82,8 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
         folds["n_folds"] = choice.n_folds
     swap = find_swap(tables, problem)
     # What two candidates have in common does not tell which one wins.
-    swapped = [{*pair} for pair in swap.setting["columns"]] if swap and "labels" in swap.setting else []
-    pairs = [pair for pair in find_pairs(tables) if {*pair.columns} not in swapped]
+    swapped = swap.setting["columns"] if swap and "labels" in swap.setting else []
+    pairs = [pair for pair in find_pairs(tables) if not any({*pair.columns} <= {*names} for names in swapped)]
     stages: list[Block] = []
     if args.preset:
         in_time = choice.kind == "time"
@@ -91,8 +91,9 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
             folds_reason += (
                 "; by final_fit: refit the models of the test table train on the latest block, too"
             )
+        n_orders = len(swap.setting["columns"][0]) if swap else 1
         stages = choose_stages(
-            args.preset, tables, problem, has_pairs=bool(pairs), has_swap=swap is not None, in_time=in_time
+            args.preset, tables, problem, has_pairs=bool(pairs), n_orders=n_orders, in_time=in_time
         )
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})

@@ -1,6 +1,7 @@
 """Text columns that a competition compares, as `./run.sh new` guesses them."""
 
 import re
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -25,10 +26,10 @@ MAX_RATIO = 4.0
 """Ratio of the mean numbers of words up to which texts are of one kind."""
 MIN_WITHIN = 0.7
 """Share of the rows in which the shorter text has to be within the longer one."""
-NUMBERED = re.compile(r"(.*?)[\s_-]*([12]|[ab])", re.IGNORECASE)
-"""Name of one of two columns that differ in their last character."""
-OPTION = re.compile(r"(.*?)[\s_-]*([0-9]|[a-h])", re.IGNORECASE)
-"""Name of one of several columns that differ in their last character."""
+MARK = re.compile(r"[1-9a-h](?![^\W_])", re.IGNORECASE)
+"""Digit or letter at the end of a word, in which the names of columns or labels differ."""
+SEQUENCES = {all_marks[:n] for all_marks in ("123456789", "abcdefgh") for n in range(2, 10)}
+"""What several names differ in."""
 NAMES = (
     ("anchor", "target"), ("question", "answer"), ("premise", "hypothesis"), ("original", "edit"),
     ("prompt", "response"), ("query", "document|passage|product"), ("sentence|context", "token|word|phrase|aspect"),
@@ -54,12 +55,14 @@ def find_pairs(tables: DetectedTables) -> list[PairGuess]:
     if len(texts) > MAX_COLUMNS:
         return []
     some = tables.train[texts].iloc[:: max(1, len(tables.train) // N_ROWS)]
-    options = options_among(texts)
+    options = [name for series in numbered_series(texts) if len(series) > 2 for name in series]
     questions = [name for name in texts if name not in options]
     guesses = []
     for first, second in combinations(texts, 2):
-        reason, excess = _in_common(some[first], some[second])
         n_options = len({first, second} & {*options})
+        if n_options == 2 and questions:
+            continue
+        reason, excess = _in_common(some[first], some[second])
         if not reason and n_options == 1 and len(questions) == 1:
             reason = "one text and each of its options"
         elif not reason and n_options == 0 and are_named_as_pair(first, second):
@@ -71,20 +74,19 @@ def find_pairs(tables: DetectedTables) -> list[PairGuess]:
     return guesses[: MAX_OPTIONS if is_hub else MAX_PAIRS]
 
 
-def options_among(names: list[str]) -> list[str]:
-    """Return names of which at least three differ in a digit or letter at their end, such as choice_1 to choice_4."""
-    by_stem: dict[str, list[str]] = {}
-    for name in names:
-        match = OPTION.fullmatch(name)
-        if match:
-            by_stem.setdefault(match[1].lower(), []).append(name)
-    return [name for series in by_stem.values() if len(series) > 2 for name in series]
+def numbered_series(names: Sequence[str]) -> list[list[str]]:
+    """Return lists of names that differ in 1, 2, ..., or a, b, ..., at the end of a word."""
+    by_rest: dict[tuple[str, str, bool], dict[str, str]] = {}
+    for name in sorted(names):
+        for mark in MARK.finditer(name):
+            rest = name[: mark.start()].lower(), name[mark.end() :].lower(), mark[0].isdigit()
+            by_rest.setdefault(rest, {})[mark[0].lower()] = name
+    return [[*by_mark.values()] for by_mark in by_rest.values() if "".join(by_mark) in SEQUENCES]
 
 
 def are_named_as_pair(first: str, second: str) -> bool:
     """Return whether two names differ in 1 and 2, or a and b, at their end, or are like a pair of `NAMES`."""
-    matches = NUMBERED.fullmatch(first), NUMBERED.fullmatch(second)
-    if all(matches) and len({match[1].lower() for match in matches if match}) == 1:
+    if numbered_series([first, second]):
         return True
     orders = (first, second), (second, first)
     return any(

@@ -177,7 +177,7 @@ def choose_stages(
     tables: DetectedTables,
     problem: ProblemGuess,
     has_pairs: bool = False,
-    has_swap: bool = False,
+    n_orders: int = 1,
     in_time: bool = False,
 ) -> list[Block]:
     """Return the stages of a preset that the tables have the columns, targets and rows for, the first of each name.
@@ -186,7 +186,7 @@ def choose_stages(
 
     Args:
         has_pairs: whether the YAML has pairs of texts that are compared.
-        has_swap: whether rows are trained on in both orders (`competition.swap`).
+        n_orders: number of orders in which rows are trained on (`competition.swap`).
         in_time: whether folds are blocks in time, so that only a refit trains on the latest rows.
     """
     smiles = tables.with_roles("smiles")
@@ -224,7 +224,7 @@ def choose_stages(
         print(
             "WARNING: the texts do not look English, as minilm expects; use_multilingual reads 16 languages"
         )
-    n_rows = len(tables.train) * (2 if has_swap else 1)
+    n_rows = len(tables.train) * n_orders
     stages: list[Block] = []
     for stage in read_presets().stages:
         inputs = next(filter(None, map(columns.get, stage.needs)), None)

@@ -1,7 +1,6 @@
-"""Columns that may change places, as `./run.sh new` guesses them: two candidates, or two molecules of one role."""
+"""Columns that may change places, as `./run.sh new` guesses them: candidates, or molecules of one role."""
 
 import re
-from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import pandas as pd
 from folds.units import MIN_COMMON
 from pipeline.new.column_roles import Role
 from pipeline.new.detect import DetectedTables
+from pipeline.new.pairs import numbered_series
 from pipeline.new.problem_type import ProblemGuess
 
 TIE = re.compile(r"(?<![a-z])(tied?|draw|same|equal|both|neither)(?![a-z])", re.IGNORECASE)
@@ -35,42 +35,48 @@ class SwapGuess(NamedTuple):
 
 
 def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None:
-    """Return what may change places, or None. Columns are named alike, but for a and b, or 1 and 2."""
-    columns = [pair for role in ROLES for pair in numbered_pairs(tables.with_roles(role))]
-    if not columns:
-        return None
+    """Return what may change places, or None. Columns are named alike, but for a, b, ..., or 1, 2, ..."""
+    columns = [series for role in ROLES for series in numbered_series(tables.with_roles(role))]
     winners = _winners(tables, problem)
-    if winners:
-        reason = (
-            f"GUESS: either {' or '.join(winners)} wins, in whichever order they come; rows are trained on in both "
-            "orders, and predictions are their mean"
-        )
-        return SwapGuess({"columns": columns, "labels": winners}, reason)
-    molecules = [pair for pair in columns if {*pair} <= {*tables.with_roles("smiles")}]
-    if not molecules or not all(_are_of_one_role(tables, problem, pair) for pair in molecules):
+    molecules = numbered_series(tables.with_roles("smiles"))
+    pairs = [pair for series in molecules for pair in combinations(series, 2)]
+    if len(winners) in map(len, columns):
+        n_orders, labels = len(winners), {"labels": winners}
+        reason = f"either {' or '.join(winners)} wins, in whichever order they come"
+    elif pairs and all(_are_of_one_role(tables, problem, pair) for pair in pairs):
+        n_orders, labels = len(molecules[0]), {}
+        reason = "the columns have the same molecules, with like labels in each"
+    else:
         return None
-    reason = (
-        "GUESS: both columns have the same molecules, with like labels in either; rows are trained on in both orders, "
-        "and predictions are their mean"
-    )
-    return SwapGuess({"columns": columns}, reason)
+    setting = {"columns": [series for series in columns if len(series) == n_orders], **labels}
+    reason = f"GUESS: {reason}; rows are trained on in {n_orders} orders, and predictions are their mean"
+    return SwapGuess(setting, reason)
 
 
 def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
-    """Return the labels of two candidates of which one wins; an empty list without them.
+    """Return the labels of candidates of which one wins; an empty list without them.
 
-    They end in a and b, or 1 and 2; all other labels are ties, and a tie or the name of the target tells that one wins.
+    They end in a, b, ..., or 1, 2, ...; all other labels are ties. A tie or the name of the target tells that one wins,
+    and so do three or more columns of texts or molecules with the same ends.
     """
     labels = tables.targets if problem.type == "multilabel" else problem.classes
-    winners = numbered_pairs(labels)
-    if len(winners) != 1:
+    series = numbered_series(labels)
+    if problem.type == "ordinal" or len(series) != 1:
         return []
-    ties = [name for name in labels if name not in winners[0]]
-    is_telling = bool(ties) or WINNER.search(" ".join([*tables.targets, *labels]))
-    return winners[0] if is_telling and all(map(TIE.search, ties)) else []
+    (winners,) = series
+    ties = [name for name in labels if name not in winners]
+    options = numbered_series(tables.with_roles("smiles", "text"))
+    are_options = len(winners) > 2 and _ends(winners) in map(_ends, options)
+    is_telling = bool(ties) or are_options or WINNER.search(" ".join([*tables.targets, *labels]))
+    return winners if is_telling and all(map(TIE.search, ties)) else []
 
 
-def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: list[str]) -> bool:
+def _ends(names: list[str]) -> list[str]:
+    """Return the last characters of names."""
+    return [name[-1].lower() for name in names]
+
+
+def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: tuple[str, str]) -> bool:
     """Return whether two columns have molecules in common, and a molecule's labels do not depend on its column.
 
     In a difference of two molecules its mean label in one column is the opposite of that in the other one. In a column
@@ -89,20 +95,3 @@ def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: list[s
         return False
     products = (first.loc[common] * second.loc[common]).mean(axis=1).dropna()
     return bool(products.mean() > N_ERRORS * products.std() / np.sqrt(len(products)))
-
-
-def numbered_pairs(names: Sequence[str]) -> list[list[str]]:
-    """Return the names that differ in 1 and 2, or a and b, at the end of a word, two each."""
-    pairs = []
-    for first, second in combinations(sorted(names), 2):
-        differing = [
-            place for place, letters in enumerate(zip(first, second, strict=False)) if len({*letters}) > 1
-        ]
-        if len(first) != len(second) or len(differing) != 1:
-            continue
-        (place,) = differing
-        marks = first[place] + second[place]
-        is_last_of_word = not first[place + 1 : place + 2].isalnum()
-        if marks.lower() in ("12", "ab") and is_last_of_word:
-            pairs.append([first, second])
-    return pairs

@@ -1,4 +1,4 @@
-"""Columns that may change places: stages are trained in both orders and predict the mean of both."""
+"""Columns that may change places: stages are trained in all orders and predict their mean."""
 
 from typing import Any
 
@@ -60,6 +60,43 @@ def test_training_rows_are_there_in_both_orders_with_their_labels_group_weight_a
     assert len(train) == 2
 
 
+OPTIONS = Swap(columns=[["u", "v", "w"]], labels=["a", "b", "c"])
+OF_OPTIONS = Task(["x"], problem_type="multiclass", classes=["a", "b", "c"])
+
+
+def of_options(folder, **changes):
+    return context(folder, task=OF_OPTIONS, numeric=["u", "v", "w"], swap=OPTIONS, **changes)
+
+
+def test_three_options_are_trained_on_in_three_orders_in_the_group_and_fold_of_their_row(tmp_path):
+    inputs = pd.DataFrame({"u": [1, 4], "v": [2, 5], "w": [3, 6]})
+    train = Dataset(["r", "s"], inputs, np.array([[0.0], [1.0]]), groups=np.array([7, 8]))
+    stage = build_stage(Recorder(seen={}), of_options(tmp_path, fold_ids=np.array([3, 4])))
+    stage.fit(train, tmp_path)
+    seen = stage.stage.seen["train"]
+    orders = [[1, 2, 3], [4, 5, 6], [2, 3, 1], [5, 6, 4], [3, 1, 2], [6, 4, 5]]
+    assert seen.inputs.to_numpy().tolist() == orders
+    right = seen.inputs.to_numpy()[np.arange(6), seen.y.ravel().astype(int)]
+    assert right.tolist() == [1, 5] * 3
+    assert seen.groups.tolist() == [7, 8] * 3
+    assert stage.stage.seen["context"].fold_ids.tolist() == [3, 4] * 3
+
+
+class FirstOrLargest(Recorder):
+    """Gives the half of the probability to the first option, and the other half to the largest one."""
+
+    def predict(self, rows, folder, context):
+        largest = rows.inputs[["u", "v", "w"]].to_numpy().argmax(axis=1)
+        return (np.eye(3)[largest] + [1, 0, 0]) / 2
+
+
+def test_a_prediction_of_options_is_the_mean_of_all_orders_turned_back(tmp_path):
+    """Whichever is the largest, each option is the first one once."""
+    stage = build_stage(FirstOrLargest(seen={}), of_options(tmp_path))
+    y_pred = stage.predict(rows(u=[1.0, 3.0], v=[2.0, 1.0], w=[3.0, 2.0]), tmp_path)
+    np.testing.assert_allclose(y_pred, [[1 / 6, 1 / 6, 2 / 3], [2 / 3, 1 / 6, 1 / 6]])
+
+
 def test_a_prediction_is_the_mean_of_both_orders(tmp_path):
     stage = build_stage(Recorder(seen={}), of_candidates(tmp_path))
     first_wins, second_wins = stage.predict(rows(u=[2.0, 1.0], v=[1.0, 2.0]), tmp_path)
@@ -76,8 +113,19 @@ def test_the_other_order_exchanges_the_probabilities(tmp_path):
         tmp_path / "m",
     )
     y_pred = stage.predict(train.without_labels(), tmp_path / "m")
-    swapped = stage.predict(Dataset(train.ids, SWAP.inputs(train.inputs), None), tmp_path / "m")
+    swapped = stage.predict(Dataset(train.ids, SWAP.inputs(train.inputs, 1), None), tmp_path / "m")
     np.testing.assert_allclose(swapped, y_pred[:, [1, 0, 2]], atol=1e-12)
+    assert (y_pred.argmax(axis=1) == train.y[:, 0]).mean() > 0.7
+
+
+def test_a_turn_of_the_options_turns_their_probabilities(tmp_path):
+    u, v, w = numbers = np.random.default_rng(0).normal(size=(3, 80))
+    train = rows(numbers.argmax(axis=0).astype(float), u=u, v=v, w=w)
+    trees = Lightgbm(kind="lightgbm", features=[], max_trees=100)
+    stage = fitted(trees, of_options(tmp_path), train, tmp_path / "m")
+    y_pred = stage.predict(train.without_labels(), tmp_path / "m")
+    turned = stage.predict(Dataset(train.ids, OPTIONS.inputs(train.inputs, 1), None), tmp_path / "m")
+    np.testing.assert_allclose(turned, y_pred[:, [1, 2, 0]], atol=1e-12)
     assert (y_pred.argmax(axis=1) == train.y[:, 0]).mean() > 0.7
 
 
@@ -133,6 +181,6 @@ def test_the_order_of_two_molecules_has_no_effect_on_a_gaussian_process(tmp_path
     stage_context = context(tmp_path, smiles=["m", "n"], swap=swap)
     stage = fitted(Gp(kind="gp", kernels=["ecfp4"]), stage_context, train, tmp_path / "m")
     test = train.without_labels()
-    swapped = Dataset(test.ids, swap.inputs(test.inputs), None)
+    swapped = Dataset(test.ids, swap.inputs(test.inputs, 1), None)
     for method in (stage.predict, stage.predict_std):
         np.testing.assert_allclose(method(swapped, tmp_path / "m"), method(test, tmp_path / "m"))

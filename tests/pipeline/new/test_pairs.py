@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.new.detect import detect
-from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs
+from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs, numbered_series
 from tests.submissions.made_up import files_in, write
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("ado", "elin", "oru", "una", "ifet")]
@@ -56,6 +56,7 @@ def test_texts_with_shuffled_partners_are_no_pair(tmp_path):
     [
         ("sentence1", "sentence2", True), ("Text_A", "text_b", True), ("question", "best_answer", True),
         ("response_b", "response_a", True), ("premise", "hypothesis", True), ("sentence", "token", True),
+        ("Text1_en", "Text2_en", True),
         ("title", "body", False), ("text1", "note2", False), ("sentence1", "sentence3", False), ("a", "note", False),
     ],
 )  # fmt: skip
@@ -75,6 +76,21 @@ def test_one_text_is_compared_with_each_of_its_options(tmp_path):
     pairs = pairs_of(tmp_path, situation=sentences(seed=9), **columns)
     assert {*pairs} == {("situation", name) for name in columns}
     assert {*pairs.values()} == {"GUESS: one text and each of its options"}
+
+
+def test_options_with_words_in_common_are_compared_with_their_question_only(tmp_path):
+    texts = sentences()
+    columns = {f"choice_{k}": edited(texts, seed=k) for k in range(1, 5)}
+    assert {*pairs_of(tmp_path, situation=texts, **columns)} == {("situation", name) for name in columns}
+
+
+def test_series_of_names_differ_in_digits_or_letters_from_the_first_one_on_at_the_end_of_a_word():
+    assert numbered_series(["x_b", "z", "x_a", "y1", "x_1"]) == [["x_a", "x_b"]]
+    assert numbered_series(["C", "B", "A"]) == [["A", "B", "C"]]
+    assert numbered_series(["Drug2_SMILES", "Drug1_SMILES"]) == [["Drug1_SMILES", "Drug2_SMILES"]]
+    assert numbered_series(["x1", "x3", "x2", "y_2", "y_3"]) == [["x1", "x2", "x3"]]
+    assert numbered_series(["cab", "cat", "rat", "bat", "data"]) == []
+    assert numbered_series(["x_a", "x_2"]) == []
 
 
 def test_options_without_a_question_are_no_pairs(tmp_path):

@@ -1,4 +1,4 @@
-"""Whether `./run.sh new` takes two columns for candidates of which one wins, or for two molecules of one role."""
+"""Whether `./run.sh new` takes columns for candidates of which one wins, or for molecules of one role."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from competition.config import load_competition
 from pipeline.new.detect import detect
 from pipeline.new.problem_type import choose_problem
 from pipeline.new.stage_choices import choose_stages
-from pipeline.new.swap import find_swap, numbered_pairs
+from pipeline.new.swap import find_swap
 from tests.submissions.made_up import files_in, make, notes, smiles, write_labels
 
 TEXTS = {"response_a": notes(80), "response_b": notes(80)[::-1]}
@@ -55,11 +55,57 @@ def test_all_columns_of_the_candidates_are_named_and_those_of_one_role_belong_to
     assert swap_of(tmp_path, "a,b,tie", prompt=notes(80), n_a=[k / 7 for k in range(80)]) is None
 
 
-def test_names_of_a_pair_differ_in_the_last_character_of_a_word():
-    assert numbered_pairs(["x_b", "z", "x_a", "y1", "x_1"]) == [["x_a", "x_b"]]
-    assert numbered_pairs(["A", "B"]) == [["A", "B"]]
-    assert numbered_pairs(["Drug2_SMILES", "Drug1_SMILES"]) == [["Drug1_SMILES", "Drug2_SMILES"]]
-    assert numbered_pairs(["cab", "cat", "rat", "bat", "data"]) == []
+FOUR = [["answer_1", "answer_2", "answer_3", "answer_4"]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "is_swap"),
+    [
+        ("A,B,C,D", [*"ABCD"], True),
+        ("a,b,c,d", ["Text A", "Text B", "Text C", "Text D"], True),
+        ("4,3,2,1", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
+        ("answer_2,answer_1,answer_4,answer_3", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
+        ("a,b,c,d,neither", ["o_a", "o_b", "o_c", "o_d"], True),
+        ("a,b,c,d", ["o_1", "o_2", "o_3", "o_4"], False),  # grades of four answers
+        ("a,b,c", ["o_a", "o_b", "o_c", "o_d"], False),
+        ("a,b,c,d,e", ["o_a", "o_b", "o_c", "o_d"], False),
+        ("a,b,d,e", ["o_a", "o_b", "o_d", "o_e"], False),
+        ("a,b,c,d,other", ["o_a", "o_b", "o_c", "o_d"], False),
+    ],
+)  # fmt: skip
+def test_three_or_more_texts_that_end_like_the_classes_are_options(tmp_path, labels, columns, is_swap):
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(columns)}
+    names = labels.split(",")
+    sample = dict.fromkeys(names, 0.25) if "1" in names else {"y": " ".join(names[:3])}
+    guess = swap_of(tmp_path, labels, sample=sample, prompt=notes(80), **texts)
+    winners = sorted(names)[: len(columns)]
+    assert (guess and guess.setting) == ({"columns": [columns], "labels": winners} if is_swap else None)
+
+
+@pytest.mark.parametrize(("target", "is_swap"), [("y", False), ("winner", True)])
+def test_three_numbers_are_options_only_if_the_target_says_so(tmp_path, target, is_swap):
+    numbers = {f"n_{mark}": [k / place for k in range(80)] for place, mark in enumerate("abc", start=5)}
+    assert (swap_of(tmp_path, "a,b,c", target, **numbers) is not None) == is_swap
+
+
+def test_grades_from_1_to_4_are_no_options(tmp_path):
+    """They are levels in an order, if whole numbers are submitted."""
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(FOUR[0])}
+    assert swap_of(tmp_path, "1,2,3,4", sample={"y": "1"}, **texts) is None
+
+
+def test_all_columns_of_an_option_move_and_the_question_is_compared_with_each_of_them(tmp_path):
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(FOUR[0])}
+    numbers = {f"n_{place}": [k / (place + 4) for k in range(80)] for place in range(1, 5)}
+    swap_of(
+        tmp_path, "1,2,3,4", sample=dict.fromkeys("1234", 0.25), question=notes(80)[::-1], **texts, **numbers
+    )
+    config = make(
+        tmp_path, [option for file in files_in(tmp_path) for option in (f"--{file.stem}", str(file))]
+    )
+    assert config.competition.swap.columns == [*FOUR, [*numbers]]
+    assert config.competition.swap.labels == [*"1234"]
+    assert sorted(config.competition.pairs) == [["question", name] for name in FOUR[0]]
 
 
 FIRST, SECOND = np.random.default_rng(0).integers(20, size=(2, 80))
@@ -80,7 +126,7 @@ def test_molecules_of_one_pool_that_have_like_labels_in_either_column_may_change
     doses = {"dose_a": [k / 7 for k in range(80)], "dose_b": [k / 3 for k in range(80)]}
     guess = swap_of_molecules(tmp_path, heat=[k / 5 for k in range(80)], **doses)
     assert guess.setting == {"columns": [["drug_a", "drug_b"], ["dose_a", "dose_b"]]}
-    assert guess.reason.startswith("GUESS: both columns have the same molecules, with like labels in either;")
+    assert guess.reason.startswith("GUESS: the columns have the same molecules, with like labels in each;")
 
 
 def test_classes_of_two_molecules_of_one_role_may_stay_where_their_columns_change_places(tmp_path):
@@ -114,6 +160,17 @@ def test_molecules_of_two_roles_keep_their_places(tmp_path, changes):
     assert swap_of_molecules(tmp_path, **changes) is None
 
 
+def test_three_molecules_may_change_places_if_each_two_of_them_are_of_one_role(tmp_path):
+    third = np.array(smiles(20))[np.random.default_rng(3).integers(20, size=80)]
+    assert swap_of_molecules(tmp_path, drug_c=third) is None  # it has no effect
+    pool = np.array(smiles(20))
+    places = np.random.default_rng(4).integers(20, size=(3, 80))
+    columns = dict(zip(("drug_a", "drug_b", "drug_c"), pool[places], strict=True))
+    write_labels(tmp_path, {"y": list(EFFECTS[places].sum(axis=0)[:60].round(3))}, {"y": 0}, **columns)
+    tables = detect(files_in(tmp_path))
+    assert find_swap(tables, choose_problem(tables)).setting == {"columns": [[*columns]]}
+
+
 def test_molecules_that_are_in_one_of_two_columns_only_keep_their_places(tmp_path):
     inputs = {"drug_a": smiles(80), "drug_b": smiles(160)[80:]}
     write_labels(tmp_path, {"y": [k / 7 for k in range(60)]}, {"y": 0}, **inputs)
@@ -140,7 +197,7 @@ def test_kernel_methods_are_for_half_as_many_rows_that_are_read_in_both_orders(t
         tables, train=pd.concat([tables.train] * 100)
     )  # 6,000 rows, the most of a Gaussian process
     in_one, in_both = (
-        {block.name for block in choose_stages("quick", large, problem, has_swap=has_swap)}
-        for has_swap in (False, True)
+        {block.name for block in choose_stages("quick", large, problem, n_orders=n_orders)}
+        for n_orders in (1, 2)
     )
     assert in_one - in_both == {"gp"}
