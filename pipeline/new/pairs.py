@@ -1,7 +1,6 @@
 """Text columns that a competition compares, as `./run.sh new` guesses them."""
 
 import re
-from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from competition.pairs import WORD, common_shares
 from pipeline.new.detect import DetectedTables
+from pipeline.new.series import numbered_series
 
 MAX_PAIRS = 3
 """Number of pairs that are written."""
@@ -26,10 +26,6 @@ MAX_RATIO = 4.0
 """Ratio of the mean numbers of words up to which texts are of one kind."""
 MIN_WITHIN = 0.7
 """Share of the rows in which the shorter text has to be within the longer one."""
-MARK = re.compile(r"[1-9a-h](?![^\W_])", re.IGNORECASE)
-"""Digit or letter at the end of a word, in which the names of columns or labels differ."""
-SEQUENCES = {all_marks[:n] for all_marks in ("123456789", "abcdefgh") for n in range(2, 10)}
-"""What several names differ in."""
 NAMES = (
     ("anchor", "target"), ("question", "answer"), ("premise", "hypothesis"), ("original", "edit"),
     ("prompt", "response"), ("query", "document|passage|product"), ("sentence|context", "token|word|phrase|aspect"),
@@ -72,16 +68,6 @@ def find_pairs(tables: DetectedTables) -> list[PairGuess]:
     guesses.sort(key=lambda guess: -guess.excess)
     is_hub = bool(guesses) and bool(set.intersection(*({*guess.columns} for guess in guesses)))
     return guesses[: MAX_OPTIONS if is_hub else MAX_PAIRS]
-
-
-def numbered_series(names: Sequence[str]) -> list[list[str]]:
-    """Return lists of names that differ in 1, 2, ..., or a, b, ..., at the end of a word."""
-    by_rest: dict[tuple[str, str, bool], dict[str, str]] = {}
-    for name in sorted(names):
-        for mark in MARK.finditer(name):
-            rest = name[: mark.start()].lower(), name[mark.end() :].lower(), mark[0].isdigit()
-            by_rest.setdefault(rest, {})[mark[0].lower()] = name
-    return [[*by_mark.values()] for by_mark in by_rest.values() if "".join(by_mark) in SEQUENCES]
 
 
 def are_named_as_pair(first: str, second: str) -> bool:

@@ -13,6 +13,7 @@ from core.errors import DataError, join_first
 from core.types import ProblemType
 from pipeline.new.column_roles import describe_damage, is_numeric, without_censored
 from pipeline.new.detect import DetectedTables
+from pipeline.new.series import options_of
 
 POSITIVE = {
     "yes",
@@ -193,6 +194,9 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
         return ["binary", "multiclass", *as_number], f"{classes[0]} or {classes[1]}"
     if numbers is None:
         return ["multiclass", "ordinal"], f"{n_classes} names that repeat"
+    options = options_of(classes, labels.tables)
+    if options:
+        return ["multiclass", "ordinal", "regression"], f"each is one of the options {join_first(options)}"
     is_consecutive = float(classes[-1]) - float(classes[0]) == n_classes - 1 < MAX_LEVELS
     has_enough_rows = labels.counts.min() >= MIN_ROWS_PER_LEVEL
     has_integers_in_sample = labels.tables.sample.stack().str.fullmatch(r"[+-]?\d+").all()

@@ -10,8 +10,8 @@ import pandas as pd
 from folds.units import MIN_COMMON
 from pipeline.new.column_roles import Role
 from pipeline.new.detect import DetectedTables
-from pipeline.new.pairs import numbered_series
 from pipeline.new.problem_type import ProblemGuess
+from pipeline.new.series import numbered_series, options_of
 
 TIE = re.compile(r"(?<![a-z])(tied?|draw|same|equal|both|neither)(?![a-z])", re.IGNORECASE)
 """Word in the name of a label for no winner."""
@@ -56,8 +56,8 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
 def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
     """Return the labels of candidates of which one wins; an empty list without them.
 
-    They end in a, b, ..., or 1, 2, ...; all other labels are ties. A tie or the name of the target tells that one wins,
-    and so do three or more columns of texts or molecules with the same ends.
+    They end in a, b, ..., or 0 or 1, 2, ...; all other labels are ties. A tie, the name of the target or columns of
+    options tell that one wins.
     """
     labels = tables.targets if problem.type == "multilabel" else problem.classes
     series = numbered_series(labels)
@@ -65,15 +65,10 @@ def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
         return []
     (winners,) = series
     ties = [name for name in labels if name not in winners]
-    options = numbered_series(tables.with_roles("smiles", "text"))
-    are_options = len(winners) > 2 and _ends(winners) in map(_ends, options)
-    is_telling = bool(ties) or are_options or WINNER.search(" ".join([*tables.targets, *labels]))
+    is_telling = bool(ties or options_of(winners, tables)) or WINNER.search(
+        " ".join([*tables.targets, *labels])
+    )
     return winners if is_telling and all(map(TIE.search, ties)) else []
-
-
-def _ends(names: list[str]) -> list[str]:
-    """Return the last characters of names."""
-    return [name[-1].lower() for name in names]
 
 
 def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: tuple[str, str]) -> bool:

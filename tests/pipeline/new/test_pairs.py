@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.new.detect import detect
-from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs, numbered_series
+from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs
+from pipeline.new.series import numbered_series
 from tests.submissions.made_up import files_in, write
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("ado", "elin", "oru", "una", "ifet")]

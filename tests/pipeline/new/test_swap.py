@@ -65,6 +65,10 @@ FOUR = [["answer_1", "answer_2", "answer_3", "answer_4"]]
         ("a,b,c,d", ["Text A", "Text B", "Text C", "Text D"], True),
         ("4,3,2,1", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
         ("answer_2,answer_1,answer_4,answer_3", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
+        ("0,1,2,3", ["ending0", "ending1", "ending2", "ending3"], True),
+        ("0,1,2,3", ["Option 1", "Option 2", "Option 3", "Option 4"], True),
+        ("a,b,c,d", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
+        ("0,1,2,3", ["o_1", "o_2", "o_3", "o_4"], False),
         ("a,b,c,d,neither", ["o_a", "o_b", "o_c", "o_d"], True),
         ("a,b,c,d", ["o_1", "o_2", "o_3", "o_4"], False),  # grades of four answers
         ("a,b,c", ["o_a", "o_b", "o_c", "o_d"], False),
@@ -73,10 +77,12 @@ FOUR = [["answer_1", "answer_2", "answer_3", "answer_4"]]
         ("a,b,c,d,other", ["o_a", "o_b", "o_c", "o_d"], False),
     ],
 )  # fmt: skip
-def test_three_or_more_texts_that_end_like_the_classes_are_options(tmp_path, labels, columns, is_swap):
+def test_three_or_more_texts_that_end_like_the_classes_or_are_named_so_are_options(
+    tmp_path, labels, columns, is_swap
+):
     texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(columns)}
     names = labels.split(",")
-    sample = dict.fromkeys(names, 0.25) if "1" in names else {"y": " ".join(names[:3])}
+    sample = {"y": names[0] if names[0].isdigit() else " ".join(names[:3])}  # whole numbers are no levels
     guess = swap_of(tmp_path, labels, sample=sample, prompt=notes(80), **texts)
     winners = sorted(names)[: len(columns)]
     assert (guess and guess.setting) == ({"columns": [columns], "labels": winners} if is_swap else None)
@@ -88,10 +94,10 @@ def test_three_numbers_are_options_only_if_the_target_says_so(tmp_path, target, 
     assert (swap_of(tmp_path, "a,b,c", target, **numbers) is not None) == is_swap
 
 
-def test_grades_from_1_to_4_are_no_options(tmp_path):
-    """They are levels in an order, if whole numbers are submitted."""
+def test_whole_numbers_are_levels_unless_there_is_an_option_for_each(tmp_path):
     texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(FOUR[0])}
-    assert swap_of(tmp_path, "1,2,3,4", sample={"y": "1"}, **texts) is None
+    assert swap_of(tmp_path, "1,2,3", sample={"y": "1"}, **texts) is None
+    assert swap_of(tmp_path, "1,2,3,4", sample={"y": "1"}, **texts).setting["columns"] == FOUR
 
 
 def test_all_columns_of_an_option_move_and_the_question_is_compared_with_each_of_them(tmp_path):
