@@ -327,3 +327,14 @@ def test_an_encoder_of_pairs_needs_pairs_and_takes_no_columns(published, cache):
         feature_caches(stage, replace(context, pairs=[]), [two_texts()])
     with pytest.raises(ValidationError, match="remove columns and template"):
         ridge(published, pairs="cosine", columns=["first"])
+
+
+def test_a_dimension_that_minilm_does_not_use_is_zero_in_every_text(cache, tmp_path):
+    """It has 1e-33 there, which scaling would make a feature."""
+    rows = two_texts()
+    stage, context = compared("minilm", cache=cache)
+    fitted(stage, context, rows, tmp_path)
+    features = encoder_block(rows, stage, context, tmp_path)
+    is_used = np.abs(features).max(axis=0) > 0
+    assert features.shape == (20, 2 * 384) and not is_used.all()
+    assert np.abs(features[:, is_used]).max(axis=0).min() > 1e-9
