@@ -111,6 +111,8 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         raise ConfigError(f"competition.features {config.features} returned only missing values.")
     if features:
         summary.append(f"columns of competition.features: {join_first(features, str)}")
+    if config.swap is not None and config.swap.labels is None and config.classes:
+        summary.append("swap has no labels: a row keeps its class in each order of its columns")
     shared = _shared_columns(raw[~raw[config.id].isin(dropped_train)], raw_test, config)
     return Prepared(with_pair_features(train, config.pairs), test, sample, report, shared)
 

@@ -19,7 +19,7 @@ from core.errors import DataError
 csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 
 NOT_TABLES = {
-    rb"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007. Save its sheet as CSV",
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007, or with a password. Save its sheet as CSV",
     rb"(?i)\s*<(!doctype|html|\?xml)": "a web page. Download the file itself, after a login if there is one",
     rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file: git lfs pull",
 }
@@ -125,7 +125,7 @@ def _read_workbook(path: Path, content: bytes) -> Cells:
         raise DataError(
             f"{path} cannot be read as an Excel workbook: {error}. Save its sheet as CSV."
         ) from None
-    table, *_ = sheets.values()
+    table = next((sheet for sheet in sheets.values() if len(sheet)), pd.DataFrame())
     numbered = enumerate(table.to_numpy().tolist(), start=1)
     texts = {number: [*map(_as_text, row)] for number, row in numbered}
     rows = {number: row for number, row in texts.items() if any(row)}

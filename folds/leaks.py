@@ -13,6 +13,7 @@ import pandas as pd
 from competition.cells import count_new, to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, without_extra_rows
+from competition.pairs import names_of
 from competition.prepare import Prepared
 from core.errors import join_first
 from core.types import Array, Integers
@@ -139,10 +140,12 @@ def _sources(
         texts = rows[name].iloc[sampled]
         values = [texts.str.len(), texts.str.count(r"\S+")]
         yield Source(name, f"the length of {name!r}", values, _advice("text"))
+    of_pairs = {name for pair in config.pairs for name in names_of(*pair)}
     for name in map(str, rows):
         if name.startswith(FEATURE):
-            what = f"the column {name.removeprefix(FEATURE)!r} of competition.features"
-            yield Source(name, what, [rows[name].iloc[sampled]], _advice("features"))
+            setting = "pairs" if name in of_pairs else "features"
+            what = f"the column {name.removeprefix(FEATURE)!r} of competition.{setting}"
+            yield Source(name, what, [rows[name].iloc[sampled]], _advice(setting))
 
 
 def _advice(role: str | None) -> str:

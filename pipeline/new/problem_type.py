@@ -196,7 +196,10 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
         return ["multiclass", "ordinal"], f"{n_classes} names that repeat"
     options = options_of(classes, labels.tables)
     if options:
-        return ["multiclass", "ordinal", "regression"], f"each is one of the options {join_first(options)}"
+        reason = (
+            f"each is one of the options {join_first(options)}; --problem-type ordinal if they are grades"
+        )
+        return ["multiclass", "ordinal", "regression"], reason
     is_consecutive = float(classes[-1]) - float(classes[0]) == n_classes - 1 < MAX_LEVELS
     has_enough_rows = labels.counts.min() >= MIN_ROWS_PER_LEVEL
     has_integers_in_sample = labels.tables.sample.stack().str.fullmatch(r"[+-]?\d+").all()

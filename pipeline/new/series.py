@@ -3,14 +3,24 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
+from competition.task import class_name
 from pipeline.new.detect import DetectedTables
 
 MARK = re.compile(r"[0-9a-h](?![^\W_])", re.IGNORECASE)
 """Digit or letter at the end of a word, in which the names of columns or labels differ."""
 SEQUENCES = {all_marks[:n] for all_marks in ("0123456789", "123456789", "abcdefgh") for n in range(2, 11)}
 """What several names differ in."""
-OPTION = re.compile(r"option|choice|ending|answer|candidate|alternative|solution|response", re.IGNORECASE)
+OPTION = re.compile(
+    r"option|choice|ending|answer|candidate|alternative|solution|response|^op(?=[1-9a-h]$)", re.IGNORECASE
+)
 """Word in the names of options."""
+GRADE = re.compile(r"rat(e|ing)|grade|score|level|star|quality|severity|points", re.IGNORECASE)
+"""Word in the name of a target that is no choice among options."""
+MAX_IMBALANCE, N_ERRORS = 2, 2
+"""Rows with the most frequent right option over rows with the rarest one, which may be more by these standard errors.
+"""
 
 
 def numbered_series(names: Sequence[str]) -> list[list[str]]:
@@ -26,9 +36,14 @@ def numbered_series(names: Sequence[str]) -> list[list[str]]:
 def options_of(classes: Sequence[str], tables: DetectedTables) -> list[str]:
     """Return three or more columns of texts or molecules, one for each class; an empty list without them.
 
-    Their names end like the classes, or are those of options.
+    Their names end like the classes, or are those of options. About as many rows have each class, and the name of the
+    target is not that of a grade.
     """
-    if [*classes] not in numbered_series(classes):
+    names = " ".join(tables.targets)
+    if [*classes] not in numbered_series(classes) or GRADE.search(names):
+        return []
+    counts = tables.train[tables.targets].stack().map(class_name).value_counts().reindex([*classes])
+    if counts.max() > MAX_IMBALANCE * counts.min() + N_ERRORS * np.sqrt(counts.max()):
         return []
     for columns in numbered_series(tables.with_roles("smiles", "text")):
         are_named = all(map(OPTION.search, columns)) or _ends(columns) == _ends(classes)

@@ -110,6 +110,13 @@ def test_columns_may_change_places_without_labels_for_every_type_of_problem(tmp_
     assert config.swap.labels is None
 
 
+def test_classes_that_no_order_changes_are_said(tmp_path):
+    swaps = SETTINGS["swap"], {"columns": SETTINGS["swap"]["columns"]}
+    reports = [prepared(tmp_path, TRAIN, TEST, SAMPLE, **{**SETTINGS, "swap": each}).report for each in swaps]
+    line = "swap has no labels: a row keeps its class in each order of its columns"
+    assert [line in report["said"] for report in reports] == [False, True]
+
+
 def test_rows_that_differ_only_in_the_order_of_the_candidates_have_equal_inputs(tmp_path):
     tables = prepared(tmp_path, TRAIN, TEST, SAMPLE, **SETTINGS)
     keys = [*tables.train[INPUT_KEY], *tables.test[INPUT_KEY]]

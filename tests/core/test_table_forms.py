@@ -90,7 +90,9 @@ def test_of_a_workbook_the_first_sheet_is_read_with_its_rows_as_numbered_there(t
         {"id": None, "day": None, "y": None},
         {"id": 3.0, "day": datetime(2026, 1, 4), "y": -1e-7},
     ]
-    table = read(tmp_path, "a.xlsx", workbook_of(train=records, notes=records, Sheet2=[], old=records))
+    table = read(
+        tmp_path, "a.xlsx", workbook_of(Sheet1=[], train=records, notes=records, Sheet2=[], old=records)
+    )
     assert table.to_numpy().tolist() == [
         ["1", "2026-01-02 03:00:00", "0.5"],
         ["3", "2026-01-04 00:00:00", "-1e-07"],
@@ -135,7 +137,11 @@ def test_a_quote_that_may_swallow_rows_of_a_csv_is_a_warning(tmp_path):
     [
         ("a.zip", zipped(a="id,y\n1,2\n", b="id\n1\n"), "is a zip archive of 2 files. Unpack it"),
         ("a.xlsx", zipped(**{"xl/workbook.xml": "", "b": ""}), "cannot be read as an Excel workbook"),
-        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "is an Excel workbook of before 2007. Save its sheet as CSV"),
+        (
+            "a.xls",
+            b"\xd0\xcf\x11\xe0\xa1\xb1",
+            "is an Excel workbook of before 2007, or with a password. Save its",
+        ),
         ("a.gz", gzip.compress(b"id,y\n1,2\n", mtime=0)[:-9], "cannot be unpacked"),
         ("a.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
         ("a.jsonl", b'{"id": 1}\n{"id": \n', "cannot be read as JSON records: .*line 2"),

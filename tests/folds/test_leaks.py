@@ -110,6 +110,16 @@ def test_a_leak_of_a_label_is_named_with_its_column(tmp_path, leak):
     assert all(line.startswith("WARNING: ") for line in warnings)
 
 
+def test_what_two_texts_have_in_common_is_no_feature_of_the_user(tmp_path):
+    rows = table(CLASS, a=texts(N), b=np.where(CLASS == "safe", texts(N), texts(N, 2)))
+    warnings, _ = lines_about(tmp_path, rows, **BINARY, text=["a", "b"], pairs=[["a", "b"]])
+    assert warnings
+    assert all(
+        "of competition.pairs gives y" in line and "take it out of competition.pairs" in line
+        for line in warnings
+    )
+
+
 HONEST = {
     "a correlation of 0.98": (table(X + 0.2 * NOISE), {}),
     "of ranks of a skewed target": (table(np.exp(X + 0.2 * NOISE)), {}),

@@ -73,6 +73,8 @@ FOUR = [["answer_1", "answer_2", "answer_3", "answer_4"]]
         ("a,b,c,d", ["o_1", "o_2", "o_3", "o_4"], False),  # grades of four answers
         ("a,b,c", ["o_a", "o_b", "o_c", "o_d"], False),
         ("a,b,c,d,e", ["o_a", "o_b", "o_c", "o_d"], False),
+        ("a,a,a,a,a,a,b,c,d", ["o_a", "o_b", "o_c", "o_d"], False),  # one is six times as frequent as others
+        ("0,1,2,3", ["opa", "opb", "opc", "opd"], True),
         ("a,b,d,e", ["o_a", "o_b", "o_d", "o_e"], False),
         ("a,b,c,d,other", ["o_a", "o_b", "o_c", "o_d"], False),
     ],
@@ -84,7 +86,7 @@ def test_three_or_more_texts_that_end_like_the_classes_or_are_named_so_are_optio
     names = labels.split(",")
     sample = {"y": names[0] if names[0].isdigit() else " ".join(names[:3])}  # whole numbers are no levels
     guess = swap_of(tmp_path, labels, sample=sample, prompt=notes(80), **texts)
-    winners = sorted(names)[: len(columns)]
+    winners = sorted({*names})[: len(columns)]
     assert (guess and guess.setting) == ({"columns": [columns], "labels": winners} if is_swap else None)
 
 
@@ -92,6 +94,18 @@ def test_three_or_more_texts_that_end_like_the_classes_or_are_named_so_are_optio
 def test_three_numbers_are_options_only_if_the_target_says_so(tmp_path, target, is_swap):
     numbers = {f"n_{mark}": [k / place for k in range(80)] for place, mark in enumerate("abc", start=5)}
     assert (swap_of(tmp_path, "a,b,c", target, **numbers) is not None) == is_swap
+
+
+@pytest.mark.parametrize(("target", "is_swap"), [("right", True), ("grade", False), ("star_rating", False)])
+def test_a_target_that_is_called_a_grade_is_no_choice_among_options(tmp_path, target, is_swap):
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(FOUR[0])}
+    assert (swap_of(tmp_path, "1,2,3,4", target, **texts) is not None) == is_swap
+
+
+def test_the_sample_may_have_a_column_for_each_option(tmp_path):
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate("ABC")}
+    guess = swap_of(tmp_path, "A,B,C", sample=dict.fromkeys("ABC", 0.3), **texts)
+    assert guess.setting == {"columns": [["A", "B", "C"]], "labels": ["A", "B", "C"]}
 
 
 def test_whole_numbers_are_levels_unless_there_is_an_option_for_each(tmp_path):
