@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from core.files import read_json, read_table, write_table
+from models.hardware import Card
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, read_progress
@@ -112,6 +113,25 @@ def test_the_failure_of_a_killed_job_is_reported_and_written_by_the_driver(tmp_p
     lines = lines_about(plan.jobs[0], killed, plan.stages["trees"], None)
     assert killed.error in lines[0]
     assert read_failure(plan.jobs[0].folder)["error"] == killed.error
+
+
+@pytest.mark.parametrize(
+    ("gib", "gpu", "note"),
+    [
+        (0.0, 1, ""),
+        (9.0, 1, "gpu: 0.25 trains 4 jobs"),
+        (9.0, 0.25, ""),
+        (3.0, 1, "gpu: 0.125 trains 8"),
+        (40.0, 1, ""),
+    ],
+)
+def test_a_job_says_how_many_of_its_stage_would_fit_on_a_card(tmp_path, gib, gpu, note):
+    """Four of 9 GiB take less than four fifths of 80 GiB, and eight do not; a job on the cores says nothing."""
+    plan = planned(tmp_path, stages={"graph": {**GNN, "gpu": gpu}})
+    ended = JobResult(plan.jobs[0].title, lines=("score",), gpu_gib=gib)
+    lines = lines_about(plan.jobs[0], ended, plan.stages["graph"], [Card("0", 80.0, True)])
+    assert len(lines) == (2 if note else 1)
+    assert note in lines[-1]
 
 
 def test_a_fold_of_a_metric_of_labels_shows_the_log_loss_of_its_probabilities(tmp_path, capsys):
