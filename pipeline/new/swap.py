@@ -65,9 +65,8 @@ def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
         return []
     (winners,) = series
     ties = [name for name in labels if name not in winners]
-    is_telling = bool(ties or options_of(winners, tables)) or WINNER.search(
-        " ".join([*tables.targets, *labels])
-    )
+    names = " ".join([*tables.targets, *labels])
+    is_telling = ties or WINNER.search(names) or options_of(winners, tables)
     return winners if is_telling and all(map(TIE.search, ties)) else []
 
 
