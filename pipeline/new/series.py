@@ -12,9 +12,7 @@ MARK = re.compile(r"[0-9a-h](?![^\W_])", re.IGNORECASE)
 """Digit or letter at the end of a word, in which the names of columns or labels differ."""
 SEQUENCES = {all_marks[:n] for all_marks in ("0123456789", "123456789", "abcdefgh") for n in range(2, 11)}
 """What several names differ in."""
-OPTION = re.compile(
-    r"option|choice|ending|answer|candidate|alternative|solution|response|^op(?=[1-9a-h]$)", re.IGNORECASE
-)
+OPTION = re.compile(r"option|choice|ending|candidate|alternative|^op(?=[1-9a-h]$)", re.IGNORECASE)
 """Word in the names of options."""
 GRADE = re.compile(r"rat(e|ing)|grade|score|level|star|quality|severity|points", re.IGNORECASE)
 """Word in the name of a target that is no choice among options."""
@@ -34,21 +32,23 @@ def numbered_series(names: Sequence[str]) -> list[list[str]]:
 
 
 def options_of(classes: Sequence[str], tables: DetectedTables) -> list[str]:
-    """Return three or more columns of texts or molecules, one for each class; an empty list without them.
+    """Return the columns of texts or molecules of which each row names one as its class; an empty list without them.
 
-    Their names end like the classes, or are those of options. About as many rows have each class, and the name of the
-    target is not that of a grade.
+    Classes are the names of columns. Or there are three or more, which end like the columns, or are numbered, and the
+    columns are named as options; about as many rows have each, and the name of the target is not that of a grade.
     """
-    names = " ".join(tables.targets)
-    if [*classes] not in numbered_series(classes) or GRADE.search(names):
+    columns = tables.with_roles("smiles", "text")
+    if len(classes) > 1 and {*classes} <= {*columns}:
+        return [*classes]
+    if [*classes] not in numbered_series(classes) or GRADE.search(" ".join(tables.targets)):
         return []
     counts = tables.train[tables.targets].stack().map(class_name).value_counts().reindex([*classes])
     if counts.max() > MAX_IMBALANCE * counts.min() + N_ERRORS * np.sqrt(counts.max()):
         return []
-    for columns in numbered_series(tables.with_roles("smiles", "text")):
-        are_named = all(map(OPTION.search, columns)) or _ends(columns) == _ends(classes)
-        if len(columns) == len(classes) > 2 and are_named:
-            return columns
+    for series in numbered_series(columns):
+        are_named = all(map(OPTION.search, series)) or _ends(series) == _ends(classes)
+        if len(series) == len(classes) > 2 and are_named:
+            return series
     return []
 
 

@@ -38,6 +38,8 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
     """Return what may change places, or None. Columns are named alike, but for a, b, ..., or 1, 2, ..."""
     columns = [series for role in ROLES for series in numbered_series(tables.with_roles(role))]
     winners = _winners(tables, problem)
+    if winners and winners == options_of(winners, tables) and winners not in columns:
+        columns.append(winners)
     molecules = numbered_series(tables.with_roles("smiles"))
     pairs = [pair for series in molecules for pair in combinations(series, 2)]
     if len(winners) in map(len, columns):
@@ -56,11 +58,12 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
 def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
     """Return the labels of candidates of which one wins; an empty list without them.
 
-    They end in a, b, ..., or 0 or 1, 2, ...; all other labels are ties. A tie, the name of the target or columns of
-    options tell that one wins.
+    They are names of columns, or end in a, b, ..., or 0 or 1, 2, ...; all other labels are ties. A tie, the name of the
+    target or columns of options tell that one wins.
     """
     labels = tables.targets if problem.type == "multilabel" else problem.classes
-    series = numbered_series(labels)
+    named = [name for name in labels if name in tables.with_roles("smiles", "text")]
+    series = [named] if len(named) > 1 else numbered_series(labels)
     if problem.type == "ordinal" or len(series) != 1:
         return []
     (winners,) = series

@@ -67,7 +67,8 @@ FOUR = [["answer_1", "answer_2", "answer_3", "answer_4"]]
         ("answer_2,answer_1,answer_4,answer_3", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
         ("0,1,2,3", ["ending0", "ending1", "ending2", "ending3"], True),
         ("0,1,2,3", ["Option 1", "Option 2", "Option 3", "Option 4"], True),
-        ("a,b,c,d", ["answer_1", "answer_2", "answer_3", "answer_4"], True),
+        ("a,b,c,d", ["choice_1", "choice_2", "choice_3", "choice_4"], True),
+        ("a,b,c,d", ["answer_1", "answer_2", "answer_3", "answer_4"], False),  # may be kinds of people who answer
         ("0,1,2,3", ["o_1", "o_2", "o_3", "o_4"], False),
         ("a,b,c,d,neither", ["o_a", "o_b", "o_c", "o_d"], True),
         ("a,b,c,d", ["o_1", "o_2", "o_3", "o_4"], False),  # grades of four answers
@@ -100,6 +101,14 @@ def test_three_numbers_are_options_only_if_the_target_says_so(tmp_path, target, 
 def test_a_target_that_is_called_a_grade_is_no_choice_among_options(tmp_path, target, is_swap):
     texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(FOUR[0])}
     assert (swap_of(tmp_path, "1,2,3,4", target, **texts) is not None) == is_swap
+
+
+@pytest.mark.parametrize("names", [["left", "right"], ["first", "second", "third"]])
+def test_classes_that_are_names_of_columns_are_options(tmp_path, names):
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(names)}
+    guess = swap_of(tmp_path, ",".join(names), sample={"y": names[0]}, prompt=notes(80), **texts)
+    assert guess.setting["columns"] == [guess.setting["labels"]]
+    assert sorted(guess.setting["labels"]) == names
 
 
 def test_the_sample_may_have_a_column_for_each_option(tmp_path):
