@@ -72,7 +72,7 @@ def test_molecules_of_one_job_are_parts_for_all_cores_which_no_other_stage_and_n
 
 def counted(folder, note=""):
     """A stage that predicts the mean label."""
-    return {"mean": {"kind": f"{STAGES}:Counted", "log": str(folder / "log"), "note": note}}
+    return {"level": {"kind": f"{STAGES}:Counted", "log": str(folder / "log"), "note": note}}
 
 
 def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_once(tmp_path, capsys):
@@ -90,13 +90,13 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     train(plan, InlineExecutor())
     scores = [f"{abs(y[fold == k] - y[fold != k].mean()).mean():.4f}" for k in range(2)]
     first, second, third = (
-        f"stage mean  seed 0  fold {k} of 3  valid mae {score}  0 s"
+        f"stage level  seed 0  fold {k} of 3  valid mae {score}  0 s"
         for k, score in enumerate([*scores, "nan (fewer than two labels)"])
     )
-    note = "stage mean  9 of 40 texts are cut."
+    note = "stage level  9 of 40 texts are cut."
     assert capsys.readouterr().out.splitlines() == [first, note, second, third]
     train(plan, InlineExecutor())
-    assert capsys.readouterr().out == "stage mean  3 of 3 jobs are finished\n"
+    assert capsys.readouterr().out == "stage level  3 of 3 jobs are finished\n"
 
 
 def test_a_running_job_is_described_by_its_last_loss(tmp_path):
