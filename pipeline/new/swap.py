@@ -39,7 +39,7 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
     columns = [series for role in ROLES for series in numbered_series(tables.with_roles(role))]
     winners = _winners(tables, problem)
     if winners and winners == options_of(winners, tables) and winners not in columns:
-        columns.append(winners)
+        columns.append([*winners])  # YAML would write an alias of one list
     molecules = numbered_series(tables.with_roles("smiles"))
     pairs = [pair for series in molecules for pair in combinations(series, 2)]
     if len(winners) in map(len, columns):

@@ -106,9 +106,12 @@ def test_a_target_that_is_called_a_grade_is_no_choice_among_options(tmp_path, ta
 @pytest.mark.parametrize("names", [["left", "right"], ["first", "second", "third"]])
 def test_classes_that_are_names_of_columns_are_options(tmp_path, names):
     texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(names)}
-    guess = swap_of(tmp_path, ",".join(names), sample={"y": names[0]}, prompt=notes(80), **texts)
-    assert guess.setting["columns"] == [guess.setting["labels"]]
-    assert sorted(guess.setting["labels"]) == names
+    files = write_labels(
+        tmp_path, {"y": names * (60 // len(names))}, {"y": names[0]}, prompt=notes(80), **texts
+    )
+    swap = make(tmp_path, files).competition.swap
+    assert swap.columns == [swap.labels]
+    assert sorted(swap.labels) == names
 
 
 def test_the_sample_may_have_a_column_for_each_option(tmp_path):
