@@ -8,6 +8,7 @@ import pandas as pd
 from competition.cells import parse_times
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, TableColumns, without_extra_rows
+from competition.swap import in_all_orders
 from competition.units import Unit
 from core.errors import DataError
 from core.files import read_text_table
@@ -121,6 +122,8 @@ def tied_rows(
 ) -> Integers:
     """Return the connected part of each row of a raw table, (n_rows,), by units and equal inputs.
 
+    A unit of a column has the values of those that it may change places with (`competition.swap`), too.
+
     Args:
         counted: `UnitTable.cells`; None to count components in the table itself.
     """
@@ -133,7 +136,14 @@ def tied_rows(
     single = single_parts(table)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
     for unit in units:
-        codes = codes_of(values_of(unit, cells, cells if counted is None else counted))
+        values = [
+            column_values
+            for placed in in_all_orders(unit.columns, columns.swap)
+            for column_values in values_of(
+                Unit(unit.kind, placed), cells, cells if counted is None else counted
+            )
+        ]
+        codes = codes_of(values)
         first_free = max(int(key.max()) for key in keys) + 1
         for row in codes:
             keys.append(np.where(row >= 0, row + first_free, -1 - single))

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,6 +11,7 @@ import pandas as pd
 
 from competition.config import validate
 from competition.metrics import CLASS_TYPES
+from competition.swap import Swap
 from competition.units import Unit, units_of
 from core.errors import ConfigError, DataError
 from core.settings import StrictModel
@@ -21,6 +23,7 @@ from models.inputs.weights import WEIGHT_SETS, installed_folder, reads_molecules
 from pipeline.new.column_roles import WORD
 from pipeline.new.detect import DetectedTables
 from pipeline.new.problem_type import ProblemGuess
+from pipeline.new.swap import find_swap
 
 PRESETS = Path(__file__).with_name("presets.yaml")
 MIN_WORDS_OF_LONG_TEXT = 150
@@ -136,6 +139,9 @@ def choose_folds(
         time: column of the times, if the user gives it.
     """
     train, columns = tables.train, tables.table_columns
+    swap = find_swap(tables, problem)
+    if swap is not None:
+        columns = replace(columns, swap=Swap.model_validate(swap.setting))
     if kind is not None and (FOLD_KINDS[kind].needs == "group") != (group is not None):
         raise ConfigError("--folds group and --group COL belong together; add the other, or leave both out.")
     if kind is not None and FOLD_KINDS[kind].needs == "smiles" and not columns.smiles:

@@ -114,6 +114,21 @@ def test_classes_that_are_names_of_columns_are_options(tmp_path, names):
     assert sorted(swap.labels) == names
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind"), [(["left", "right"], "stratified"), (["a", "z"], "stratified_group")]
+)
+def test_folds_hold_out_the_items_of_all_places_or_are_random(tmp_path, labels, kind):
+    """Four rows have the same item on the left, and the four after them have it on the right."""
+    items = [" ".join(chr(97 + (7 * k + word) % 26) * 3 for word in range(5)) for k in range(20)]
+    left = np.repeat(items, 4)
+    right = [*np.roll(left[:60], 4), *np.roll(left[60:], 4)]
+    texts = {"left": list(left), "right": right, "prompt": notes(80)}
+    config = make(tmp_path, write_labels(tmp_path, {"y": labels * 30}, {"y": labels[0]}, **texts))
+    assert config.folds.kind == kind
+    reason = " ".join((tmp_path / "mine.yaml").read_text().replace("\n#", "").split())
+    assert ("60 of 60 training rows are connected" in reason) == (kind == "stratified")
+
+
 def test_the_sample_may_have_a_column_for_each_option(tmp_path):
     texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate("ABC")}
     guess = swap_of(tmp_path, "A,B,C", sample=dict.fromkeys("ABC", 0.3), **texts)
