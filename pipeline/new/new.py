@@ -83,7 +83,8 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     swap = find_swap(tables, problem)
     # What two candidates have in common does not tell which one wins.
     swapped = swap.setting["columns"] if swap and "labels" in swap.setting else []
-    pairs = [pair for pair in find_pairs(tables) if not any({*pair.columns} <= {*names} for names in swapped)]
+    candidates = [name for names in swapped for name in names]
+    pairs = [pair for pair in find_pairs(tables, candidates) if not {*pair.columns} <= {*candidates}]
     stages: list[Block] = []
     if args.preset:
         in_time = choice.kind == "time"

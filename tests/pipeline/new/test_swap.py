@@ -109,9 +109,12 @@ def test_classes_that_are_names_of_columns_are_options(tmp_path, names):
     files = write_labels(
         tmp_path, {"y": names * (60 // len(names))}, {"y": names[0]}, prompt=notes(80), **texts
     )
-    swap = make(tmp_path, files).competition.swap
+    competition = make(tmp_path, files).competition
+    swap = competition.swap
     assert swap.columns == [swap.labels]
     assert sorted(swap.labels) == names
+    if len(names) > 2:
+        assert sorted(competition.pairs) == [["prompt", name] for name in names]
 
 
 @pytest.mark.parametrize(
