@@ -320,9 +320,10 @@ def find_targets(
     if targets and len(targets) == len(expected):
         renamed = None if set(targets) == set(expected) else expected
         return targets, renamed, "set with --target, in the sample's order"
-    named = [name for name in only_in_train if {*class_names(train[[name]])} == {*expected}]
-    if len(named) == 1 and not targets:
-        return named, expected, "GUESS: the sample has a column for each of its classes"
+    of_classes = {name: class_names(train[[name]]) for name in only_in_train}
+    named = [name for name, classes in of_classes.items() if {*classes} == {*expected}]
+    if len(named) == 1 and not targets and not missing:
+        return named, of_classes[named[0]], "GUESS: the sample has a column for each of its classes"
     if expected and not targets and not missing:
         return expected, None, "the sample's other columns"
     candidates = [name for name in only_in_train if not GROUP_NAME.search(name)]

@@ -132,10 +132,15 @@ def test_folds_hold_out_the_items_of_all_places_or_are_random(tmp_path, labels, 
     assert ("60 of 60 training rows are connected" in reason) == (kind == "stratified")
 
 
-def test_the_sample_may_have_a_column_for_each_option(tmp_path):
-    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate("ABC")}
-    guess = swap_of(tmp_path, "A,B,C", sample=dict.fromkeys("ABC", 0.3), **texts)
-    assert guess.setting == {"columns": [["A", "B", "C"]], "labels": ["A", "B", "C"]}
+@pytest.mark.parametrize("names", ["ABC", "abc", "pqr"])
+def test_the_sample_may_have_a_column_for_each_option_in_any_order(tmp_path, names):
+    """Also one that is called like the option."""
+    texts = {name: notes(80)[k:] + notes(80)[:k] for k, name in enumerate(names)}
+    files = write_labels(tmp_path, {"y": [*"ABC"] * 20}, dict.fromkeys("CAB", 0.3), **texts)
+    competition = make(tmp_path, files).competition
+    if names != "pqr":
+        assert (competition.swap.columns, competition.swap.labels) == ([[*names]], [*"ABC"])
+    assert competition.task.classes == competition.submission_columns == [*"ABC"]
 
 
 def test_whole_numbers_are_levels_unless_there_is_an_option_for_each(tmp_path):
