@@ -36,11 +36,13 @@ def with_pair_features(table: pd.DataFrame, pairs: list[list[str]]) -> pd.DataFr
     blocks = [table]
     for first, second in pairs:
         numbers = [compare_texts(*texts) for texts in zip(table[first], table[second], strict=True)]
-        blocks.append(pd.DataFrame(numbers, columns=names_of(first, second), index=table.index, dtype=float))
+        blocks.append(
+            pd.DataFrame(numbers, columns=feature_names(first, second), index=table.index, dtype=float)
+        )
     return pd.concat(blocks, axis=1)
 
 
-def names_of(first: str, second: str) -> list[str]:
+def feature_names(first: str, second: str) -> list[str]:
     """Return the columns of a prepared table with what the texts of a pair have in common."""
     return [f"{FEATURE}{first} and {second}: {name}" for name in NAMES]
 

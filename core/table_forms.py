@@ -116,7 +116,7 @@ def _read_parquet(path: Path, content: bytes) -> Cells:
 
 
 def _read_workbook(path: Path, content: bytes) -> Cells:
-    """Return the cells of the first sheet of an Excel workbook; dates are in ISO's form."""
+    """Return the cells of the first sheet of an Excel workbook that has cells; dates are in ISO's form."""
     try:
         sheets = pd.read_excel(
             io.BytesIO(content), sheet_name=None, header=None, dtype=object, na_filter=False
@@ -125,13 +125,14 @@ def _read_workbook(path: Path, content: bytes) -> Cells:
         raise DataError(
             f"{path} cannot be read as an Excel workbook: {error}. Save its sheet as CSV."
         ) from None
-    table = next((sheet for sheet in sheets.values() if len(sheet)), pd.DataFrame())
-    numbered = enumerate(table.to_numpy().tolist(), start=1)
+    filled = {name: sheet for name, sheet in sheets.items() if len(sheet)} or {"": pd.DataFrame()}
+    used, *others = filled
+    numbered = enumerate(filled[used].to_numpy().tolist(), start=1)
     texts = {number: [*map(_as_text, row)] for number, row in numbered}
     rows = {number: row for number, row in texts.items() if any(row)}
     header = rows.pop(next(iter(rows), 0), [])
-    others = [repr(name) for name, sheet in sheets.items() if sheet is not table and len(sheet)]
-    warning = f"only the first sheet of {path.name} is read, not {', '.join(others)}" if others else ""
+    unread = ", ".join(map(repr, others))
+    warning = f"only the sheet {used!r} of {path.name} is read, not {unread}" if others else ""
     return Cells(header, rows, "Excel workbook", warning)
 
 

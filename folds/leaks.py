@@ -13,7 +13,7 @@ import pandas as pd
 from competition.cells import count_new, to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, without_extra_rows
-from competition.pairs import names_of
+from competition.pairs import feature_names
 from competition.prepare import Prepared
 from core.errors import join_first
 from core.types import Array, Integers
@@ -140,7 +140,7 @@ def _sources(
         texts = rows[name].iloc[sampled]
         values = [texts.str.len(), texts.str.count(r"\S+")]
         yield Source(name, f"the length of {name!r}", values, _advice("text"))
-    of_pairs = {name for pair in config.pairs for name in names_of(*pair)}
+    of_pairs = {name for pair in config.pairs for name in feature_names(*pair)}
     for name in map(str, rows):
         if name.startswith(FEATURE):
             setting = "pairs" if name in of_pairs else "features"

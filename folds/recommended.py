@@ -136,14 +136,9 @@ def tied_rows(
     single = single_parts(table)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
     for unit in units:
-        values = [
-            column_values
-            for placed in in_all_orders(unit.columns, columns.swap)
-            for column_values in values_of(
-                Unit(unit.kind, placed), cells, cells if counted is None else counted
-            )
-        ]
-        codes = codes_of(values)
+        source = cells if counted is None else counted
+        orders = [Unit(unit.kind, names) for names in in_all_orders(unit.columns, columns.swap)]
+        codes = codes_of([values for each in orders for values in values_of(each, cells, source)])
         first_free = max(int(key.max()) for key in keys) + 1
         for row in codes:
             keys.append(np.where(row >= 0, row + first_free, -1 - single))

@@ -194,10 +194,11 @@ def detect(
     sample = _columns_to_predict(sample, train, test, id_column, targets)
     other_columns = {*test.columns, *sample.columns, group}
     only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
+    inputs = {name for name in map(str, test) if (test[name].str.strip() != "").any()}
     predicted, renamed, targets_reason = find_targets(
-        train, only_in_train, sample, list(targets), sample_file
+        train, only_in_train, inputs, sample, list(targets), sample_file
     )
-    known = [name for name in predicted if name in test and (test[name].str.strip() != "").any()]
+    known = [name for name in predicted if name in inputs]
     if known:
         targets_reason += f"; WARNING: the test table has labels in {', '.join(known)}, which are not used"
     if time is not None and time not in train:
@@ -303,12 +304,18 @@ def _detect_column(
 
 
 def find_targets(
-    train: pd.DataFrame, only_in_train: list[str], sample: pd.DataFrame, targets: list[str], sample_file: str
+    train: pd.DataFrame,
+    only_in_train: list[str],
+    inputs: set[str],
+    sample: pd.DataFrame,
+    targets: list[str],
+    sample_file: str,
 ) -> tuple[list[str], list[str] | None, str]:
     """Return the training columns to predict, the sample's columns if they differ, and the reason.
 
     Args:
         only_in_train: columns that neither the test table nor the sample has.
+        inputs: columns of the test table with cells.
         sample: sample submission without the id.
         targets: the columns to predict, if the user gives them.
     """
@@ -320,10 +327,11 @@ def find_targets(
     if targets and len(targets) == len(expected):
         renamed = None if set(targets) == set(expected) else expected
         return targets, renamed, "set with --target, in the sample's order"
-    of_classes = {name: class_names(train[[name]]) for name in only_in_train}
-    named = [name for name, classes in of_classes.items() if {*classes} == {*expected}]
-    if len(named) == 1 and not targets and not missing:
-        return named, of_classes[named[0]], "GUESS: the sample has a column for each of its classes"
+    if {*expected} <= inputs and not targets:  # such as the options A to E of a question
+        for name in only_in_train:
+            classes = class_names(train[[name]])
+            if {*classes} == {*expected}:
+                return [name], classes, "GUESS: the sample has a column for each of its classes"
     if expected and not targets and not missing:
         return expected, None, "the sample's other columns"
     candidates = [name for name in only_in_train if not GROUP_NAME.search(name)]

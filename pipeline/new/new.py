@@ -83,8 +83,11 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     swap = find_swap(tables, problem)
     # What two candidates have in common does not tell which one wins.
     swapped = swap.setting["columns"] if swap and "labels" in swap.setting else []
-    candidates = [name for names in swapped for name in names]
-    pairs = [pair for pair in find_pairs(tables, candidates) if not {*pair.columns} <= {*candidates}]
+    pairs = [
+        pair
+        for pair in find_pairs(tables, swapped)
+        if not any({*pair.columns} <= {*names} for names in swapped)
+    ]
     stages: list[Block] = []
     if args.preset:
         in_time = choice.kind == "time"

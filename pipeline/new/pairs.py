@@ -42,20 +42,21 @@ class PairGuess(NamedTuple):
     excess: float
 
 
-def find_pairs(tables: DetectedTables, candidates: Sequence[str] = ()) -> list[PairGuess]:
+def find_pairs(tables: DetectedTables, candidates: Sequence[list[str]] = ()) -> list[PairGuess]:
     """Return pairs of text columns by their names, or by the words that they have in common.
 
     There are at most `MAX_PAIRS`, or `MAX_OPTIONS` with one column in common. Reactions are no texts.
 
     Args:
-        candidates: columns of which one wins.
+        candidates: lists of columns of which one wins.
     """
     reactions = [column.name for column in tables.columns if column.reaction]
     texts = [name for name in tables.with_roles("text") if name not in reactions]
     if len(texts) > MAX_COLUMNS:
         return []
     some = tables.train[texts].iloc[:: max(1, len(tables.train) // N_ROWS)]
-    options = [name for series in [candidates, *numbered_series(texts)] if len(series) > 2 for name in series]
+    lists = [*candidates, *numbered_series(texts)]
+    options = [name for names in lists if len(names) > 2 for name in names]
     questions = [name for name in texts if name not in options]
     guesses = []
     for first, second in combinations(texts, 2):

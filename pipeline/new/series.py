@@ -10,7 +10,8 @@ from pipeline.new.detect import DetectedTables
 
 MARK = re.compile(r"[0-9a-h](?![^\W_])", re.IGNORECASE)
 """Digit or letter at the end of a word, in which the names of columns or labels differ."""
-SEQUENCES = {all_marks[:n] for all_marks in ("0123456789", "123456789", "abcdefgh") for n in range(2, 11)}
+SEQUENCES = {all_marks[:n] for all_marks in ("123456789", "abcdefgh") for n in range(2, 10)}
+SEQUENCES |= {"0123456789"[:n] for n in range(3, 11)}  # 0 and 1 alone say no and yes
 """What several names differ in."""
 OPTION = re.compile(r"option|choice|ending|candidate|alternative|^op(?=[1-9a-h]$)", re.IGNORECASE)
 """Word in the names of options."""

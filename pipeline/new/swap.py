@@ -38,7 +38,8 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
     """Return what may change places, or None. Columns are named alike, but for a, b, ..., or 1, 2, ..."""
     columns = [series for role in ROLES for series in numbered_series(tables.with_roles(role))]
     winners = _winners(tables, problem)
-    if winners and winners == options_of(winners, tables) and winners not in columns:
+    are_columns = bool(winners) and {*winners} <= {*tables.with_roles("smiles", "text")}
+    if are_columns and winners not in columns:
         columns.append([*winners])  # YAML would write an alias of one list
     molecules = numbered_series(tables.with_roles("smiles"))
     pairs = [pair for series in molecules for pair in combinations(series, 2)]
@@ -63,7 +64,7 @@ def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
     """
     labels = tables.targets if problem.type == "multilabel" else problem.classes
     named = [name for name in labels if name in tables.with_roles("smiles", "text")]
-    series = [named] if len(named) > 1 else numbered_series(labels)
+    series = [sorted(named)] if len(named) > 1 else numbered_series(labels)
     if problem.type == "ordinal" or len(series) != 1:
         return []
     (winners,) = series

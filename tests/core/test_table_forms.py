@@ -98,7 +98,9 @@ def test_of_a_workbook_the_first_sheet_is_read_with_its_rows_as_numbered_there(t
         ["3", "2026-01-04 00:00:00", "-1e-07"],
     ]
     assert table.index.tolist() == [2, 4]
-    assert table.attrs["warnings"] == ["WARNING: only the first sheet of a.xlsx is read, not 'notes', 'old'"]
+    assert table.attrs["warnings"] == [
+        "WARNING: only the sheet 'train' of a.xlsx is read, not 'notes', 'old'"
+    ]
 
 
 UNQUOTED = {

@@ -420,7 +420,7 @@ ROWS = [
     (with_semicolons_in_quotes, [], [], 0, [r"train\.csv \(36 rows, separated by semicolons\)"], []),
     (a_web_page, [], [], 2, [r"train\.csv is a web page"], []),
     (a_pointer, [], [], 2, [r"test\.csv is a pointer of Git LFS.*git lfs pull"], []),
-    (a_workbook, [], [], 0, [r"train\.csv \(36 rows, Excel workbook\)", "WARNING: only the first sheet .*'notes'"], []),
+    (a_workbook, [], [], 0, [r"train\.csv \(36 rows, Excel workbook\)", "only the sheet 'data' .*'notes'"], []),
     (an_archive, [], [], 0, [r"train\.csv \(36 rows, gzip\)"], []),
     (lines_of_json, [], [], 0, [r"train\.csv \(36 rows, JSON lines\)"], []),
     (labels_in_a_file_of_their_own, [], [], 2, ["labels in another file"], []),

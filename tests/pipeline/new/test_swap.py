@@ -36,6 +36,7 @@ def swap_of(folder, labels, target="y", sample=None, **inputs):
         ("type_a,type_b", "y", None),  # nothing wins
         ("type_a,type_b,none", "y", None),
         ("1,2", "wine", None),
+        ("0,1", "winner", None),  # no and yes
         ("a,b,c", "winner", None),
         ("1,2,3", "winner", None),  # grades
         ("p,q,tie", "winner", None),
@@ -95,6 +96,15 @@ def test_three_or_more_texts_that_end_like_the_classes_or_are_named_so_are_optio
 def test_three_numbers_are_options_only_if_the_target_says_so(tmp_path, target, is_swap):
     numbers = {f"n_{mark}": [k / place for k in range(80)] for place, mark in enumerate("abc", start=5)}
     assert (swap_of(tmp_path, "a,b,c", target, **numbers) is not None) == is_swap
+
+
+def test_classes_that_are_columns_are_in_the_order_of_the_columns(tmp_path):
+    """The rarer one of two classes is the last."""
+    guess = swap_of(tmp_path, "response_b,response_b,response_a")
+    assert guess.setting == {
+        "columns": [["response_a", "response_b"]],
+        "labels": ["response_a", "response_b"],
+    }
 
 
 @pytest.mark.parametrize(("target", "is_swap"), [("right", True), ("grade", False), ("star_rating", False)])
