@@ -2,21 +2,24 @@
 
     python -m benchmarks.budget --work FOLDER --checkouts BEFORE AFTER [--own-yaml] [OPTIONS]
     python -m benchmarks.budget --work FOLDER --autogluon PYTHON [OPTIONS]
-    OPTIONS: [--data FOLDER_WITH_COMPETITIONS] [--sets ...] [--budgets 5m 12m] [--seed N] [--table]
+    OPTIONS: [--data FOLDER_WITH_COMPETITIONS] [--sets ...] [--metric M] [--budgets 5m 12m] [--seed N] [--table]
 
 For each budget and set, `./run.sh full --budget` runs in one checkout and then in the other. Which one is first
 alternates. Both read the YAML that `./run.sh new --preset cpu` of AFTER writes; with --own-yaml each reads that of its
-`new`, which compares presets too. With --autogluon the first contender is AutoGluon (`best_quality`, an equal share of
-the time for each target), in the interpreter PYTHON of an environment that has it. It gets MapLight's features and
-those of the frozen encoders of molecules and sentences.
+`new`, which compares presets too. --metric is passed on to `new`. With --autogluon the first contender is AutoGluon
+(`best_quality`, an equal share of the time for each target), in the interpreter PYTHON of an environment that has it.
+It gets the columns of the prepared tables (among them what compared texts have in common), MapLight's features, and
+the last layer of the frozen encoders of the other contender's stages, also their differences, products and cosines of
+compared texts.
 
 Each run starts from an empty folder, FOLDER/before_COMMIT/SET_BUDGET_SEED or FOLDER/after_..., and leaves its seconds
 there. A run with them is not made again, so the command can be repeated after an interruption. The table of the runs
 of these commits, and whether the change passes, are printed at the end, or at once with --table. Errors are RMSE
-(geometric mean over targets), or for classes 1 less the metric, on the answers. The ratios after / before of a set, on
-the answers and of the cross-fitted predictions, have the standard error of a bootstrap over rows. Use a new FOLDER for
-each machine and each new pair of commits, because a YAML is only written once. Each checkout has its own environment:
-activate none, or `run.sh` uses the active one and installs nothing.
+(geometric mean over targets), or for classes and for Pearson's correlation 1 less the metric, on the answers. The
+ratios after / before of a set, on the answers and of the cross-fitted predictions, have the standard error of a
+bootstrap over rows; the geometric mean of the ratios has that of the mean over sets. Use a new FOLDER for each machine
+and each new pair of commits, because a YAML is only written once. Each checkout has its own environment: activate none,
+or `run.sh` uses the active one and installs nothing.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from loky import cpu_count
 
 from competition.config import CompetitionConfig, load_competition
 from competition.task import from_submission_columns
@@ -69,13 +73,18 @@ pd.DataFrame({target: predicted}).to_csv(f"{folder}/{target}.csv", index=False)
 """
 
 
-def write_yaml(source: Path, yaml_file: Path, checkout: Path = PROJECT) -> None:
-    """Write the YAML of the tables in a folder with the preset cpu, unless it exists."""
+def write_yaml(source: Path, yaml_file: Path, checkout: Path = PROJECT, metric: str | None = None) -> None:
+    """Write the YAML of the tables in a folder with the preset cpu, unless it exists.
+
+    Args:
+        metric: for `new`; None: its guess.
+    """
     if yaml_file.exists():
         return
     yaml_file.parent.mkdir(parents=True, exist_ok=True)
     tables = [f"--{name}={source}/{name}.csv" for name in ("train", "test", "answers")]
     tables.append(f"--sample={source}/sample_submission.csv")
+    tables += [f"--metric={metric}"] if metric else []
     subprocess.run(["./run.sh", "new", str(yaml_file), *tables, "--preset=cpu"], check=True, cwd=checkout)
 
 
@@ -92,7 +101,7 @@ def full(yaml_file: Path, options: list[str], log_file: Path, checkout: Path = P
 
 def log_error(competition: CompetitionConfig, y: Array, y_pred: Array) -> float:
     """Return the logarithm of the error of predictions (n_rows, n_scored), the geometric mean over targets."""
-    if competition.task.classes:
+    if competition.task.classes or competition.metric == "pearson":
         return float(np.log(1 - competition.scorer(y, y_pred)))
     return float(np.log(np.sqrt(np.nanmean((y_pred - y) ** 2, axis=0))).mean())
 
@@ -105,19 +114,22 @@ def answers_and_predictions(competition: CompetitionConfig, file: Path) -> tuple
 
 
 def write_features(run: Run, folder: Path) -> None:
-    """Write MapLight's features and those of the frozen encoders of all rows as CSV, and the labels."""
+    """Write MapLight's features and those of the frozen encoders of a run for all rows as CSV, and the labels."""
     context = run.plan.tables.context()
-    of_molecules = ["maplight", {"encoder": "minimol"}, {"encoder": "admet"}] if context.smiles else []
-    of_texts = [{"encoder": "minilm"}] if context.text else []
-    stage = make_stage({"kind": "lightgbm", "features": [*of_molecules, *of_texts]})
+    encoders = {encoder.weights for stage in run.plan.stages.values() for encoder in stage.encoders}
+    features: list[Any] = ["maplight"] if context.smiles else []
+    features += [{"encoder": weights} for weights in sorted(encoders)]
+    if context.pairs:
+        features += [{"encoder": weights, "pairs": "vectors"} for weights in sorted(encoders)]
+    stage = make_stage({"kind": "lightgbm", "features": features})
     train, test = run.plan.tables.read()
     fit_encoders(train, stage, context, folder)
     pd.DataFrame(train.y, columns=run.task.targets).to_csv(folder / "y.csv", index=False)
     for name, rows in (("train", train), ("test", test)):
         blocks = [*molecule_blocks(rows, stage, context, folder), encoder_block(rows, stage, context, folder)]
-        features = pd.DataFrame(np.hstack(blocks)).add_prefix("feature_")
-        others = rows.inputs[[*context.text, *context.numeric, *context.categorical]]
-        pd.concat([features, others], axis=1).to_csv(folder / f"{name}.csv", index=False)
+        numbers = pd.DataFrame(np.hstack(blocks)).add_prefix("feature_")
+        others = rows.inputs[[*context.text, *context.numeric, *context.categorical]].reset_index(drop=True)
+        pd.concat([numbers, others], axis=1).to_csv(folder / f"{name}.csv", index=False)
 
 
 def run_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> float:
@@ -127,10 +139,11 @@ def run_autogluon(run: Run, python: Path, folder: Path, seconds: float) -> float
     competition, task, paths = run.config.competition, run.task, run.paths
     method = "predict_proba" if task.classes and not task.scores_labels else "predict"
     metric = competition.metric if task.classes else "root_mean_squared_error"
+    metric = "pearsonr" if competition.metric == "pearson" else metric
     predictions = []
     for target in task.targets:
         time_limit = str(seconds / len(task.targets))
-        words = [str(folder), target, time_limit, str(os.cpu_count()), metric, method]
+        words = [str(folder), target, time_limit, str(cpu_count()), metric, method]
         call = [str(python), "-c", AUTOGLUON_SCRIPT, *words]
         subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
         predictions.append(pd.read_csv(folder / f"{target}.csv")[target].to_numpy())
@@ -200,7 +213,9 @@ def make_run(args: argparse.Namespace, side: str, name: str, budget: str) -> Non
     else:
         os.environ["WORK_DIR"] = str(folder)
         yaml_file = yaml_of(args, side, name)
-        write_yaml(args.data / name, yaml_file, args.checkouts[side if args.own_yaml else "after"])
+        write_yaml(
+            args.data / name, yaml_file, args.checkouts[side if args.own_yaml else "after"], args.metric
+        )
         options = ["--budget", budget, "--set", f"competition.seed={args.seed}"]
         seconds = full(yaml_file, options, folder / "full.log", args.checkouts[side])
     (folder / SECONDS).write_text(f"{seconds:.0f}")
@@ -264,6 +279,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def main() -> None:
     parser = parser_of(__doc__)
+    parser.add_argument("--metric", help="metric for new; default: its guess")
     parser.add_argument("--budgets", nargs="+", default=["12m"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--own-yaml", action="store_true")
