@@ -14,6 +14,8 @@ from core.files import read_text_table
 
 DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
 """Numbers and names of months in three parts, as dates have."""
+NUMERIC_DATE = re.compile(r"^(\d{1,2})[./ -]+(\d{1,2})[./ -]+(\d{2}|\d{4})\b")
+"""A date of numbers that does not begin with a year of four digits."""
 MAX_EXACT = 2**53
 """Largest whole number up to which a float has all digits."""
 MAX_NUMBER = 1e100
@@ -126,7 +128,7 @@ def iso_dates(cells: pd.Series) -> pd.Series:
 def dates_in_any_form(cells: pd.Series) -> pd.Series | None:
     """Return dates in ISO or another form as timestamps; None if there is no cell, or one cannot be read.
 
-    Where all cells could be read with the day or the month first, it is the day.
+    Where nothing tells the day from the month (`day_is_first`), the day is first.
     """
     if not len(cells):
         return None
@@ -136,11 +138,22 @@ def dates_in_any_form(cells: pd.Series) -> pd.Series | None:
     if not cells.str.fullmatch(DATE).all():
         return None
     text = cells.str.replace("[年月]", "-", regex=True).str.replace("日", "")
-    for day_first in (True, False):
-        dates = pd.to_datetime(text, format="mixed", dayfirst=day_first, utc=True, errors="coerce")
-        if dates.notna().all():
-            return dates
-    return None
+    day_first = day_is_first(cells) is not False
+    dates = pd.to_datetime(text, format="mixed", dayfirst=day_first, utc=True, errors="coerce")
+    return dates if dates.notna().all() else None
+
+
+def day_is_first(cells: pd.Series) -> bool | None:
+    """Return whether days are before months in dates such as 31/05/2025; None if no number above 12 tells it.
+
+    None also for contradictions and years of two digits; False where no cell has this form.
+    """
+    parts = cells.str.extract(NUMERIC_DATE).dropna()
+    if parts.empty:
+        return False
+    first, second = (parts[[0, 1]].astype(int) > 12).any()
+    has_years = (parts[2].str.len() == 4).all()
+    return bool(first) if has_years and first != second else None
 
 
 def seconds_of(dates: pd.Series) -> pd.Series:
@@ -150,13 +163,20 @@ def seconds_of(dates: pd.Series) -> pd.Series:
 
 
 def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -> pd.Series:
-    """Return a column of numbers or ISO 8601 dates as numbers that increase with time."""
+    """Return a column of numbers or dates as numbers that increase with time.
+
+    Raises:
+        DataError: a cell is neither, or nothing tells the days of dates such as 05/06/2025 from their months.
+    """
     text = table[name].str.strip()
     numbers = pd.to_numeric(text, errors="coerce")
     dates = iso_dates(text)
     if numbers.notna().sum() < dates.notna().sum():
         numbers = seconds_of(dates)
-    what = "times that are neither numbers nor dates such as 2025-05-31 (one kind per column)"
+    elif numbers.isna().all() and day_is_first(text) is not None:
+        dates_of_any_form = dates_in_any_form(text)
+        numbers = numbers if dates_of_any_form is None else seconds_of(dates_of_any_form)
+    what = "times that are neither numbers nor dates such as 2025-05-31 or 31/05/2025 (one kind per column)"
     raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
     return numbers.astype(float)
 

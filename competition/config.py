@@ -133,7 +133,7 @@ class CompetitionConfig(StrictModel):
     as `{scaffold: SMILES}` (`GroupKind` in competition/units.py), or several of them: rows that share one are tied.
     """
     time: str | None = None
-    """Training column with a number or an ISO 8601 date per row (with `folds.kind: time`). It may be an input."""
+    """Training column with a number or a date per row (with `folds.kind: time`). It may be an input."""
     fold_column: str | None = None
     """Training column with user-defined folds (with `folds.kind: column`): 0 to n-1, or -1 for a row that
     trains in every fold.

@@ -144,13 +144,17 @@ def _clean_train(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the clean training rows with their labels, and the ids of rows that cannot be read."""
     train, dropped = clean_inputs(raw, config, config.train, in_train=True)
-    for name in config.group_columns:
-        if name not in train:
-            train[name] = raw[name].str.strip()
+    train = _with_group_columns(train, raw, config)
     train = pd.concat([train, labels, _training_columns(raw, labels, config)], axis=1)
     train = train[~dropped].reset_index(drop=True)
     _require_labels(train, config)
     return train, list(raw[config.id][dropped])
+
+
+def _with_group_columns(clean: pd.DataFrame, raw: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
+    """Return a clean table with those columns of `competition.group` that its raw table has."""
+    names = [name for name in config.group_columns if name in raw and name not in clean]
+    return clean.assign(**{name: raw[name].str.strip() for name in names})
 
 
 def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[str]) -> Iterator[str]:
@@ -244,7 +248,7 @@ def prepare_test(
     """Return a clean test table, the raw table with all rows, and the ids of dropped rows."""
     raw = read_table_with_ids(file, [config.id, *config.inputs])
     test, dropped = clean_inputs(raw, config, file, in_train=False)
-    test = test[~dropped].reset_index(drop=True)
+    test = _with_group_columns(test, raw, config)[~dropped].reset_index(drop=True)
     test = with_pair_features(with_user_features(test, config, n_workers), config.pairs)
     return test, raw, list(raw[config.id][dropped])
 

@@ -16,8 +16,11 @@ from competition.class_metrics import roc_auc
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, INPUT_KEY
 from competition.descriptors import DESCRIPTORS
+from competition.units import Unit
 from core.types import Array, Integers
 from folds.comparison import Shift
+from folds.groups import connected
+from folds.units import count_shared
 
 MAX_TRAIN_ROWS = 20_000
 """Number of training rows above which a sample is used."""
@@ -49,8 +52,9 @@ def adversarial_validation(
     """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
     Rows of one group share a fold, so that no row is recognized by its group: where folds hold out what the
-    test table does not share with the training rows, only further differences count. If a table is one group,
-    its rows with equal inputs share a fold instead.
+    test table does not share with the training rows, only further differences count. So do rows with one molecule
+    or text, if the tables share hardly any. If a table is one group, its rows with equal inputs share a fold
+    instead.
 
     Args:
         train: prepared training rows with their groups.
@@ -67,8 +71,11 @@ def adversarial_validation(
     sample = test.sample(min(MAX_ROWS, len(test)), random_state=seed)
     rows = pd.concat([train, sample], ignore_index=True)
     is_test = np.repeat([0, 1], [len(train), len(sample)])
-    keys = INPUT_KEY if 1 in (sample[GROUP].nunique(), train[GROUP].nunique()) else GROUP
-    n_groups = sample[keys].nunique(), train[keys].nunique()
+    groups = _groups(rows, is_test == 1, competition)
+    n_groups = _numbers_of_groups(groups, is_test)
+    if 1 in n_groups:
+        groups = pd.factorize(rows[INPUT_KEY])[0]
+        n_groups = _numbers_of_groups(groups, is_test)
     features = readable_features(rows, competition, describe)
     if features.empty:
         return None
@@ -76,7 +83,7 @@ def adversarial_validation(
     likeness = np.empty(len(rows))
     gains = np.zeros(x.shape[1])
     folds = StratifiedGroupKFold(min(N_FOLDS, *n_groups), shuffle=True, random_state=seed)
-    for others, held_out in folds.split(x, is_test, rows[keys]):
+    for others, held_out in folds.split(x, is_test, groups):
         model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(x[others], is_test[others])
         likeness[held_out] = model.predict_proba(x[held_out])[:, 1]
         gains += model.feature_importances_
@@ -89,8 +96,26 @@ def adversarial_validation(
     shift = Shift(auc=auc, standard_error=standard_error, features=listed)
     if not (has_all_rows and shift.is_clear):
         return shift
-    is_like_test = rows_like_test(likeness[: len(train)], train[GROUP].to_numpy())
+    is_like_test = rows_like_test(likeness[: len(train)], groups[: len(train)])
     return shift.model_copy(update={"like_test": list(train[competition.id][is_like_test])})
+
+
+def _groups(rows: pd.DataFrame, is_test: NDArray[np.bool_], competition: CompetitionConfig) -> Integers:
+    """Return the group of each row, (n_rows,); rows with one molecule or text share it if the tables share hardly any.
+
+    Such a row would be recognized by the other measurements of its molecule, which are all in one table.
+    """
+    keys = [rows[GROUP].to_numpy(dtype=np.int64)]
+    for name in [*competition.smiles, *competition.text]:
+        codes = pd.factorize(rows[name])[0]
+        if count_shared(Unit("value", (name,)), codes[None], is_test).is_found:
+            keys.append(codes + max(int(key.max()) for key in keys) + 1)
+    return connected(np.array(keys))
+
+
+def _numbers_of_groups(groups: Integers, is_test: Integers) -> tuple[int, int]:
+    """Return the number of groups of the test rows, and of the training rows."""
+    return len(np.unique(groups[is_test == 1])), len(np.unique(groups[is_test == 0]))
 
 
 def _error_of_auc(auc: float, n_positive: int, n_negative: int) -> float:

@@ -81,7 +81,7 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
             return Recommendation("time", reason, [], single_parts(train), [], time)
         obstacle = "the times of the training table do not make three blocks"
         if n_blocks == 0:
-            obstacle = "folds in time need times in every row, as numbers or as dates such as 2025-05-31"
+            obstacle = "folds in time need a time in every row: a number, or a date such as 2025-05-31"
         warnings = [f"{reason}; {obstacle}, so {NOT_KNOWN}"]
         chosen = []
     groups = tied_rows(chosen, train, columns, units.cells)

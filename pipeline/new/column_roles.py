@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new_values, dates_in_any_form, iso_dates, to_numbers
+from competition.cells import count_new_values, dates_in_any_form, day_is_first, to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
@@ -141,18 +141,21 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         days = pd.to_datetime(cells[cells != ""], format="%Y%m%d", errors="coerce")
         if days.notna().all() and days.dt.year.between(1900, 2100).all():
             reason += "; if they are dates, rewrite them as 2025-05-31 to set time"
-        if train.nunique() <= 10 and (numbers.dropna() % 1 == 0).all():
-            reason += f", {train.nunique()} distinct integers: move it to categorical if they are codes"
+        n_distinct = train[train.str.strip() != ""].nunique()
+        if n_distinct <= 10 and (numbers.dropna() % 1 == 0).all():
+            reason += f", {n_distinct} distinct integers: move it to categorical if they are codes"
         return column("numeric", reason)
     damage = describe_damage(cells)
     if damage and not is_code:
         return column("left out", f"WARNING: {damage}; rewrite them like 1234.5, or empty them, to use it")
     filled = cells[cells != ""]
-    if len(filled) and iso_dates(filled).notna().all():
+    if dates_in_any_form(filled) is not None:
+        if day_is_first(filled) is None:
+            return column(
+                "left out", "dates, but days or months first? Rewrite them as 2025-05-31 to set time"
+            )
         advice = f"dates; if test rows are later, set time: {to_yaml(name)} and folds.kind time"
         return column("left out", advice)
-    if dates_in_any_form(filled) is not None:
-        return column("left out", "dates, but not in ISO form; rewrite them as 2025-05-31 to set time")
     return _classify_text(name, train.str.strip(), test.str.strip())
 
 

@@ -8,7 +8,7 @@ from competition.cells import canonical_cells
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_prepared, read_rows
 from competition.prepare import describe, prepare, prepare_test, write_prepared
-from core.errors import UserError
+from core.errors import DataError, UserError
 from core.files import read_table, write_table
 from tests.competition.small import TRAIN, prepared, write_small
 
@@ -135,6 +135,14 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reporte
     assert (table["SMILES"].tolist(), list(raw["id"]), dropped) == (["CCO"], ["h1", "h2"], ["h2"])
 
 
+def test_test_rows_keep_their_group_if_they_have_one(tmp_path):
+    config = load_competition(str(write_small(tmp_path, **of_column("group", "1", "2", "3"))))
+    (tmp_path / "hidden.csv").write_text("id,SMILES,t\nh1,OCC, 2\nh2,CC,\n")
+    assert prepare_test(config, tmp_path / "hidden.csv")[0]["t"].tolist() == ["2", ""]
+    (tmp_path / "hidden.csv").write_text("id,SMILES\nh1,OCC\n")
+    assert "t" not in prepare_test(config, tmp_path / "hidden.csv")[0]
+
+
 def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path):
     assert prepared(tmp_path, **of_column("group", "1", " 1 ", "01")).train["t"].tolist() == ["1", "1", "01"]
     assert prepared(tmp_path, third_row("c,OCC,2"), group="SMILES").train["SMILES"][2] == "CCO"
@@ -145,10 +153,22 @@ def test_a_group_is_kept_and_one_that_is_an_input_keeps_its_clean_form(tmp_path)
     [
         (["2020", "3.5", "-1"], [2020.0, 3.5, -1.0]),
         (["1970-01-01", "1970-01-02T00:00:10", "1969-12-31T23:00:00+00:00"], [0.0, 86410.0, -3600.0]),
+        (["13/01/1970", "02/01/1970", "1/2/1970"], [12 * 86400.0, 86400.0, 31 * 86400.0]),
+        (["01/13/1970", "01/02/1970", "2/1/1970"], [12 * 86400.0, 86400.0, 31 * 86400.0]),
+        (["1970-1-2", "1970-2-1", "1970-1-13"], [86400.0, 31 * 86400.0, 12 * 86400.0]),
+        (["2 Jan 1970", "1 Feb 1970", "13 Jan 1970"], [86400.0, 31 * 86400.0, 12 * 86400.0]),
     ],
 )
 def test_times_are_numbers_or_dates(tmp_path, cells, expected):
     assert prepared(tmp_path, **of_column("time", *cells)).train[TIME].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "cells", [["05/06/2025", "01/02/2025"], ["13/01/2025", "01/13/2025"], ["25-05-13"] * 2]
+)
+def test_times_whose_days_and_months_are_unclear_are_refused(tmp_path, cells):
+    with pytest.raises(DataError, match="nor dates such as 2025-05-31 or 31/05/2025"):
+        prepared(tmp_path, **of_column("time", *cells, cells[0]))
 
 
 def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path):

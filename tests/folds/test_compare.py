@@ -74,6 +74,23 @@ def test_that_the_tables_share_no_group_is_no_shift_beyond_the_groups():
     assert validated(train, test.assign(**{GROUP: 20})).is_clear  # one group is compared by its rows
 
 
+def test_molecules_whose_rows_are_all_in_one_table_are_not_recognized_by_each_other():
+    """Each molecule has five rows of other inputs, and a number of its own; then both tables have all molecules."""
+    rng = np.random.default_rng(2)
+    rows = pd.DataFrame({"s": [f"m{k // 5}" for k in range(400)], "x": rng.normal(size=400)})
+    rows = rows.assign(
+        z=rng.normal(size=80).repeat(5), id=range(400), **{INPUT_KEY: range(400), GROUP: range(400)}
+    )
+    settings = config(smiles=["s"])
+    train, test = rows[:200], rows[200:].reset_index(drop=True)
+    known = adversarial_validation(train, test, config(), 0, weights)
+    of_new_molecules = adversarial_validation(train, test, settings, 0, weights)
+    assert known.is_clear and not of_new_molecules.is_clear
+    assert of_new_molecules.standard_error > 2 * known.standard_error  # 40 molecules, not 200 rows
+    train, test = (rows[np.arange(400) % 2 == k].reset_index(drop=True) for k in (0, 1))
+    assert adversarial_validation(train, test, settings, 0, weights).standard_error < 0.03
+
+
 def test_of_a_large_table_a_sample_is_compared_and_no_rows_are_chosen(monkeypatch):
     monkeypatch.setattr(adversarial, "MAX_TRAIN_ROWS", 199)
     monkeypatch.setattr(adversarial, "MAX_ROWS", 100)

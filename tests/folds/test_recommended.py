@@ -111,11 +111,17 @@ def test_folds_without_an_order_are_a_warning_if_test_rows_are_later(tmp_path):
     assert warnings(competition, "time") == []
 
 
-def test_later_test_rows_whose_dates_are_not_in_iso_form_are_a_warning(tmp_path):
-    days = [f"{1 + k % 28:02d}.{1 + k // 28:02d}.2024" for k in range(N)]
+def test_later_test_rows_whose_days_and_months_are_unclear_are_a_warning(tmp_path):
+    days = [f"{1 + k % 12:02d}.{1 + k // 12:02d}.2024" for k in range(N)]
     competition = written(tmp_path, LATER, {"day": days})
     (warning,) = warnings(competition, "kfold")
-    assert "0 test rows are as early ('day')" in warning and "as dates such as 2025-05-31" in warning
+    assert "0 test rows are as early ('day')" in warning and "or a date such as 2025-05-31" in warning
+
+
+def test_dates_with_the_day_first_make_folds_in_time(tmp_path):
+    days = [f"{1 + k % 28:02d}.{1 + k // 28:02d}.2024" for k in range(N)]
+    competition = written(tmp_path, LATER, {"day": days}, time="day")
+    assert warnings(competition, "time") == []
 
 
 def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
