@@ -64,7 +64,7 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
             record["comparable"] = record["gain"] is not None and not reasons
             record["remarks"] += reasons
             older, newer = sorted([name, reference], key=list(runs).index)
-            lines = list(differences(_settings(runs[older]), _settings(runs[newer]))) or ["nothing"]
+            lines = _changes(runs[older], runs[newer])
             record["changes"] = [f"{older} -> {newer}:", *(f"- {line}" for line in lines)]
         result.append(record)
     return result
@@ -108,15 +108,27 @@ def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: s
     return {**gains, "remarks": remarks}
 
 
+def _changes(older: Manifest, newer: Manifest) -> list[str]:
+    """Return a line for each setting that has changed, and one for all tables and one for all jobs that have."""
+    lines = list(differences(_settings(older), _settings(newer)))
+    files = sorted({*older.tables, *newer.tables})
+    tables = [file for file in files if older.tables.get(file) != newer.tables.get(file)]
+    if tables:
+        lines.append(f"other content of {', '.join(tables)}")
+    stages = [name for name in older.stages if name in newer.stages]
+    retrained = [name for name in stages if older.stages[name].key != newer.stages[name].key]
+    if retrained:
+        lines.append(f"other jobs of {', '.join(retrained)}")
+    return lines or ["nothing"]
+
+
 def _settings(run: Manifest) -> dict[str, Any]:
-    """Return what a run was made from: the budget, settings with the keys of jobs, tables and code."""
-    stages = run.config["stages"]
+    """Return what a run was made from, without its tables and jobs: the budget, settings and code."""
     return {
         **run.config,
-        "stages": {name: stages[name] | {"jobs": record.key} for name, record in run.stages.items()},
+        "stages": {name: run.config["stages"][name] for name in run.stages},
         "level": run.level,
         "budget": format_duration(run.budget) if run.budget else "none",
-        "tables": {file: digest[:N_DIGITS] for file, digest in run.tables.items()},
         "user_code": {file: digest[:N_DIGITS] for file, digest in run.user_code},
         "versions": run.versions,
     }

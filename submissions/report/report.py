@@ -161,18 +161,18 @@ def _summary(run: Run) -> str:
     kinds = "models (folds and seeds)" if not n_refits else "models (folds, refits and seeds)"
     expected = run.choice.expected
     sentences = [expected.shift.sentence] if expected.shift else []
+    like_them = ""
+    if expected.shift and expected.shift.factor is not None:
+        like_them = f": training rows like them have {expected.shift.factor:.2f} times the cross-fitted error"
     if expected.score is None:
         sentences.append(f"The score is not known. {expected.unknown}")
     elif expected.interval is None:
         score = format_number(expected.score)
         sentences.append(
-            f"The error of the test rows is not known, and {run.metric.name} {score} may not hold."
+            f"The error of the test rows is not known, and {run.metric.name} {score} may not hold{like_them}."
         )
         sentences.append(expected.unknown)
     else:
-        like_them = ""
-        if expected.shift and expected.shift.factor is not None:
-            like_them = f": rows like them have {expected.shift.factor:.2f} times the error"
         sentences.append(f"Expect {run.metric.name} {expected.text}{like_them}.")
         if run.manifest.shift is None:
             sentences.append(NOT_EXAMINED)

@@ -68,7 +68,7 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text, tmp_path):
     changes = page.partition("## What changed, from the older run to the newer\n\n")[2]
     assert changes.startswith(f"{first.name} -> {second.name}:\n")
     assert "- stages.good: removed" in changes  # the first run had three stages, the second has two
-    assert "- jobs." not in changes and "- budget" not in changes
+    assert "jobs" not in changes and "- budget" not in changes
     y = by_id(tmp_path / "train.csv")[TARGETS]
     of_runs = [by_id(run / "cross_fitted.csv").loc[y.index, TARGETS] for run in (first, second)]
     scores = [METRICS["rmse"](y.to_numpy(), table.to_numpy()) for table in of_runs]
@@ -86,10 +86,12 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     table = read_table(first / "cross_fitted.csv")
     write_table(first / "cross_fitted.csv", table.iloc[10:])
     stored = read_json(first / "run.json")
-    sign_manifest(first, tables=stored["tables"] | {"folds.csv": "other"})
+    stages = {name: record | {"key": "other"} for name, record in stored["stages"].items()}
+    sign_manifest(first, tables=stored["tables"] | {"folds.csv": "other"}, stages=stages)
     page = compare_text()
     assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
-    assert "- tables.folds.csv: " in page and '"other" -> ' in page
+    both = ", ".join(name for name in stages if name != "good")
+    assert f"\n- other content of folds.csv\n- other jobs of {both}\n" in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has different folds, which may explain part of the difference." in page
     write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
