@@ -311,9 +311,8 @@ class Budget:
             self._give_up(state, f"its inputs take about {format_duration(inputs)}, before its {n_jobs} jobs")
         elif rounds and elapsed > left / rounds:
             # Even if it ended now, later rounds would not fit.
-            self._give_up(
-                state, f"its first job of {n_jobs} was not finished after {format_duration(elapsed)}"
-            )
+            took = format_duration(elapsed)
+            self._give_up(state, f"its first job took more than {took}, too long for {n_jobs} such jobs")
 
     def _decide(self, state: StageState) -> bool:
         """Continue a stage with a pace or with finished jobs, or give it up; return whether it has tasks."""

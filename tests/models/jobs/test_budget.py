@@ -190,11 +190,11 @@ def trained(budget):
         ({"net": 40}, {}, "net: 1 epochs, 0", {}),  # three folds take 132 s, with two epochs 264
         (
             {"hangs": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4",
-            {"hangs": "its first job of 3 was not finished after 1.55 min, with 3.08 min left of the budget"},
+            {"hangs": "its first job took more than 1.55 min, too long for 3 such jobs, with 3.08 min left of the budget"},
         ),
         (
             {"trees": 70, "hangs": math.inf}, {}, "trees: 0",
-            {"hangs": "its first job of 3 was not finished after 23 s, with 45 s left of the budget"},
+            {"hangs": "its first job took more than 23 s, too long for 3 such jobs, with 45 s left of the budget"},
         ),
     ],
     ids=[
