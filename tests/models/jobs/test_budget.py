@@ -190,7 +190,8 @@ def trained(budget):
         ({"net": 40}, {}, "net: 1 epochs, 0", {}),  # three folds take 132 s, with two epochs 264
         (
             {"hangs": math.inf, "trees": 10}, {}, "trees: 0 1 2 3 4",
-            {"hangs": "its first job took more than 1.55 min, too long for 3 such jobs, with 3.08 min left of the budget"},
+            {"hangs": "its first job took more than 1.55 min, too long for 3 such jobs, with 3.08 min left of "
+                      "the budget"},
         ),
         (
             {"trees": 70, "hangs": math.inf}, {}, "trees: 0",
