@@ -9,8 +9,8 @@ alternates. Both read the YAML that `./run.sh new --preset cpu` of AFTER writes;
 `new`, which compares presets too. --metric is passed on to `new`. With --autogluon the first contender is AutoGluon
 (`best_quality`, an equal share of the time for each target), in the interpreter PYTHON of an environment that has it.
 It gets the columns of the prepared tables (among them what compared texts have in common), MapLight's features, and
-the last layer of the frozen encoders of the other contender's stages, also their differences, products and cosines of
-compared texts.
+the last layer of the frozen encoders of the other contender's stages, of compared texts the differences, products and
+cosines.
 
 Each run starts from an empty folder, FOLDER/before_COMMIT/SET_BUDGET_SEED or FOLDER/after_..., and leaves its seconds
 there. A run with them is not made again, so the command can be repeated after an interruption. The table of the runs
@@ -35,6 +35,7 @@ import pandas as pd
 from loky import cpu_count
 
 from competition.config import CompetitionConfig, load_competition
+from competition.dataset import INPUT_KEY
 from competition.task import from_submission_columns
 from core.files import PROJECT, read_table, read_text_table
 from core.settings import parse_duration
@@ -118,9 +119,8 @@ def write_features(run: Run, folder: Path) -> None:
     context = run.plan.tables.context()
     encoders = {encoder.weights for stage in run.plan.stages.values() for encoder in stage.encoders}
     features: list[Any] = ["maplight"] if context.smiles else []
-    features += [{"encoder": weights} for weights in sorted(encoders)]
-    if context.pairs:
-        features += [{"encoder": weights, "pairs": "vectors"} for weights in sorted(encoders)]
+    compared = {"pairs": "vectors"} if context.pairs else {}
+    features += [{"encoder": weights, **compared} for weights in sorted(encoders)]
     stage = make_stage({"kind": "lightgbm", "features": features})
     train, test = run.plan.tables.read()
     fit_encoders(train, stage, context, folder)
@@ -128,7 +128,7 @@ def write_features(run: Run, folder: Path) -> None:
     for name, rows in (("train", train), ("test", test)):
         blocks = [*molecule_blocks(rows, stage, context, folder), encoder_block(rows, stage, context, folder)]
         numbers = pd.DataFrame(np.hstack(blocks)).add_prefix("feature_")
-        others = rows.inputs[[*context.text, *context.numeric, *context.categorical]].reset_index(drop=True)
+        others = rows.inputs.drop(columns=[*context.smiles, INPUT_KEY]).reset_index(drop=True)
         pd.concat([numbers, others], axis=1).to_csv(folder / f"{name}.csv", index=False)
 
 
