@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from competition.dataset import TableColumns
-from competition.metrics import ALIASES, METRICS, Metric, get_metric, load_user_metric, top_k_of
+from competition.metrics import METRICS, Metric, get_metric, load_user_metric, metric_name, top_k_of
 from competition.pairs import Pair, pair_errors
 from competition.swap import Swap
 from competition.task import N_CLASSES, ClassName, Task, class_names, match_columns
@@ -30,9 +30,9 @@ from core.yaml_files import load_yaml
 
 
 def _require_metric(metric: str, info: ValidationInfo) -> str:
-    metric = ALIASES.get(metric, metric)
-    if get_metric(metric):
-        return metric
+    name = metric_name(metric)
+    if get_metric(name):
+        return name
     if ":" not in metric:
         raise ValueError(
             f"must be one of {', '.join(METRICS)}, map_at_3 (or another number), or file.py:function"

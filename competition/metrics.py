@@ -253,6 +253,12 @@ ALIASES = {
 """Other common name of a metric -> its name in `METRICS`."""
 
 
+def metric_name(text: str) -> str:
+    """Return the name of a metric that is written in any case, or as an alias; that of a user's function as it is."""
+    name = text if ":" in text else text.lower()
+    return ALIASES.get(name, name)
+
+
 def top_k_of(name: str) -> int | None:
     """Return how many classes a row of `map_at_<k>` lists; None for any other metric."""
     match = re.fullmatch(r"map_at_([1-9]\d?)", name)
@@ -266,8 +272,8 @@ def get_metric(name: str, problem_type: ProblemType = "regression") -> Metric | 
         return Metric(
             name, True, partial(class_metrics.map_at, k), kind="probabilities", types=("multiclass",)
         )
-    name = ALIASES.get(name, name)
-    return (METRICS | MULTILABEL_METRICS if problem_type == "multilabel" else METRICS).get(name)
+    names = METRICS | MULTILABEL_METRICS if problem_type == "multilabel" else METRICS
+    return names.get(metric_name(name))
 
 
 def load_user_metric(

@@ -47,7 +47,7 @@ WHY_OPTIMISTIC = (
 )
 FOLD_MARKS = {
     "other folds": f"external predictions with other folds: {WHY_OPTIMISTIC}",
-    "unknown folds": f"external predictions without folds in oof.csv: {WHY_OPTIMISTIC}",
+    "unknown folds": f"external predictions without a fold in each row of oof.csv: {WHY_OPTIMISTIC}",
 }
 """Marks of `Stage.fold_mark` -> explanation."""
 RANGE_TOLERANCE = 1e-6

@@ -12,6 +12,7 @@ by the same functions. All commands work on what `fit` writes, and `load` on wha
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ import pandas as pd
 from competition.cells import as_written
 from competition.prepare import require_owned_outputs
 from core import cli
+from core.errors import ConfigError, DataError
 from core.files import plain, read_text_table, write_table
 from core.overrides import Overrides
 from core.paths import Paths, generated_yaml
@@ -30,7 +32,7 @@ from pipeline.new.new import target_file
 from pipeline.summary import SCORES, stage_records
 from submissions.config import Config
 from submissions.predict import predict_with
-from submissions.run import Run, latest_run
+from submissions.run import Run, latest_run, table_digests
 
 OPTIONS = {
     "id", "group", "metric", "greater_is_better", "problem_type", "time", "smiles", "text", "numeric",
@@ -39,20 +41,47 @@ OPTIONS = {
 """Settings by which `new` guesses the others."""
 
 
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FittedRun(Run):
     """A finished run, with DataFrames.
 
     `choice.expected` has the score to expect and its interval, `chosen` is the candidate that is submitted,
     `submission` the file to submit, `left_out` what is not in it, and `paths.report` the folder of the
     report.
+
+    Attributes:
+        index: of the training table, by id.
     """
+
+    index: dict[str, Any]
+
+    def __repr__(self) -> str:
+        expected = self.choice.expected
+        score = f"expect {self.metric.name} {expected.text}" if expected.score is not None else "not scored"
+        return f"<run {self.name} of {self.paths.name}: {score}, {self.chosen} of {', '.join(self.config.stages)}>"
+
+    def oof(self) -> pd.DataFrame:
+        """Return the table of `Run.oof` with the index of the table that `fit` got, so that both can be assigned.
+
+        The index of a run of `load` is the number of the row in the training table, from 0.
+        """
+        table = super().oof()
+        return table.set_axis(pd.Index([self.index[key] for key in table["id"]]))
 
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
 
         Columns are `kind` (stage, candidate or submission), and the keys of `pipeline.summary.stage_records`,
         such as score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
+
+        Raises:
+            DataError: a later run has other tables or folds.
         """
+        if table_digests(self.paths) != self.manifest.tables:
+            raise DataError(
+                f"tables or folds of {self.paths.name} have changed since the run {self.name}: use the result of the "
+                "last fit, or load."
+            )
         rows = [{"name": name, "kind": "stage", **record} for name, record in stage_records(self).items()]
         for name, candidate in self.candidates.items():
             kind = "submission" if name == self.chosen else "candidate"
@@ -64,7 +93,8 @@ class FittedRun(Run):
         """Return predictions of new rows, with the index of `table`.
 
         Args:
-            table: the input columns, in any order. Ids are its column of ids or, without one, its index.
+            table: the input columns, in any order. Messages name a row by its id or, without a column of ids, by
+                the index.
             workers: number of cores to use; None for all.
 
         Returns:
@@ -74,6 +104,9 @@ class FittedRun(Run):
             DataError: if input columns are missing, or cells cannot be read.
         """
         competition = self.config.competition
+        _require_table("table", table)
+        if competition.id not in table and not table.index.is_unique:
+            return self.predict(table.reset_index(drop=True), workers).set_index(table.index)
         with TemporaryDirectory() as folder, cli.locked(self.paths):
             file = Path(folder) / "table.csv"
             categories = [name for name in competition.categorical if name in table]
@@ -87,7 +120,16 @@ class FittedRun(Run):
 
 def load(name: str) -> FittedRun:
     """Return the latest run of a competition, given its name or its YAML; a DataError if it has no run."""
-    return FittedRun(**vars(latest_run(name)))
+    return _fitted(latest_run(name))
+
+
+def _fitted(run: Run, index: pd.Index | None = None) -> FittedRun:
+    """Return a run with the index of its training table, or with the numbers of its rows."""
+    competition = run.config.competition
+    ids = read_text_table(competition.train)[competition.id]
+    labels = range(len(ids)) if index is None else index
+    attributes = {each.name: getattr(run, each.name) for each in fields(run)}
+    return FittedRun(**attributes, index=dict(zip(ids, labels, strict=True)))
 
 
 def fit(
@@ -116,7 +158,8 @@ def fit(
         preset: stages to train, as in `./run.sh new` (default: quick; none with `stages` or
             `external`).
         external: name -> out-of-fold and test predictions of a stage that another program trained, as tables
-            with ids and targets. If all of the first have a column `fold`, the run gets these folds.
+            with ids and targets, or a column `target=class` for each class. Without `test`, the second is of the
+            training rows, too. If all of the first have a column `fold`, the run gets these folds.
         workers: number of cores to use; None for all.
         settings: settings of the YAML (docs/settings.md), instead of guesses: keys of `competition`, such as
             `metric` and `smiles`; `folds`, `stages` and `submissions`, each a mapping; `budget`. Paths in
@@ -125,6 +168,19 @@ def fit(
     Raises:
         UserError: if tables or settings are invalid, or no stage could be trained.
     """
+    for key, table in {"train": train, "test": test, "sample": sample}.items():
+        if table is not None:
+            _require_table(key, table)
+    for stage, tables in (external or {}).items():
+        if isinstance(tables, pd.DataFrame) or len(tables) != 2:
+            raise ConfigError(
+                f"external[{stage!r}] must be two DataFrames: out-of-fold and test predictions."
+            )
+    _require_no_functions(settings)
+    if external and "folds" in settings and all("fold" in oof for oof, _ in external.values()):
+        raise ConfigError(
+            "The column fold of the external predictions sets the folds: leave out folds, or the column."
+        )
     yaml_file = generated_yaml(name)
     paths = Paths(name)
     target_file(name, force=True)  # which refuses names that are none
@@ -153,7 +209,25 @@ def fit(
     options = commands.parse(["full", str(yaml_file)])
     options.workers = workers
     commands.full(options)
-    return load(str(yaml_file))
+    return _fitted(latest_run(str(yaml_file)), train.index)
+
+
+def _require_table(name: str, table: object) -> None:
+    """Raise a ConfigError if an argument is no DataFrame."""
+    if not isinstance(table, pd.DataFrame):
+        raise ConfigError(f"{name} must be a DataFrame; got {type(table).__name__}.")
+
+
+def _require_no_functions(settings: Mapping[str, Any], path: str = "") -> None:
+    """Raise a ConfigError if a setting is a function or a class: a worker loads it from its file."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            _require_no_functions(value, f"{path}{key}.")
+        elif callable(value):
+            name = getattr(value, "__name__", "name")
+            raise ConfigError(
+                f"{path}{key} is a function; write it into a file, and give '/folder/mine.py:{name}'."
+            )
 
 
 def _listed(value: str | Sequence[str]) -> list[str]:

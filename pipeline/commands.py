@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from competition.config import load_competition
+from competition.metrics import metric_name
 from core import cli
 from core.errors import ConfigError, ServiceError
 from core.overrides import Overrides
@@ -263,6 +264,8 @@ def new(options: Namespace) -> None:
     Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
     """
 
+    if options.metric:
+        options.metric = metric_name(options.metric)
     # A YAML has to name the column of the other kinds.
     kinds = [name for name, kind in FOLD_KINDS.items() if kind.split and not kind.is_ordered_in_time]
     for option, names in (("preset", [*read_presets().presets]), ("folds", kinds)):

@@ -49,17 +49,23 @@ class Columns(BlendData):
 
         Columns of labels have the names of the targets, and their cells names of classes. Columns of
         predictions are `stage output` and `submission output`, before labels are made of them; ordinal
-        predictions are on the scale of the levels.
+        predictions are on the scale of the levels. Where the metric scores labels, `submitted target` has them.
         """
-        classes = np.array([*self.task.classes, ""], dtype=object)  # the last is a missing label
-        y = classes[np.nan_to_num(self.y, nan=-1).astype(np.int64)] if self.task.classes else self.y
         table = pd.DataFrame({"id": self.ids, "fold": self.folds})
-        table[self.task.targets] = y
+        table[self.task.targets] = self._with_class_names(self.y)
+        if self.task.scores_labels:
+            names = [f"submitted {target}" for target in self.task.targets]
+            table[names] = self._with_class_names(submitted.scored)
         predictions = {**{name: self.stage_oof(name) for name in self.names}, "submission": submitted.outputs}
         for name, y_pred in predictions.items():
             columns = [f"{name} {output}" for output in self.task.outputs]
             table[columns] = self.task.on_scale_of_levels(y_pred)
         return table
+
+    def _with_class_names(self, y: Array) -> Array:
+        """Return labels with the names of their classes, "" if missing; numbers without classes."""
+        classes = np.array([*self.task.classes, ""], dtype=object)
+        return classes[np.nan_to_num(y, nan=-1).astype(np.int64)] if self.task.classes else y
 
 
 def training_labels(competition: CompetitionConfig, paths: Paths) -> Scorer:

@@ -110,7 +110,7 @@ class Run:
 
     @cached_property
     def columns(self) -> Columns:
-        """Predictions of all stages and the labels; a DataError if they do not match the tables.
+        """Predictions of all stages and the labels; a DataError if the tables are no longer those of the run.
 
         Standard errors have the number of resamples of an earlier level of the run.
         """
@@ -151,9 +151,11 @@ class Run:
 
         Labels are as in the training table, with its targets as names, and NaN if missing. Out-of-fold
         predictions are of each stage and of the submission, such as `gnn pIC50` and `submission pIC50`;
-        several classes have a column each, such as `gnn tone=calm`. They are NaN in rows of fold -1.
+        several classes have a column each, such as `gnn tone=calm`. Where the metric scores labels,
+        `submitted tone` has those that it scores: of tuned thresholds, which other folds have set. Predictions
+        are NaN in rows of fold -1. Ids are text.
         """
-        table = read_text_table(self.folder / OOF_TABLE)
+        table = read_text_table(self.folder / OOF_TABLE).reset_index(drop=True)
         columns = table.columns.drop("id")
         return table.assign(**table[columns].apply(as_written)).astype({"fold": int})
 

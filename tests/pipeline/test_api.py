@@ -51,6 +51,30 @@ def test_a_training_table_is_enough_and_new_rows_are_predicted_in_any_order_of_r
     pd.testing.assert_frame_equal(run.predict(others, workers=1), predicted.loc[others.index])
 
 
+def test_out_of_fold_predictions_have_the_index_of_the_training_table():
+    """Rows of two indexes that start at other numbers would be joined with each other's."""
+    train = molecules().reset_index(drop=True)
+    train = train.assign(id=[f"m{i}" for i in train.index]).set_index(train.index * 3 + 7)
+    run = fit(train, targets="lumo", name="indexed", **SMALL)
+    oof = run.oof()
+    assert oof.index.equals(train.index) and list(oof["id"]) == list(train["id"])
+    assert list(load("indexed").oof().index) == list(range(60))
+    assert f"<run {run.name} of indexed: expect rmse " in repr(run) and len(repr(run)) < 200
+    of_duplicates = pd.concat([train, train[:2]])[["SMILES"]]
+    assert run.predict(of_duplicates).index.equals(of_duplicates.index)
+
+
+def test_a_run_of_other_tables_is_not_scored_by_those_of_a_later_one():
+    first = fit(molecules(), targets="lumo", **SMALL)
+    expected = first.scores()["score"]
+    second = fit(molecules(), targets="lumo", **{**SMALL, "folds": {"n_folds": 4}})
+    with pytest.raises(
+        DataError, match=f"have changed since the run {first.name}: use the result of the last fit"
+    ):
+        first.scores()
+    assert (second.scores()["score"] != expected).any()
+
+
 def test_scores_have_a_row_for_each_stage_and_candidate_the_best_first():
     run = fit(molecules(), targets=["lumo"], **SMALL)
     scores = run.scores()
@@ -93,6 +117,7 @@ def test_classes_are_labels_or_a_column_of_probabilities_each_as_the_metric_need
     predicted = run.predict(train[["text"]][::-1]).loc[train.index]
     if metric == "accuracy":
         assert (predicted["mood"] == train["mood"]).mean() > 0.5
+        assert (oof["submitted mood"] == oof["mood"]).mean() == pytest.approx(run.choice.submitted.score)
     else:
         np.testing.assert_allclose(predicted[classes].sum(axis=1), 1)
 
@@ -119,7 +144,19 @@ def test_settings_are_those_of_the_yaml_and_others_are_refused():
         fit(train, targets="logS", **SMALL)
     with pytest.raises(ConfigError, match="--target"):
         fit(train, **SMALL)
-    run = fit(train, targets="lumo", metric="mae", seed=3, smiles="SMILES", **SMALL)
+    for settings, message in (
+        (
+            {"metric": np.median},
+            "metric is a function; write it into a file, and give '/folder/mine.py:median'",
+        ),
+        ({"stages": {"net": {"schedule": len}}}, "stages.net.schedule is a function"),
+        ({"external": {"other": train}}, r"external\['other'\] must be two DataFrames"),
+        ({"external": {"other": (train.assign(fold=0),) * 2}}, "The column fold .* leave out folds"),
+        ({"test": "test.csv"}, "test must be a DataFrame; got str"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            fit(train, targets="lumo", **{**SMALL, **settings})
+    run = fit(train, targets="lumo", metric="MAE", seed=3, smiles="SMILES", **SMALL)
     competition = run.config.competition
     assert (competition.metric, competition.seed, run.config.folds.n_folds) == ("mae", 3, 3)
     with pytest.raises(DataError, match="missing columns: SMILES"):
@@ -171,6 +208,7 @@ def test_the_cells_of_the_notebook_run_one_after_the_other(monkeypatch):
             exec("".join(cell["source"]), names)
     assert list(names["run"].predict(names["new"]).index) == ["ethanol", "phenol"]
     assert "length" in names["second"].choice.stages
+    pd.testing.assert_series_equal(names["second"].oof()["fold"], names["oof"]["fold"])
 
 
 def test_classes_come_back_as_they_were_written_and_columns_of_weights_are_no_inputs():

@@ -61,7 +61,10 @@ def test_rows_that_preparation_drops_need_no_prediction(tmp_path):
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, f"{OOF}bad,\n"):
         output = checked(small(tmp_path, oof, train=train, unparsable="drop"))
-        assert "stage theirs: file; unknown folds: external predictions without folds in oof.csv" in output
+        assert (
+            "stage theirs: file; unknown folds: external predictions without a fold in each row of oof.csv"
+            in output
+        )
         assert "WARNING" not in output.split("stage theirs")[1]
 
 
