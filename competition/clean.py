@@ -77,9 +77,7 @@ def clean_inputs(
     """
     clean = pd.DataFrame({config.id: table[config.id]})
     dropped = np.zeros(len(table), dtype=bool)
-    advice = (
-        "Correct them, or set competition.unparsable: drop (for predict, before the run it predicts with)"
-    )
+    advice = "Correct them, or set competition.unparsable: drop before ./run.sh full"
     for name in config.smiles:
         cells = [cell or config.empty_smiles or "" for cell in molecule_cells(table[name])]
         canonical = [canonical_smiles(cell) or "" for cell in cells]
