@@ -5,6 +5,7 @@ Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and repo
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,13 +76,15 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
 
     labels = parse_labels(raw, config.columns.labels, config, config.train)
     train, dropped_train = _clean_train(raw, labels.table, config)
+    raw_tables = [(raw, config.train)]
+    if config.has_test_table:
+        raw_tables.append((raw_test, config.test))
     summary = [
         *describe_clean_tables(train, test, config),
-        _describe_files([(raw, config.train), (raw_test, config.test), (sample, config.sample_submission)]),
+        _describe_files([*raw_tables, (sample, config.sample_submission)]),
         *sample.attrs.get("warnings", []),
         *describe_censored(labels, config, config.train.name),
-        *describe_raw_inputs(raw, config, config.train.name),
-        *describe_raw_inputs(raw_test, config, config.test.name),
+        *chain.from_iterable(describe_raw_inputs(table, config, file.name) for table, file in raw_tables),
         *_describe_labels_of_test(raw_test, config),
         *config.describe_columns(),
         *_describe_codes(sample, config),

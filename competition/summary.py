@@ -38,7 +38,10 @@ def describe_clean_tables(
     train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
 ) -> Iterator[str]:
     """Yield lines about the clean training and test rows."""
-    yield f"{len(train)} training rows, {len(test)} test rows"
+    of_test = (
+        f"{len(test)} test rows" if config.has_test_table else "which are predicted, without a test table"
+    )
+    yield f"{len(train)} training rows, {of_test}"
     yield from _describe_large_molecules(train, test, config)
     yield from _describe_texts(train, test, config)
     if config.classes:

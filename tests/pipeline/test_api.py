@@ -37,6 +37,10 @@ def test_a_training_table_is_enough_and_new_rows_are_predicted_in_any_order_of_r
     run = fit(train, targets="lumo", name="alone", **SMALL)
     printed = capsys.readouterr().out
     assert "WARNING" not in printed  # that its rows have labels
+    assert (
+        "60 training rows, which are predicted, without a test table\nread: train.csv (60 rows), sample"
+        in printed
+    )
     oof = run.oof()
     assert list(oof["id"]) == list(train.index)
     np.testing.assert_array_equal(oof["lumo"], train["lumo"])
