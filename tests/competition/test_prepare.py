@@ -41,7 +41,7 @@ def of_column(role, *cells):
         ({"train": "id,SMILES,y a,bad,1 b,CC,", "unparsable": "drop"}, "no label at all for y"),
         ({"train": "id,SMILES,y a,bad,1", "unparsable": "drop"}, "no row with readable molecules and texts"),
         ({"train": third_row("c,c1ccccc,4")}, r"row 4 \(id 'c'\): 'c1ccccc'.*unparsable: drop"),
-        ({"train": third_row("c, ,4")}, r"row 4 .*drop \(.*\), or empty_smiles: \"\[Ar\]\" where"),
+        ({"train": third_row("c, ,4")}, r"row 4 .*drop before .*, or empty_smiles: \"\[Ar\]\" where"),
         ({"test": "id,SMILES t1,CC t2,what"}, r"test\.csv: .*row 3 \(id 't2'\): 'what'"),
         ({"empty_smiles": "none"}, r"empty_smiles, 'none', is not a valid SMILES\. Correct it"),
         ({"train": third_row("c, ,4"), **TEXT}, r"has empty texts: row 4 \(id 'c'\)"),
