@@ -119,7 +119,9 @@ def test_commands_that_answer_in_seconds_do_not_import_slow_libraries():
         "pipeline.commands, folds.compare, models.jobs.train, pipeline.check, pipeline.full, pipeline.new.new"
     )
     slow = {"torch", "transformers", "sklearn", "scipy.stats", "matplotlib", "lightgbm"}
-    code = f"import sys, {quick}; print(*{slow} & sys.modules.keys())"
+    stored = [{"kind": kind, "parameters": {}} for kind in ("sklearn", "lightgbm")]  # settings of a run
+    stages = f"[*map(models.registry.make_stage, {stored})]"
+    code = f"import sys, models.registry, {quick}; {stages}; print(*{slow} & sys.modules.keys())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, check=True, capture_output=True, text=True
     )

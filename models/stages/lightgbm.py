@@ -93,6 +93,8 @@ class Lightgbm(FeatureStage):
     @field_validator("parameters")
     @classmethod
     def _check_parameters(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        if not parameters:
+            return parameters  # without LightGBM, which takes long to import
         from lightgbm.basic import _ConfigAliases
 
         valid_names = set(_ConfigAliases._get_all_param_aliases())  # LightGBM itself ignores unknown names
