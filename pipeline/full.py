@@ -36,6 +36,7 @@ from submissions.manifest import LeftOut
 from submissions.run import (
     EPOCHS,
     TIME,
+    Run,
     finished_folds,
     finished_part,
     left_out_of,
@@ -142,6 +143,7 @@ def train_and_submit(
     say("\n".join([*lines, *advice]))
     if options.json:
         submitted = replace(submitted_run(run), budget=run.budget)
+        options.result["left_out"] += [asdict(each) for each in without_submission(run, submitted)]
         options.result |= describe_run(submitted, config, previous)
     return status
 
@@ -193,6 +195,16 @@ def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> lis
         LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs_of_all)) for state in shortened
     ]
     return rows
+
+
+def without_submission(finished: Run, submitted: Run) -> list[LeftOut]:
+    """Return a row per finished stage that is not in the submission, since time ended before it was built."""
+    reason = "its jobs were finished too late for the submission; the same command builds it"
+    return [
+        LeftOut(name, None, TIME, reason)
+        for name in finished.config.stages
+        if name not in submitted.config.stages
+    ]
 
 
 def command_start() -> float:

@@ -6,7 +6,7 @@ from pipeline.last_submission import has_report
 from submissions.blend.scoring import describe_resamples
 from submissions.compare import read_runs, records
 from submissions.config import Config
-from submissions.manifest import NOT_EXAMINED
+from submissions.manifest import NOT_EXAMINED, SUBMISSION_FILE
 from submissions.report.predictions import rows_with_largest_errors
 from submissions.report.report import PAGE
 from submissions.report.scores import gain, load_answers, seconds_of_stage
@@ -49,7 +49,7 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         "stages": stage_records(run),
         "largest_errors": largest_errors(run),
         "warnings": [*not_examined, *run.manifest.remarks, *expected.warnings],
-        "submission": run.submission,
+        "submission": run.folder / SUBMISSION_FILE,  # which a later run does not replace
         "report": run.paths.report / PAGE if has_report(run) else None,
     }
 

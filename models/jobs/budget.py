@@ -257,7 +257,7 @@ class Budget:
             return False
         for state in sorted(self._with_status("accepted"), key=lambda state: len(state.seeds)):
             pace = self.paces.pace(state.name)
-            if pace is None or len(state.seeds) == len(state.settings.seeds):
+            if pace is None or not state.has_more_seeds:
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)
@@ -297,8 +297,11 @@ class Budget:
                 self._decide(state)
             return
         others = self._with_status("waiting", "probing", "accepted", "given up", without=state)
-        if all(each in self.first for each in others):
-            return  # the time is of no use to another stage
+        others = [each for each in others if each not in self.first]
+        if not any(
+            each.status != "accepted" or each.has_more_seeds or self._tasks_of(each) for each in others
+        ):
+            return  # no other stage can use the time
         running = [task for task in self.queue.running if task.group == state.name]
         n_jobs = len(state.unfinished(state.seeds[0]))
         rounds = math.ceil((n_jobs - len(running)) / max(1, self.executor.capacity().cpus))

@@ -186,6 +186,11 @@ class StageState:
         return self.plan.stages[self.name]
 
     @property
+    def has_more_seeds(self) -> bool:
+        """Whether it may get another seed."""
+        return len(self.seeds) < len(self.settings.seeds)
+
+    @property
     def smallest_epochs(self) -> int:
         """The smallest number of epochs that it may have now."""
         return min(self.min_epochs, self.epochs)

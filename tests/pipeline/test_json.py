@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -83,7 +84,7 @@ def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path,
     first, printed = called("full", path, "--workers", "1")
     assert first["gain"] is None and first["left_out"] == [] and first["holdout_score"] is None
     assert "cross_fitted_score of the candidates" in printed
-    assert Path(first["submission"]).exists() and Path(first["report"]).exists()
+    assert Path(first["submission"]).parent.name == first["run"] and Path(first["report"]).exists()
     stage = first["stages"]["trees"]
     assert stage["target_scores"].keys() == stage["fold_scores"].keys() == {"all", "lumo", "mu"}
     assert stage["score"] == stage["target_scores"]["all"] and len(stage["fold_scores"]["mu"]) == 3
@@ -172,3 +173,15 @@ def test_without_a_finished_stage_the_reasons_are_records(tmp_path, called):
     assert result["status"] == 1
     assert [each["message"] for each in result["mistakes"]] == ["no stage has finished"]
     assert "on purpose" in result["left_out"][0]["error"]
+
+
+def test_a_stage_that_was_finished_too_late_for_the_submission_is_left_out():
+    finished, submitted = (
+        SimpleNamespace(config=SimpleNamespace(stages=names)) for names in (["a", "b"], ["a"])
+    )
+    (row,) = full.without_submission(finished, submitted)
+    assert (row.stage, row.seed, row.reason) == (
+        "b",
+        None,
+        "time",
+    ) and "too late for the submission" in row.error

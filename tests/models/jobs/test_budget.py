@@ -291,6 +291,18 @@ def test_a_stage_that_nearly_fits_is_trained_all_the_same_if_nothing_else_does(t
     assert "stage trees  trained all the same, since nothing else fits" in capsys.readouterr().out
 
 
+def test_a_stage_with_a_slow_first_job_is_not_left_out_for_stages_that_are_finished(tmp_path, machine_of):
+    """Three folds of 100 s would not fit, but only the first one takes so long."""
+    stages = {"fast": {"kind": "gp"}, "slow": {"kind": "gp"}}
+
+    def seconds(job, stage):
+        return 100 if (job.stage, len(machine.started)) == ("slow", 3) else 2
+
+    machine = machine_of(seconds)
+    assert trained(spent(planned(tmp_path, stages=stages), machine, 300)) == "fast: 0; slow: 0"
+    assert machine.now < 150
+
+
 @pytest.mark.parametrize(("seconds", "finished"), [(95, "trees: 0"), (97.5, "")])
 def test_a_job_that_is_nearly_finished_may_use_time_that_is_reserved_for_the_last_submission(
     tmp_path, machine_of, seconds, finished
