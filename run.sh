@@ -20,7 +20,7 @@
 #
 # Options of full, smoke and train:
 #   --set KEY=VALUE      replace a setting of the YAML: --set stages.gnn.epochs=100; may be repeated
-#   --stages A,B         use only these stages
+#   --stages A,B         use only these stages, with a budget in this order
 #   --budget 2h          of full: take at most this time; none lifts the budget of the YAML
 #   --holdout 0.2        of full: keep 20 % of the training rows out of everything, and score the submission on them
 #   --workers N, --executor ray, --tracker tensorboard|wandb|mlflow

@@ -22,7 +22,7 @@ class Overrides:
 
     Attributes:
         values: dotted path of a setting, such as "stages.gnn.epochs" -> value.
-        stages: names of the stages to keep; empty for all.
+        stages: names of the stages to keep, in this order; empty for all.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Overrides:
             stages = _mapping(document, "stages", "stages", path)
             for name in self.stages:
                 _require_stage(stages, name, "--stages", path)
-            document["stages"] = {name: stage for name, stage in stages.items() if name in self.stages}
+            document["stages"] = {name: stages[name] for name in self.stages}
 
     def __str__(self) -> str:
         parts = [f"{key}={value}" for key, value in self.values.items()]

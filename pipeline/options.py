@@ -49,7 +49,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": parse_stages,
         "default": (),
         "metavar": "NAMES",
-        "help": "Use only these stages of the YAML, such as gnn,lightgbm.",
+        "help": "Use only these stages, such as gnn,lightgbm, with a budget in this order.",
     },
     "workers": {
         "type": parse_workers,

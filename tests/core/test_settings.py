@@ -203,7 +203,7 @@ def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_p
     line = [path, "--set", "stages.net.epochs=7", "--set", "folds.n_folds=3", "--set", "competition.seed=9"]
     options = parse(["full", *line, "--stages", "large,net"])
     config = load_config(path, options.overrides)
-    assert list(config.stages) == ["net", "large"]  # in the order of the YAML
+    assert list(config.stages) == ["large", "net"]  # in the order of the option
     assert (config.stages["net"].epochs, config.folds.n_folds, config.competition.seed) == (7, 3, 9)
     described = "stages.net.epochs=7, folds.n_folds=3, competition.seed=9, stages large, net"
     assert str(options.overrides) == described
