@@ -404,7 +404,7 @@ ROWS = [
      ["time: 製造日", "categorical: .*品番", "numeric: .*温度", "text: .*備考", "id: ロット", "kind: time"], []),
     (polymers, ["--preset", "cpu"], [], 2, ["BigSMILES: WARNING", "left out: BigSMILES"], ["smiles: .*BigSMILES"]),
     (amplicons, ["--group", "patient"], [], 0,
-     ["text: .*seq", "left out: sampled: .*2025-05-31"], ["categorical: .*sampled"]),
+     ["text: .*seq", "left out: sampled: dates; .*set time: sampled"], ["categorical: .*sampled"]),
     (export_of_chembl, [], [], 0,
      [WARNED + "3 of 44", "WARNING: 10 of 44 rows have a sign", WARNED + "orders of magnitude"], []),
     (labels_written_otherwise, [], [], 0,

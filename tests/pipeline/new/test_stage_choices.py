@@ -264,9 +264,12 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     problem = choose_problem(detected)
     without = choose_stages("quick", detected, problem)
     with_pairs = choose_stages("quick", detected, problem, has_pairs=True)
-    first = ["lightgbm_pairs"]
-    first += ["svr_pairs", "minilm_svr", "minilm_frozen"] if "minilm" in encoders else []
-    first += ["use_pairs", "use_svm"] if "use_multilingual" in encoders else []
+    ordered = {
+        "lightgbm_pairs": True, "svr_pairs": "minilm" in encoders, "use_pairs": "use_multilingual" in encoders,
+        "minilm_svr": "minilm" in encoders, "minilm_frozen": "minilm" in encoders,
+        "use_svm": "use_multilingual" in encoders,
+    }  # fmt: skip
+    first = [name for name, is_there in ordered.items() if is_there]
     assert [block.name for block in with_pairs[1 : 1 + len(first)]] == first
     assert {name for name in ("minilm", "use_multilingual") if name in str(with_pairs)} == encoders
     assert [block for block in with_pairs if block.name not in first] == [
