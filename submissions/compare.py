@@ -114,11 +114,11 @@ def _changes(older: Manifest, newer: Manifest) -> list[str]:
     files = sorted({*older.tables, *newer.tables})
     tables = [file for file in files if older.tables.get(file) != newer.tables.get(file)]
     if tables:
-        lines.append(f"other content of {', '.join(tables)}")
+        lines.append(f"tables differ: {', '.join(tables)}")
     stages = [name for name in older.stages if name in newer.stages]
     retrained = [name for name in stages if older.stages[name].key != newer.stages[name].key]
     if retrained:
-        lines.append(f"other jobs of {', '.join(retrained)}")
+        lines.append(f"jobs differ: {', '.join(retrained)}")
     return lines or ["nothing"]
 
 

@@ -110,7 +110,7 @@ class Run:
 
     @cached_property
     def columns(self) -> Columns:
-        """Predictions of all stages and the labels; a DataError if the tables are no longer those of the run.
+        """Predictions of all stages and the labels; a DataError if they do not match the tables.
 
         Standard errors have the number of resamples of an earlier level of the run.
         """

@@ -91,7 +91,7 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     page = compare_text()
     assert f'{first.name} -> {second.name}:\n- budget: "none" -> "10 min"\n' in page
     both = ", ".join(name for name in stages if name != "good")
-    assert f"\n- other content of folds.csv\n- other jobs of {both}\n" in page
+    assert f"\n- tables differ: folds.csv\n- jobs differ: {both}\n" in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has different folds, which may explain part of the difference." in page
     write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
