@@ -81,8 +81,13 @@ def _unlike(run: Manifest, other: Manifest, name: str) -> list[str]:
     unlike = sorted(stage for stage in stages if _trained(run, stage) != _trained(other, stage))
     if unlike:
         reasons.append(
-            f"{name} was finished with other seeds or epochs of {', '.join(unlike)}, or without them, "
-            "which may explain the difference. Compare runs that left out nothing, or the same."
+            f"{name} and the run that it is compared with have other seeds or epochs of {', '.join(unlike)}, or one "
+            "lacks them, which may explain the difference. Compare runs that left out nothing, or the same."
+        )
+    if run.level != other.level:
+        reasons.append(
+            f"{name} had another time for its blend ({run.level}, not {other.level}; submissions/levels.py), which "
+            "may explain the difference."
         )
     return reasons
 
