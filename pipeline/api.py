@@ -168,19 +168,9 @@ def fit(
     Raises:
         UserError: if tables or settings are invalid, or no stage could be trained.
     """
-    for key, table in {"train": train, "test": test, "sample": sample}.items():
-        if table is not None:
-            _require_table(key, table)
-    for stage, tables in (external or {}).items():
-        if isinstance(tables, pd.DataFrame) or len(tables) != 2:
-            raise ConfigError(
-                f"external[{stage!r}] must be two DataFrames: out-of-fold and test predictions."
-            )
-    _require_no_functions(settings)
-    if external and "folds" in settings and all("fold" in oof for oof, _ in external.values()):
-        raise ConfigError(
-            "The column fold of the external predictions sets the folds: leave out folds, or the column."
-        )
+    given = {"train": train, "test": test, "sample": sample}
+    tables = {key: table for key, table in given.items() if table is not None}
+    _check_arguments(tables, external or {}, settings)
     yaml_file = generated_yaml(name)
     paths = Paths(name)
     target_file(name, force=True)  # which refuses names that are none
@@ -191,13 +181,12 @@ def fit(
     options.preset = preset
     options.target = _listed(targets)
     id_column = settings.get("id", None if sample is not None else "id")
-    for key, table in {"train": train, "test": test, "sample": sample}.items():
-        if table is not None:
-            setattr(options, key, paths.raw / f"{key}.csv")
-            write_table(paths.raw / f"{key}.csv", _with_ids(table, id_column))
-    for stage, tables in (external or {}).items():
+    for key, table in tables.items():
+        setattr(options, key, paths.raw / f"{key}.csv")
+        write_table(paths.raw / f"{key}.csv", _with_ids(table, id_column))
+    for stage, predictions in (external or {}).items():
         options.oof = paths.raw / "external"
-        for file, table in zip((OOF, TEST), tables, strict=True):
+        for file, table in zip((OOF, TEST), predictions, strict=True):
             write_table(options.oof / stage / file, _with_ids(table, id_column))
     for key in OPTIONS & settings.keys():
         is_column = key != "group" or isinstance(settings[key], str)
@@ -210,6 +199,26 @@ def fit(
     options.workers = workers
     commands.full(options)
     return _fitted(latest_run(str(yaml_file)), train.index)
+
+
+def _check_arguments(
+    tables: Mapping[str, pd.DataFrame],
+    external: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]],
+    settings: Mapping[str, Any],
+) -> None:
+    """Raise a ConfigError if an argument of `fit` has another type than it must have, or two contradict each other."""
+    for key, table in tables.items():
+        _require_table(key, table)
+    for stage, predictions in external.items():
+        if isinstance(predictions, pd.DataFrame) or len(predictions) != 2:
+            raise ConfigError(
+                f"external[{stage!r}] must be two DataFrames: out-of-fold and test predictions."
+            )
+    _require_no_functions(settings)
+    if external and "folds" in settings and all("fold" in oof for oof, _ in external.values()):
+        raise ConfigError(
+            "The column fold of the external predictions sets the folds: leave out folds, or the column."
+        )
 
 
 def _require_table(name: str, table: object) -> None:

@@ -86,8 +86,8 @@ def _unlike(run: Manifest, other: Manifest, name: str) -> list[str]:
         )
     if run.level != other.level:
         reasons.append(
-            f"{name} had another time for its blend ({run.level}, not {other.level}; submissions/levels.py), which "
-            "may explain the difference."
+            f"{name} was blended at the level {run.level}, the run that it is compared with at {other.level} "
+            "(submissions/levels.py), since one had less time, which may explain the difference."
         )
     return reasons
 

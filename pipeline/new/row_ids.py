@@ -40,11 +40,11 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
             f"no id: {first!r}, the sample's first column, is not in the test table. Number the rows of all three "
             "tables in a column id, the sample's as those of the test table, or name the ids with --id."
         )
-    longer = len(sample) // max(len(test), 1)
-    if id_column is None and first not in train and longer > 1 and len(sample) == longer * len(test):
+    n_per_row, rest = divmod(len(sample), len(test))
+    if id_column is None and first not in train and n_per_row > 1 and not rest:
         raise DataError(
-            f"the sample has {longer} rows for each test row, and its ids {first!r} are in no other table. Leave out "
-            "--sample, name targets and ids with --target and --id, and make its rows from the submission."
+            f"the sample has {n_per_row} rows for each test row, and its ids {first!r} are in no other table. Leave "
+            "out --sample, name targets and ids with --target and --id, and make its rows from the submission."
         )
     expected = id_column or next(filter(str.strip, sample.columns), "")
     others = {file: table for file, table in tables.items() if expected not in table}
