@@ -82,7 +82,7 @@ def test_all_runs_stand_in_one_table_against_the_latest(compare_text, tmp_path):
 
 def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_score(compare_text, tmp_path):
     first, second = folders()
-    sign_manifest(second, budget=600.0)
+    sign_manifest(second, budget=600.0, level="blend")
     table = read_table(first / "cross_fitted.csv")
     write_table(first / "cross_fitted.csv", table.iloc[10:])
     stored = read_json(first / "run.json")
@@ -94,6 +94,7 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     assert f"\n- tables differ: folds.csv\n- jobs differ: {both}\n" in page
     assert f"{first.name} is compared on the 140 rows that both runs predict." in page
     assert f"{first.name} has different folds, which may explain part of the difference." in page
+    assert f"{first.name} was blended at the level full, the run that it is compared with at blend" in page
     write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
     sign_manifest(first)
     assert f"{first.name} has other targets, rows or classes, and is not compared." in compare_text()
