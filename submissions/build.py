@@ -244,10 +244,13 @@ def _finished_folds(run: Run) -> list[str]:
     if run.has_all_folds:
         return []
     folds = folds_of(run.plan)
+    in_sample = ""
+    if len(folds) == 1 and (run.task.scores_labels or run.metric.far_from_mean):
+        in_sample = " Its thresholds or corrections are fitted on the rows that it is scored on."
     return [
         f"WARNING: no stage has finished. The submission is the mean of {len(folds)} of {run.plan.n_folds} "
         f"models of {', '.join(run.config.stages)} (fold {', '.join(map(str, folds))}), which held out "
-        f"{run.columns.has_fold.sum()} of {len(run.columns.ids)} training rows."
+        f"{run.columns.has_fold.sum()} of {run.n_train_rows} training rows.{in_sample}"
     ]
 
 

@@ -157,13 +157,14 @@ def std_table(plan: JobPlan, model: Fitted, names: list[str], test_key: str, ids
         of_folds = [job for job in jobs if job.fold != REFIT_FOLD and job.has_predicted(test_key)]
         if jobs:  # a packed run has only the stages with weight
             fold_jobs[position] = of_folds or [job for job in jobs if job.fold == REFIT_FOLD]
+    before_decision = replace(model, decision=None, postprocess=None)
     members = []
     for member in range(max(map(len, fold_jobs.values()))):
         preds = np.zeros((len(ids), len(names), len(outputs)))
         for position, jobs in fold_jobs.items():
             file = jobs[member % len(jobs)].test_file(test_key)
             preds[:, position] = read_predictions(file, ids, outputs)
-        members.append(model.predictor.predict(preds))
+        members.append(before_decision.outputs(preds))
     table = pd.DataFrame({"id": ids})
     if len(members) > 1:
         table[outputs] = np.std(members, axis=0, ddof=1)

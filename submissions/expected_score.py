@@ -53,7 +53,7 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     comparison = read_comparison(run.paths)
     shift = expected_under_shift(comparison) if comparison else None
     report = read_json(run.paths.prepare_report)
-    unknown = why_unknown(comparison, report["folds"]["unit_warnings"], len(run.columns.ids))
+    unknown = why_unknown(comparison, report["folds"]["unit_warnings"], run.n_train_rows)
     score = compared["score"]
     scored = chosen.scored
     n_predicted = len(run.columns.test_ids)
@@ -101,7 +101,7 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows:
     Args:
         comparison: of training and test rows; None if they were not compared.
         unit_warnings: `folds.recommended.fold_warnings`.
-        n_rows: number of training rows.
+        n_rows: number of training rows, without extra ones.
     """
     if unit_warnings:
         return f"{unit_warnings[0].removeprefix('WARNING: ')}."
@@ -133,7 +133,11 @@ def drawn_scores(scorer: Scorer, scored: Array, n_test_rows: int) -> Array:
     of_training = scorer.resampled({"": scored})[""]
     of_test = scorer.resampled({"": scored}, n_test_rows)[""]
     drawn = np.add.outer(of_test.to_numpy(), scorer.score(scored) - of_training.to_numpy()).ravel()
-    return with_factor(drawn[np.isfinite(drawn)], scorer.metric, 1.0)
+    drawn = drawn[np.isfinite(drawn)]
+    error = error_of(scorer.metric, scorer.score(scored))
+    if error is not None and error < 0:  # such as the logarithm of an error, by a metric of the user's
+        return drawn
+    return with_factor(drawn, scorer.metric, 1.0)
 
 
 def with_factor(scores: Array, metric: Metric, factor: float, log_std: float = 0.0, seed: int = 0) -> Array:

@@ -26,6 +26,7 @@ from core.errors import DataError
 from core.files import read_json, sha256_of, write_json
 from core.settings import StrictModel
 from core.text import format_number
+from models.registry import BASELINE
 from submissions.blend.scoring import describe_resamples
 from submissions.levels import MISSING, Level
 
@@ -41,6 +42,7 @@ FORMAT = 4
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 NOT_EXAMINED = "It was not examined whether test rows differ from training rows."
+ONLY_BASELINE = "WARNING: no stage but the baseline was finished, so the submission is that of the baseline."
 MAX_ERROR = 110
 """Characters of an error in tables."""
 
@@ -216,7 +218,7 @@ class Manifest(StrictModel):
     run: str
     """Name of the run: a digest of configuration, tables and keys of jobs."""
     made_from: str
-    """Digest of predictions, code, packages, and of what is left out."""
+    """Digest of predictions, code and packages."""
     level: Level
     """Level of the submission."""
     tried: Level
@@ -255,8 +257,10 @@ class Manifest(StrictModel):
 
     @property
     def remarks(self) -> list[str]:
-        """A line per candidate, or other part, that is left out, and one about a slow metric."""
+        """A line per candidate, or other part, that is left out, and about a slow metric and a lone baseline."""
         lines = [*self.choice.failed, *describe_resamples(self.choice.submitted.n_resamples)]
+        if self.left_out and all(stage["kind"] == BASELINE for stage in self.config["stages"].values()):
+            lines.append(ONLY_BASELINE)
         if self.level not in MISSING:
             return lines
         is_last = self.level is self.tried

@@ -16,7 +16,7 @@ import pandas as pd
 
 from competition.cells import as_written
 from competition.config import validate
-from competition.dataset import REFIT_FOLD
+from competition.dataset import REFIT_FOLD, read_prepared, without_extra_rows
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit, join_first
@@ -91,6 +91,11 @@ class Run:
     def paths(self) -> Paths:
         """Paths of the files of the competition."""
         return self.plan.paths
+
+    @cached_property
+    def n_train_rows(self) -> int:
+        """Number of training rows, without extra ones, which follow them."""
+        return len(without_extra_rows(read_prepared(self.paths.train)))
 
     @cached_property
     def metric(self) -> Metric:

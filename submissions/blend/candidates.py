@@ -90,7 +90,7 @@ def _tuned_shares(data: BlendData, target: int, folds: FoldSet) -> dict[str, flo
     """Return the two settings of the shrunk ridge of a target; empty if nothing can be tuned."""
     import optuna
 
-    if len(folds) < 2 or data.system(target, folds) is None:
+    if not data.can_tune(folds) or data.system(target, folds) is None:
         return {}
     if data.tuned:
         return data.tuned[target]
@@ -132,7 +132,7 @@ def shrunk_logits(data: BlendData, folds: FoldSet) -> Blend:
         number = len(LOGIT_PENALTIES) - 1
         if data.tuned:
             number = int(data.tuned[target]["penalty_number"])
-        elif len(folds) > 1:
+        elif data.can_tune(folds):
             losses = []
             for penalty in range(len(LOGIT_PENALTIES)):
                 held_out = {k: _logit_weights(data, target, folds - {k})[penalty] for k in folds}

@@ -185,6 +185,13 @@ class BlendData(Scorer):
         """Folds of the rows that are used."""
         return frozenset(self.folds[self.folds >= 0].tolist())
 
+    def can_tune(self, folds: FoldSet) -> bool:
+        """Whether settings are tuned across some folds.
+
+        With two folds in all they never are, so that what is submitted is fitted like what is scored.
+        """
+        return min(len(folds), len(self.all_folds) - 1) > 1
+
     @property
     def link(self) -> Link:
         """Link function between the predictions and the scale on which a blend may sum them.

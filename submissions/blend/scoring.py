@@ -3,6 +3,10 @@
 Standard errors come from a paired bootstrap over groups of rows. All predictions are scored on the same
 resamples, so the standard deviation of the difference of two scores over the resamples is the standard error
 of that difference. Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 16.
+
+A metric that takes rows may average over groups, and would take the copies of a group for one. For it half of
+the groups are drawn, each once. Source: Shao and Wu, "A General Theory for Jackknife Variance Estimation", The
+Annals of Statistics 1989 (delete-d jackknife).
 """
 
 import math
@@ -139,6 +143,8 @@ class Scorer:
         groups = np.unique(self.groups[scored_rows], return_inverse=True)[1]
         n_groups = int(groups.max()) + 1
         n_drawn = n_groups if n_rows is None else max(1, round(n_rows / len(scored_rows) * n_groups))
+        # A mean over so many groups, each drawn once, varies like that over n_drawn groups, drawn with copies.
+        n_drawn_once = max(1, round(n_groups * n_drawn / (n_groups + n_drawn)))
         n_labels = len(scored_rows) * self.y.shape[1]
         is_timed = n_resamples is None and self.metric.table_score is not None
         rng = np.random.default_rng(derive_seed(self.seed, "bootstrap"))
@@ -147,7 +153,10 @@ class Scorer:
         for number in range(n_resamples or int(np.clip(MAX_LABELS / n_labels, MIN_RESAMPLES, MAX_RESAMPLES))):
             if number == FEW_RESAMPLES and is_timed and fastest_call > SLOW_CALL:
                 break
-            drawn_groups = rng.integers(n_groups, size=n_drawn)
+            if self.metric.takes_rows:
+                drawn_groups = rng.choice(n_groups, n_drawn_once, replace=False)
+            else:
+                drawn_groups = rng.integers(n_groups, size=n_drawn)
             counts = np.bincount(drawn_groups, minlength=n_groups)
             drawn = np.repeat(scored_rows, counts[groups])
             n_different = [pd.Series(labels).nunique() for labels in self.y[drawn].T]

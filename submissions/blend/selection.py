@@ -111,6 +111,7 @@ def fit_on(data: BlendData, folds: FoldSet, predictor: Predictor, postprocess: s
     part = Fitted(predictor, postprocess=postprocess)
     if data.metric.far_from_mean or not np.isneginf(data.metric.lower_bound):
         lowest = np.nanmin(labels, axis=0, initial=np.inf, where=~np.isnan(labels))
+        lowest[np.isinf(lowest)] = -np.inf  # a target without labels in these folds
         part = replace(part, lowest=lowest)
     if data.metric.far_from_mean:
         part = replace(
@@ -221,7 +222,8 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
     validated = stack.final.predictor.only(is_validated)
     if not any(validated.trees):
         return None
-    return replace(stack, final=replace(stack.final, predictor=validated))
+    final = fit_on(data, data.all_folds, validated, stack.final.postprocess)
+    return replace(stack, final=final)
 
 
 def min_gain(scorer: Scorer, score: float) -> float:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from competition.cells import read_table_with_ids, require_columns
 from competition.config import CompetitionConfig
-from competition.dataset import read_prepared, without_extra_rows
 from competition.labels import parse_labels
 from competition.metrics import raw_rows_for
 from competition.task import class_name, class_numbers, from_submission_columns
@@ -173,9 +172,8 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
         make_table(table), choice.reason, *run.manifest.remarks, legend, *answers.notes
     ]  # fmt: skip
     if run.plan.n_folds == 2:
-        elements.append("With two folds, no fold is left for tuning, so convex replaces tuned blends.")
-    n_train_rows = len(without_extra_rows(read_prepared(run.paths.train)))  # extra rows follow them
-    n_without_fold = (run.columns.folds[:n_train_rows] < 0).sum()
+        elements.append("With two folds, no fold is left for tuning, so the settings of blends are fixed.")
+    n_without_fold = (run.columns.folds[: run.n_train_rows] < 0).sum()
     if n_without_fold:
         elements.append(f"{n_without_fold} training rows are never held out (fold -1) and never scored.")
     return [*elements, *_stage_notes(run)]

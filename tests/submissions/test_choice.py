@@ -1,5 +1,7 @@
 """What a run chooses: candidates, stacks, what the submission is held against, and its standard deviations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from submissions.blend import selection
 from submissions.blend import stack as stacks
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.build import build
+from submissions.columns import std_table
 from submissions.compare import compare
 from submissions.manifest import write_manifest
 from submissions.predict import load_candidate
@@ -285,7 +288,11 @@ def test_the_disagreement_is_the_standard_deviation_over_submissions_of_one_mode
     members = [(of["good", seed, fold] + of["fair", 0, fold]) / 2 for seed in (0, 1) for fold in range(3)]
     table = by_id(run.folder / "spread.csv")
     assert list(table.index) == ids
-    np.testing.assert_allclose(table[TARGETS], np.std(members, axis=0, ddof=1), rtol=1e-9)
+    expected = np.std(members, axis=0, ddof=1)
+    np.testing.assert_allclose(table[TARGETS], expected, rtol=1e-9)
+    halved = replace(load_candidate(run, run.chosen), correction=np.array([[1.0, 1.0], [0.5, 0.5]]))
+    table = std_table(run.plan, halved, run.columns.names, key, ids)
+    np.testing.assert_allclose(table[TARGETS], expected / 2, rtol=1e-9)
 
 
 def test_standard_deviations_of_a_stage_are_beside_the_disagreement_and_their_coverage_is_in_the_report(

@@ -1,9 +1,11 @@
 """The interval of the expected score: hand-computed ends, how often it holds, and when there is none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from competition.metrics import METRICS
+from competition.metrics import METRICS, Metric
 from competition.task import Task
 from folds.comparison import ErrorRatio, Shift
 from submissions.blend.scoring import Scorer
@@ -68,6 +70,16 @@ def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_scor
     error = 1 / np.sqrt(2 * 400)  # of the standard deviation of 400 normal numbers
     expected = [2 * 1.2816 * error * np.sqrt(1 + 400 / n) for n in (25, 400, 40_000)]
     assert widths == pytest.approx(expected, rel=0.15)
+
+
+def test_a_score_below_zero_of_a_metric_of_the_user_where_less_is_better_is_in_its_interval():
+    def log_of_error(y, y_pred):
+        return np.log(np.abs(y - y_pred).mean())
+
+    scorer = scorer_of(np.random.default_rng(0).normal(size=200) / 100)
+    scorer = replace(scorer, metric=Metric("log_of_error", False, None, log_of_error))
+    interval = interval_of(drawn_scores(scorer, np.zeros((200, 1)), 50), 200)
+    assert -6 < interval.lower < scorer.score(np.zeros((200, 1))) < interval.upper < -4
 
 
 def test_a_factor_multiplies_the_error_and_its_spread_widens_the_interval():

@@ -142,6 +142,17 @@ def test_a_full_submission_stays_when_another_budget_leaves_out_something_else(d
     assert contents(run.folder) == before
 
 
+def test_a_warning_says_that_nothing_but_the_baseline_was_finished(done):
+    manifest = built(done).manifest
+    left_out = [LeftOut("network", None, "time", "time ran out before it started")]
+    baseline = manifest.config | {"stages": {"first": {"kind": "baseline"}}}
+    alone = manifest.model_copy(update={"config": baseline, "left_out": left_out})
+    (warning,) = {*alone.remarks} - {*manifest.remarks}
+    assert warning.startswith("WARNING") and "baseline" in warning
+    for other in ({"left_out": []}, {"config": manifest.config}):
+        assert alone.model_copy(update=other).remarks == manifest.remarks
+
+
 def test_a_build_that_is_interrupted_leaves_no_file_and_the_run_before_as_it_was(done, monkeypatch):
     run = run_of(done)
     before = contents(run.paths.latest_run.parent)

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from competition.metrics import METRICS, Metric
@@ -48,6 +49,22 @@ def test_rows_of_a_group_are_drawn_together():
         for groups in (None, np.repeat(np.arange(200), 4))
     )
     assert together == pytest.approx(2 * alone, rel=0.1)
+
+
+@pytest.mark.parametrize("n_rows", [500, 150])
+def test_a_metric_that_averages_over_groups_of_rows_has_the_standard_error_of_a_mean_over_groups(n_rows):
+    """By a metric that would take two copies of a group for one."""
+    groups = np.repeat(np.arange(100), 5)
+    y = np.random.default_rng(0).lognormal(size=100)[groups]
+
+    def mean_over_groups(y_true, y_pred, rows):
+        return pd.Series(y_true[:, 0]).groupby(rows["group"].to_numpy()).mean().mean()
+
+    metric = Metric("mean_over_groups", False, None, mean_over_groups, True)
+    rows = pd.DataFrame({"group": groups})
+    grouped = replace(scorer("mse", y[:, None], groups), metric=metric, rows=rows)
+    error = grouped.resampled({"a": y[:, None]}, n_rows)["a"].std()
+    assert error == pytest.approx(y[::5].std(ddof=1) / np.sqrt(n_rows / 5), rel=0.06)
 
 
 def test_large_tables_have_fewer_resamples(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.blend.selection import min_gain, select
-from tests.submissions.blend.data import classes, cross_fitted, noisy_classes, noisy_numbers, numbers
+from tests.submissions.blend.data import classes, cross_fitted, fit, noisy_classes, noisy_numbers, numbers
 
 NAN = float("nan")
 NAMES = [*(name for name in CANDIDATES if name != "shrunk_logits"), LIGHTGBM_STACK]
@@ -65,6 +65,31 @@ def test_only_for_a_metric_with_a_lower_bound_low_numbers_are_raised_to_the_lowe
     assert raised.scored[:2, 0].tolist() == [1, 0]  # the folds without row 0 have labels from 1
     assert raised.final.predict(np.array([[[-50.0]] * 2, [[50.0]] * 2]))[:, 0].tolist() == [0, 50]
     assert cross_fitted("mean", numbers(preds, y)).scored[:, 0].tolist() == (2 * y - 10).tolist()
+
+
+@pytest.mark.parametrize("metric", ["rmsle", "mape", "median_ae"])
+def test_a_target_that_is_labelled_in_one_fold_only_has_finite_predictions_and_scores(metric):
+    rng = np.random.default_rng(0)
+    y = np.exp(rng.normal(size=(100, 2)))
+    preds = y[:, None] * np.exp(0.3 * rng.normal(size=(100, 2, 2)))
+    y[np.arange(100) % 5 != 2, 1] = np.nan
+    data = numbers(preds, y, metric=metric)
+    for name in ("mean", "shrunk_ridge"):
+        part = cross_fitted(name, data)
+        assert np.isfinite(part.outputs).all() and np.isfinite(data.score(part.scored))
+
+
+def test_with_two_folds_the_blend_that_is_scored_is_the_one_that_is_submitted():
+    preds, y = noisy_numbers(60)
+    weights = [
+        cross_fitted(name, numbers(preds, y, np.arange(60) % 2)).final.predictor.weights
+        for name in ("shrunk_ridge", "convex")
+    ]
+    np.testing.assert_array_equal(*weights)
+    probabilities, labels = noisy_classes("binary", 60)
+    data = replace(classes(probabilities, labels), folds=np.arange(60) % 2)
+    parts = [fit("shrunk_logits", data, folds) for folds in (data.all_folds, frozenset({0}))]
+    assert parts[0].settings == parts[1].settings
 
 
 def test_missing_labels_are_masked_in_scores():
