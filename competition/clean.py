@@ -68,6 +68,12 @@ def describe_invalid_numbers(table: pd.DataFrame, config: CompetitionConfig, whe
             )
 
 
+def empty_molecule(config: CompetitionConfig) -> str | None:
+    """Return the cell of a clean table where the raw one has no molecule; None without `empty_smiles`."""
+    smiles = config.empty_smiles and canonical_smiles(config.empty_smiles)
+    return standardise_molecules([smiles], config.standardise)[0] if smiles else None
+
+
 def clean_inputs(
     table: pd.DataFrame, config: CompetitionConfig, where: object, in_train: bool
 ) -> tuple[pd.DataFrame, np.ndarray]:

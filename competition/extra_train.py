@@ -126,7 +126,12 @@ def _clean_rows(
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
     if config.time:
         dated = table[table[config.time].str.strip() != ""]
-        rows[TIME] = parse_times(dated, config.time, config.id, extra.file).reindex(table.index)
+        names = [config.id, config.time]
+        raw = read_text_table(config.train)
+        raw.index += table.index.max() + 1  # messages have the number of an extra row
+        both = pd.concat([dated[names], raw[names]])  # they must have one kind of times
+        times = parse_times(both, config.time, config.id, f"{extra.file}, with {config.train.name}")
+        rows[TIME] = times.reindex(table.index)
     return rows, is_unreadable
 
 
@@ -136,7 +141,12 @@ def _missing_group_notes(table: pd.DataFrame, config: CompetitionConfig, file: P
     if config.time:
         relations[config.time] = "are later than"
     for name, relation in relations.items():
-        if (table[name].str.strip() == "").all():
+        if name == config.id:
+            yield (
+                f"{file.name}: its ids are not read, so it is unknown whether its rows share a group by {name!r} "
+                "with held-out rows"
+            )
+        elif (table[name].str.strip() == "").all():
             yield f"{file.name} has no {name!r}, so it is unknown whether its rows {relation} held-out rows"
 
 
@@ -169,7 +179,8 @@ def _compare_labels(
     for name in config.columns.labels:
         shared = _shared_labels(rows[[INPUT_KEY, name]], train[[INPUT_KEY, name]], name)
         described = []
-        if config.problem_type == "regression" and len(shared) >= MIN_SHARED_INPUTS:
+        are_numbers = config.problem_type == "regression" or name not in config.targets
+        if are_numbers and len(shared) >= MIN_SHARED_INPUTS:
             described = [_describe_shared(shared, name, extra.file)]
         if extra.check_units:
             _check_units(rows[name].dropna(), train[name].dropna(), shared, extra.file, config, described)
@@ -224,7 +235,7 @@ def _check_units(
     name = str(train.name)
     n_shared = len(shared)
     std = train.std() if train.nunique() > 1 else 1.0
-    if config.problem_type not in ("regression", "ordinal"):
+    if config.problem_type not in ("regression", "ordinal") and name in config.targets:
         agreement = (shared["extra"] == shared["train"]).mean()
         is_different = n_shared >= MIN_SHARED_INPUTS and agreement < MIN_AGREEMENT
         evidence = f"only {agreement:.0%} of {n_shared} shared inputs have the same class in both tables"

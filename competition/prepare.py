@@ -29,7 +29,7 @@ from competition.clean import (
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, FOLD, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
-from competition.labels import describe_censored, parse_labels, without_empty_bounds
+from competition.labels import Labels, describe_censored, parse_labels, without_empty_bounds
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.pairs import with_pair_features
@@ -74,8 +74,7 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
     sample = read_text_table(config.sample_submission)
     check_sample(sample, config, raw_test)
 
-    labels = parse_labels(raw, config.columns.labels, config, config.train)
-    train, dropped_train = _clean_train(raw, labels.table, config)
+    train, labels, dropped_train = _clean_train(raw, config)
     raw_tables = [(raw, config.train)]
     if config.has_test_table:
         raw_tables.append((raw_test, config.test))
@@ -142,16 +141,16 @@ def _read_train(config: CompetitionConfig) -> pd.DataFrame:
     return raw.assign(**dict.fromkeys(only_in_extra, ""))
 
 
-def _clean_train(
-    raw: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the clean training rows with their labels, and the ids of rows that cannot be read."""
+def _clean_train(raw: pd.DataFrame, config: CompetitionConfig) -> tuple[pd.DataFrame, Labels, list[str]]:
+    """Return the clean training rows with their labels, the labels, and the ids of rows that cannot be read."""
     train, dropped = clean_inputs(raw, config, config.train, in_train=True)
-    train = _with_group_columns(train, raw, config)
-    train = pd.concat([train, labels, _training_columns(raw, labels, config)], axis=1)
-    train = train[~dropped].reset_index(drop=True)
+    kept = raw[~dropped]
+    labels = parse_labels(kept, config.columns.labels, config, config.train)
+    train = _with_group_columns(train[~dropped], kept, config)
+    train = pd.concat([train, labels.table, _training_columns(kept, labels.table, config)], axis=1)
+    train = train.reset_index(drop=True)
     _require_labels(train, config)
-    return train, list(raw[config.id][dropped])
+    return train, labels, list(raw[config.id][dropped])
 
 
 def _with_group_columns(clean: pd.DataFrame, raw: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:

@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 
 from competition.cells import count_new, count_new_values
-from competition.clean import is_empty_text, keys_of_inputs, keys_of_near_inputs, share_keys
+from competition.clean import empty_molecule, is_empty_text, keys_of_inputs, keys_of_near_inputs, share_keys
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.labels import describe_code
 from competition.molecules import (
     MAX_ATOMS,
-    canonical_smiles,
     is_large,
     normalised_text,
-    standardise_molecules,
 )
 from core.errors import join_first
 
@@ -51,6 +49,8 @@ def describe_clean_tables(
         labels = train[config.targets]
         first = labels.groupby(train[INPUT_KEY]).transform("first")
         n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
+        if config.swap and config.swap.labels:  # which are exchanged in the other order of the columns
+            n_other = 0
         yield (
             f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the "
             f"input of another row (they share its fold), {n_other} of them with another label"
@@ -59,11 +59,8 @@ def describe_clean_tables(
         yield from _describe_copies(train, config)
     if config.has_test_table:
         yield from _describe_repeated_inputs(train, test, config)
-    placeholder = config.empty_smiles and canonical_smiles(config.empty_smiles)
-    if placeholder:
-        placeholder = standardise_molecules([placeholder], config.standardise)[0]
     molecules = pd.concat([train, test])[config.smiles]
-    n_empty = (molecules == placeholder).sum().sum()
+    n_empty = (molecules == empty_molecule(config)).sum().sum()
     if n_empty:
         yield f"{n_empty} empty molecules are read as empty_smiles"
     for name in config.numeric:

@@ -32,7 +32,7 @@ from core.paths import Paths
 from core.types import Integers
 from core.user_code import changed_files, merge_opened, opened_files, user_code_files
 from folds.groups import connected
-from folds.kinds import FoldsConfig
+from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition
 from folds.splitters import SplitData
 from folds.unit_values import group_keys
@@ -75,7 +75,11 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
         return _with_folds(tables, *saved)
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
-    report["warnings"] = [*_fewer_folds(config, folds), *_without_units(config, train_rows, competition)]
+    report["warnings"] = [
+        *_fewer_folds(config, folds),
+        *_ignored_group(config, competition),
+        *_without_units(config, train_rows, competition),
+    ]
     # Only user-defined folds split groups, and their groups are rows with equal inputs.
     report["inputs_in_several_folds"] = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     extra = tables.train[len(train_rows) :]
@@ -119,6 +123,17 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
     return [
         f"WARNING: {n_folds} folds instead of the {config.n_folds} of folds.n_folds, "
         f"since the rows form only {n_folds} groups"
+    ]
+
+
+def _ignored_group(config: FoldsConfig, competition: CompetitionConfig) -> list[str]:
+    """Return a warning if a kind of the project divides the groups of `competition.group`."""
+    ignores = config.kind in FOLD_KINDS and not config.is_user_defined and config.definition.needs != "group"
+    if not competition.units or not ignores:
+        return []
+    return [
+        f"WARNING: folds.kind {config.kind} does not keep rows of competition.group together; folds.kind group and "
+        "stratified_group do"
     ]
 
 

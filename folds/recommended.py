@@ -58,7 +58,7 @@ class Recommendation:
     def n_folds(self, train: pd.DataFrame, id_column: str, n_folds: int) -> int:
         """Return the number of folds, at most `n_folds`, that the raw training rows can be divided into."""
         if self.time:
-            return _n_blocks(train, self.time, id_column, n_folds + 1) - 1
+            return _n_blocks(train, self.time, id_column, self.groups, n_folds + 1) - 1
         return min(n_folds, int(self.groups.max()) + 1)
 
 
@@ -76,10 +76,11 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     ]
     if chosen and chosen[0].kind == "time":
         time = chosen[0].columns[0]
-        n_blocks = _n_blocks(train, time, columns.id, 3)
+        groups = tied_rows([], train, columns)
+        n_blocks = _n_blocks(train, time, columns.id, groups, 3)
         if n_blocks == 3:
-            return Recommendation("time", reason, [], single_parts(train), [], time)
-        obstacle = "the times of the training table do not make three blocks"
+            return Recommendation("time", reason, [], groups, [], time)
+        obstacle = "the times of the training table, of equal inputs the latest, do not make three blocks"
         if n_blocks == 0:
             obstacle = "folds in time need a time in every row: a number, or a date such as 2025-05-31"
         warnings = [f"{reason}; {obstacle}, so {NOT_KNOWN}"]
@@ -101,20 +102,19 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     return Recommendation("stratified_group" if stratify else "group", reason, warnings, groups, chosen)
 
 
-def _n_blocks(train: pd.DataFrame, time: str, id_column: str, n_blocks: int) -> int:
-    """Return how many blocks in time, at most `n_blocks`, a raw table makes; 0 if a time is missing."""
+def _n_blocks(train: pd.DataFrame, time: str, id_column: str, groups: Integers, n_blocks: int) -> int:
+    """Return how many blocks in time, at most `n_blocks`, a raw table makes; 0 if a time is missing.
+
+    Args:
+        groups: (n_rows,); rows of a group are in one block.
+    """
     try:
         times = parse_times(train, time, id_column, "the training table").to_numpy()
     except DataError:
         return 0
-    while len(np.unique(blocks_in_time(times, single_parts(train), n_blocks))) < n_blocks:
+    while len(np.unique(blocks_in_time(times, groups, n_blocks))) < n_blocks:
         n_blocks -= 1
     return n_blocks
-
-
-def single_parts(table: pd.DataFrame) -> Integers:
-    """Return another number for each row."""
-    return np.arange(len(table), dtype=np.int64)
 
 
 def tied_rows(
@@ -133,7 +133,7 @@ def tied_rows(
         names += unit.columns
     # Without units, only the number of parts matters, for which raw cells suffice.
     cells = canonical_table(table, names, columns.smiles) if units else table
-    single = single_parts(table)
+    single = np.arange(len(table), dtype=np.int64)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
     for unit in units:
         source = cells if counted is None else counted

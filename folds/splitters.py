@@ -107,10 +107,12 @@ def time_blocks(data: SplitData) -> Integers:
     block = blocks_in_time(data.times, data.groups, data.n_folds + 1)
     if len(np.unique(block)) <= data.n_folds:
         n_rows_at = pd.Series(data.times).groupby(data.groups).transform("max").value_counts()
+        can_be_fewer = data.n_folds > 2 and len(n_rows_at) > 2
         raise DataError(
             f"competition.time must divide into {data.n_folds + 1} blocks of similar size, but its "
-            f"{len(n_rows_at)} distinct times, the most frequent with {n_rows_at.max()} of {len(data.times)} "
-            "rows, leave some empty. Lower folds.n_folds."
+            f"{len(n_rows_at)} distinct times (of equal inputs the latest), the most frequent with "
+            f"{n_rows_at.max()} of {len(data.times)} rows, leave some empty. "
+            f"{'Lower folds.n_folds, or choose' if can_be_fewer else 'Choose'} another folds.kind."
         )
     return block - 1
 

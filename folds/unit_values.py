@@ -8,6 +8,7 @@ from functools import reduce
 import pandas as pd
 
 from competition.cells import canonical_cells
+from competition.clean import empty_molecule
 from competition.config import CompetitionConfig
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, parent, plain_text
@@ -124,6 +125,9 @@ def group_keys(
         for columns in in_all_orders(unit.columns, swap)
     ]
     names = list(dict.fromkeys(name for _, unit in units for name in unit.columns))
+    rows = rows.assign(
+        **rows[smiles].where(rows[smiles] != empty_molecule(competition), "")
+    )  # no molecule, no unit
     desalted_rows = canonical_table(rows.assign(**rows[smiles].map(parent)), names, smiles)
     keys = []
     for number, unit in units:

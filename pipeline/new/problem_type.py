@@ -7,7 +7,7 @@ import pandas as pd
 
 from competition.cells import to_numbers
 from competition.labels import describe_code, describe_range, parse_bounded
-from competition.metrics import METRICS, get_metric
+from competition.metrics import get_metric
 from competition.task import MISSING, class_name, class_names
 from core.errors import DataError, join_first
 from core.types import ProblemType
@@ -116,7 +116,7 @@ def choose_problem(
     else:
         type_reason = f"GUESS: {reason if chosen == possible[0] else 'what the metric scores'}"
     if chosen == "regression" and labels.numbers is not None:
-        is_transformed = metric in METRICS and METRICS[metric].target_transform != "none"
+        is_transformed = known_metric is not None and known_metric.target_transform != "none"
         describe = describe_code if is_transformed else describe_range
         ranges = [describe(name, labels.numbers[name]) for name in tables.targets]
         type_reason += "".join(f"; WARNING: {sentence}" for sentence in ranges if sentence)
@@ -153,6 +153,8 @@ def read_labels(tables: DetectedTables) -> LabelSummary:
         if describe_damage(cells[name]):
             parse_bounded(tables.train, name, tables.id, "the training table")  # its error names the row
     classes = class_names(cells)
+    if len(tables.targets) > 1:  # of the same two classes
+        classes = [name for name in classes if name.lower() not in MISSING]
     if len(classes) < 2:
         are = f"are {classes[0]!r}" if classes else "are missing"
         raise DataError(f"all labels of {join_first(tables.targets)} {are}, so there is nothing to predict.")

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from competition.cells import parse_times
 from competition.config import validate
 from competition.metrics import CLASS_TYPES
 from competition.swap import Swap
@@ -148,6 +149,8 @@ def choose_folds(
         raise ConfigError(f"--folds {kind} needs a column of molecules, and none was detected.")
     stratify = bool(problem.classes) or len(columns.targets) == 1
     units = units_of(group)
+    if time is not None:
+        parse_times(train, time, columns.id, "the training table")  # its error names the rows
     if kind is not None or group is not None or time is not None:
         tied_by = [Unit("scaffold", (columns.smiles[0],))] if kind == "scaffold" else units
         groups = tied_rows(tied_by, train, columns)

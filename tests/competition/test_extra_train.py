@@ -116,6 +116,31 @@ def test_a_source_in_other_units_or_with_other_columns_is_refused(tmp_path, more
         with_more(tmp_path, more, extra=extra)
 
 
+def test_numbers_beside_classes_are_compared_as_numbers(tmp_path):
+    """Every tenth of a unit is another number, and they are no classes."""
+    train = with_columns(["id,SMILES,y", *(f"m{k},{'C' * k}O,{k % 2}" for k in range(N))], logp=range(N))
+    extra = ["SMILES,logp", *(f"{'C' * k}O,{k + 0.1}" for k in range(N))]
+    classes = {"problem_type": "binary", "metric": "roc_auc", "auxiliary_targets": ["logp"]}
+    tables = with_more(tmp_path, "\n".join(extra), train, **classes)
+    assert "12 inputs with 'logp' are also in the training table" in describe(tables.report)
+
+
+def test_times_of_extra_rows_are_read_like_those_of_the_training_rows(tmp_path):
+    dates = [f"2021-01-{1 + k:02d}" for k in range(N)]
+    train = with_columns(TRAIN, day=dates)
+    tables = with_more(tmp_path, "SMILES,y,day CCF,1,2021-01-03", train, time="day")
+    assert tables.train[TIME].iloc[-1] == tables.train[TIME].iloc[2]
+    years = with_more(tmp_path, "SMILES,y,day CCF,1,2022", train, time="day")
+    assert years.train[TIME].argmax() == N  # a year among dates is its first day, and not a number
+    with pytest.raises(DataError, match=r"more\.csv, with train\.csv: .* row 2 .*'later'"):
+        with_more(tmp_path, "SMILES,y,day CCF,1,later", train, time="day")
+
+
+def test_groups_by_the_id_are_unknown_for_extra_rows(tmp_path):
+    tables = with_more(tmp_path, "id,SMILES,y p0_9,CCF,1", group={"prefix": "id"})
+    assert "more.csv: its ids are not read" in describe(tables.report)
+
+
 def test_units_also_of_auxiliary_labels_are_not_checked_where_the_user_says_so(tmp_path):
     with_more(tmp_path, source(1000), extra={"check_units": False})
     heats = np.arange(N) - 5.5

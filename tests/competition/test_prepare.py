@@ -135,6 +135,15 @@ def test_rows_that_cannot_be_read_are_dropped_only_if_configured_and_are_reporte
     assert (table["SMILES"].tolist(), list(raw["id"]), dropped) == (["CCO"], ["h1", "h2"], ["h2"])
 
 
+def test_a_class_of_unreadable_rows_alone_can_be_taken_out_of_the_classes(tmp_path):
+    train = "id,SMILES,y a,CCO,p b,CCC,q c,nothing,r d,CCN,p"
+    settings = {"unparsable": "drop", "problem_type": "multiclass", "metric": "accuracy"}
+    with pytest.raises(DataError, match="no row of 'r', .* Remove it there"):
+        prepared(tmp_path, train, sample="id,y t1,p t2,p", classes=["p", "q", "r"], **settings)
+    tables = prepared(tmp_path, train, sample="id,y t1,p t2,p", classes=["p", "q"], **settings)
+    assert tables.train["y"].tolist() == [0, 1, 0]
+
+
 def test_test_rows_keep_their_group_if_they_have_one(tmp_path):
     config = load_competition(str(write_small(tmp_path, **of_column("group", "1", "2", "3"))))
     (tmp_path / "hidden.csv").write_text("id,SMILES,t\nh1,OCC, 2\nh2,CC,\n")

@@ -255,6 +255,25 @@ def test_rows_without_the_computed_unit_are_counted(tmp_path, ids, n_without):
     assert said in output
 
 
+@pytest.mark.parametrize("kind", ["kfold", "scaffold"])
+def test_a_group_that_the_kind_of_folds_does_not_keep_together_is_a_warning(tmp_path, kind):
+    lines = [f"{row},{cell}" for row, cell in zip(TRAIN, ["plate", *"aabbcc"], strict=True)]
+    said = f"WARNING: folds.kind {kind} does not keep rows of competition.group together"
+    for folds in (kind, "group"):
+        path = write_small(tmp_path, lines, folds={"kind": folds, "n_folds": 2}, group="plate")
+        assert (said in divided(path)[0]) == (folds == kind)
+
+
+def test_rows_without_a_molecule_are_in_no_group_by_it(tmp_path):
+    """Of six, four have no additive, which is read as argon, and two have the same."""
+    rows = [f"{row},{cell}" for row, cell in zip(TRAIN, ["additive", "", "", "O", "", "O", ""], strict=True)]
+    test = ["id,SMILES,additive", "t1,CCCC,N", "t2,CCBr,"]
+    settings = {"smiles": ["SMILES", "additive"], "empty_smiles": "[Ar]", "group": "additive"}
+    _, paths, _ = divided(write_small(tmp_path, rows, test, folds={"kind": "group"}, **settings))
+    groups = groups_in(paths.train)
+    assert groups[2] == groups[4] and len({*groups}) == 5
+
+
 def test_another_group_of_the_same_tables_makes_other_folds(tmp_path):
     """Both columns are inputs, so that the prepared tables stay the same."""
     rows = [f"r{k},{k},{k % 3},{k // 4},{k % 5}" for k in range(12)]

@@ -124,6 +124,16 @@ def test_dates_with_the_day_first_make_folds_in_time(tmp_path):
     assert warnings(competition, "time") == []
 
 
+def test_inputs_that_repeat_over_time_make_no_folds_in_time(tmp_path):
+    """The number of a shop is the only input, and every shop has rows of all days."""
+    days = [f"2024-03-{1 + k // 4:02d}" for k in range(N)]
+    competition = written(tmp_path, LATER, {"day": days, "shop": WELLS})
+    competition = competition.model_copy(update={"numeric": ["shop"]})
+    (warning,) = warnings(competition, "kfold")
+    assert "of equal inputs the latest, do not make three blocks" in warning
+    assert "folds.kind time" not in str(recommended(competition)["setting"])
+
+
 def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
     competition = written(tmp_path, [k % 3 == 0 for k in range(N)], {"site": [k % 3 for k in range(N)]})
     (warning,) = warnings(competition, "kfold")

@@ -250,3 +250,12 @@ def test_time_is_cut_into_blocks_of_like_size_the_first_of_which_always_trains()
 def test_times_that_leave_a_block_empty_are_refused(times):
     with pytest.raises(DataError, match=r"divide into 4 blocks .* most frequent with 4 of 6 rows"):
         blocks(times, n_folds=3)
+
+
+@pytest.mark.parametrize(
+    ("times", "n_folds", "advice"),
+    [([1, 2, 3, 4], 5, "Lower folds.n_folds, or"), ([1, 1, 1, 1], 3, "Choose")],
+)
+def test_a_lower_number_of_folds_is_advised_where_it_may_help(times, n_folds, advice):
+    with pytest.raises(DataError, match=rf"leave some empty\. {advice}"):
+        blocks(times, n_folds)

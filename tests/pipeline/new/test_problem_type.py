@@ -49,6 +49,7 @@ def problem(folder, labels, sample="0", **options):
         (",".join([*[">10"] * 31, ">", NUMBERS]), "0", "regression", "", "rmse"),  # half of them, one without number
         ({"a": "0,1,", "b": "NA,0,1"}, "0", "multilabel", "0,1", "roc_auc"),
         ({"a": "yes,no", "b": "no"}, "0.5", "multilabel", "no,yes", "roc_auc"),
+        ({"a": "yes,no,NA", "b": "no"}, "0.5", "multilabel", "no,yes", "roc_auc"),
         ({"a": "0,1", "b": NUMBERS}, "0", "regression", "", "r2"),
         ({"a": "0,7", "b": "0,14.7"}, "0", "regression", "", "r2"),  # deviations differ by a factor of 2.1
         ({"a": "0,7", "b": "0,13.3"}, "0", "regression", "", "rmse"),

@@ -241,6 +241,13 @@ def test_folds_that_cannot_be_are_refused(tmp_path, group, kind, words):
         choose_folds(detected, choose_problem(detected), group, kind)
 
 
+@pytest.mark.parametrize("day", ["", "05/06/2025"])
+def test_times_that_cannot_be_read_are_refused_with_their_row(tmp_path, day):
+    detected = detected_in(tmp_path, n=NUMBER, day=[day, *(["2025-05-31", "2025-06-01"] * 40)[1:]])
+    with pytest.raises(UserError, match="times that are neither numbers nor dates .*row 2"):
+        choose_folds(detected, choose_problem(detected), time="day")
+
+
 def test_with_folds_in_time_a_model_of_all_rows_predicts_the_test_table(tmp_path):
     detected = detected_in(tmp_path, **INPUTS["both"])
     blocks = choose_stages("quick", detected, choose_problem(detected), in_time=True)
