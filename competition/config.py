@@ -53,7 +53,7 @@ class ExtraTrain(StrictModel):
     columns: dict[str, str] = {}
     """Column of the competition -> its name in this file, if they differ."""
     weight: float = Field(default=1.0, gt=0, le=1)
-    """Weight of its rows in training."""
+    """Weight of its rows in training; that of training rows is 1 on average."""
     check_units: bool = True
     """Whether to raise an error if its labels seem to be in other units than the competition's."""
     test_molecules: Literal["mask", "train"] = "mask"
@@ -118,7 +118,9 @@ class CompetitionConfig(StrictModel):
     and kept. Stages read the numbers like `numeric` columns.
     """
     weight: str | None = None
-    """Training column with the weight of each row in training; scores ignore weights."""
+    """Training column with the weight of each row in training, which is divided by the mean weight; scores
+    ignore weights.
+    """
     auxiliary_targets: list[str] = []
     """Columns of the training table or of `extra_train` that neural stages learn in addition to the targets
     and that are not submitted. A table may lack some of them."""

@@ -268,6 +268,7 @@ def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: Competi
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)
         is_invalid = ~(numbers[WEIGHT] > 0)
         raise_if_any(train, is_invalid, config.weight, config.id, where, "weights that are not above 0")
+        numbers[WEIGHT] /= numbers[WEIGHT].mean()  # regularization depends on their scale
     if config.time:
         numbers[TIME] = parse_times(train, config.time, config.id, where)
     if config.fold_column:

@@ -133,7 +133,7 @@ def tied_rows(
         names += unit.columns
     # Without units, only the number of parts matters, for which raw cells suffice.
     cells = canonical_table(table, names, columns.smiles) if units else table
-    single = np.arange(len(table), dtype=np.int64)
+    single: Integers = np.arange(len(table), dtype=np.int64)
     keys = [cells.groupby(inputs, sort=False).ngroup().to_numpy(dtype=np.int64) if inputs else single]
     for unit in units:
         source = cells if counted is None else counted

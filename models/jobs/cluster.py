@@ -104,8 +104,10 @@ class RayExecutor:
     def submit(self, task: Task) -> "Future[JobResult]":
         """Start a task on some machine of the cluster."""
         gpus = task.resources.gpus if self.capacity().gpus else 0.0
-        options = self.remote.options(num_cpus=task.resources.cpus, num_gpus=gpus)
-        reference = options.remote(task.name, task.function, task.arguments, gpus > 0)
+        options: dict[str, Any] = {"num_cpus": task.resources.cpus, "num_gpus": gpus}
+        if self.capacity().gpus and not gpus:  # Ray would let it see all cards
+            options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+        reference = self.remote.options(**options).remote(task.name, task.function, task.arguments, gpus > 0)
         future: Future[JobResult] = reference.future()
         self.running[task] = (reference, Resources(task.resources.cpus, gpus), future)
         return future

@@ -131,6 +131,8 @@ def rows_of_job(
         rows = replace(rows, folds=np.where(is_held_out, job.fold, rows.folds))
     is_train_row = training_rows(rows, job.fold, tables.in_time_order) & usable_rows(rows, stage)
     train = rows.take(is_train_row)
+    if train.weights is not None and (train.weights == 1).all():
+        train = replace(train, weights=None)
     context = tables.context(tables.job_seed(job.seed, job.fold), rows.inputs)
     context = replace(
         context,

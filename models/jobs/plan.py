@@ -44,8 +44,8 @@ COMPETITION_SETTINGS = {
     "auxiliary_targets", "pairs", "swap", "weight", "seed",
 }  # fmt: skip
 """Settings of `competition` that a stage depends on."""
-NOT_IN_KEY = {"seeds", "folder", "final_fit", "gpu"}
-"""Settings of a stage that change no job, or are in its key in another form."""
+NOT_IN_KEY = {"seeds", "final_fit", "gpu"}
+"""Settings of a stage that change no job."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,8 @@ def key_of_tables(competition: CompetitionConfig, tables: JobTables) -> dict[str
 def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
     """Return what of the keys depends on the settings of a stage."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
+    if not stage.is_trained:
+        excluded |= {"folder"}  # `key_settings` has the digests of its files
     return {
         "stage": stage.model_dump(mode="json", exclude=excluded),
         "weights": [digest_of_weights(weights) for weights in stage.weight_names()],

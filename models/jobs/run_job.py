@@ -58,8 +58,8 @@ def _train(job: Job, plan: JobPlan, threads: int) -> JobResult:
     stage.import_libraries(rows.context)  # a worker's first job takes as long as its later ones
     started = time.monotonic() - read_progress(folder)["seconds"]  # includes the time before the checkpoint
     held_out_predictions = _fit_and_predict(attempt, plan, rows)
-    seconds = time.monotonic() - started
     predict_test(attempt, plan, rows.test)
+    seconds = time.monotonic() - started
     clear_attempt(folder)
     report = {
         "seconds": seconds,

@@ -178,16 +178,18 @@ class Gp(Stage):
         inputs = self._inputs(train, folder, context)
         y, row_weights = self._labels(train, context.task)
         kernels = inputs.kernels(inputs)
-        is_calibrated = context.task.has_probabilities
-        fitted = fit_columns(kernels, y, row_weights, context.progress, is_calibrated=is_calibrated)
+        groups = None
+        if context.task.has_probabilities:
+            groups = np.arange(len(train)) if train.groups is None else train.groups
+        fitted = fit_columns(kernels, y, row_weights, context.progress, groups)
         model: dict[str, Any] = {
             "fingerprints": inputs.fingerprints,
             "numbers": inputs.numbers,
             "row_weights": row_weights,
             **fitted,
         }
-        if is_calibrated:
-            model |= _calibrate(fitted["leave_one_out"], y, row_weights, context.task)
+        if groups is not None:
+            model |= _calibrate(fitted["left_out"], y, row_weights, context.task)
         skops.io.dump(model, folder / MODEL, compression=ZIP_DEFLATED)
 
     def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:
@@ -259,11 +261,11 @@ class Gp(Stage):
         return Inputs(fingerprints, numbers)
 
 
-def _calibrate(leave_one_out: Array, y: Array, weights: Array, task: Task) -> dict[str, Array]:
+def _calibrate(left_out: Array, y: Array, weights: Array, task: Task) -> dict[str, Array]:
     """Return the slope and the intercepts of the probabilities of each target."""
     slopes = []
     intercepts = []
-    both = zip(_scores(leave_one_out, task), _scores(y, task), strict=True)
+    both = zip(_scores(left_out, task), _scores(y, task), strict=True)
     for target, (scores, one_hot) in enumerate(both):
         row_weights = weights[:, target]
         is_used = row_weights > 0

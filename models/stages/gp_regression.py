@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy import linalg, optimize, special
 
-from core.types import Array
+from core.types import Array, Integers
 
 NOISES = 1e-4, 1e2
 """Smallest and largest ratio of the variance of the noise to the variance of the function."""
@@ -56,8 +57,7 @@ def fit_columns(
     y: Array,
     row_weights: Array,
     progress: Callable[[int, int], None],
-    *,
-    is_calibrated: bool,
+    groups: Integers | None = None,
 ) -> dict[str, Array]:
     """Fit each label column.
 
@@ -65,15 +65,15 @@ def fit_columns(
         kernels: (n_rows, n_rows) each.
         y: (n_rows, n_columns).
         row_weights: (n_rows, n_columns), 0 for rows that are not used.
-        is_calibrated: whether leave-one-out predictions are needed, which take a half of the time.
+        groups: (n_rows,) of the leave-one-group-out predictions, which take a half of the time; None for none.
 
     Returns:
-        Arrays with a column, or a number, for each label column. Coefficients and leave-one-out predictions
+        Arrays with a column, or a number, for each label column. Coefficients and leave-one-group-out predictions
         are 0 for rows that are not used.
     """
     n_columns = y.shape[1]
     fitted: dict[str, Array] = {name: np.zeros(n_columns) for name in ("mean", "variance", "noise")}
-    fitted |= {name: np.zeros(y.shape) for name in ("coefficients", "leave_one_out")}
+    fitted |= {name: np.zeros(y.shape) for name in ("coefficients", "left_out")}
     fitted["kernel_weights"] = np.zeros((len(kernels), n_columns))
     for column in range(n_columns):
         progress(column, n_columns)
@@ -92,8 +92,8 @@ def fit_columns(
         fitted["mean"][column] = target.mean
         fitted["variance"][column] = target.variance
         fitted["coefficients"][rows, column] = target.coefficients
-        if is_calibrated:
-            fitted["leave_one_out"][rows, column] = leave_one_out(target, lower, labels)
+        if groups is not None:
+            fitted["left_out"][rows, column] = leave_one_group_out(target, lower, labels, groups[rows])
     return fitted
 
 
@@ -177,21 +177,28 @@ def fit_target(lower: Array, y: Array) -> TargetFit:
     return TargetFit(float(log_likelihood), float(mean), float(variance), coefficients)
 
 
-def leave_one_out(target: TargetFit, lower: Array, y: Array) -> Array:
-    """Return the prediction of each training row without its label, (n,).
+def leave_one_group_out(target: TargetFit, lower: Array, y: Array, groups: Integers) -> Array:
+    """Return the prediction of each training row without the labels of its group, (n,).
 
-    The mean is estimated again without the row. Source: Dubrule, Cross validation of kriging in a unique
-    neighborhood, 1983.
+    The mean is estimated again without them. If all rows are one group, each row is left out by itself. Source:
+    Dubrule, Cross validation of kriging in a unique neighborhood, 1983; for groups Ginsbourger and Schaerer, Fast
+    calculation of Gaussian process multiple-fold cross-validation residuals and their covariances, 2023.
 
     Args:
         target: result of `fit_target`.
         lower: result of `cholesky_factor`, which is overwritten.
         y: (n,) labels.
+        groups: (n,).
     """
     inverse = _inverse(lower)
     sums = inverse.sum(axis=1)
     precisions = np.diag(inverse) - sums**2 / sums.sum()
-    return y - np.divide(target.coefficients, precisions, out=np.zeros_like(y), where=precisions > 0)
+    residuals = np.divide(target.coefficients, precisions, out=np.zeros_like(y), where=precisions > 0)
+    for rows in map(np.asarray, pd.Series(groups).groupby(groups).indices.values()):
+        if 1 < len(rows) < len(y):
+            precision = inverse[np.ix_(rows, rows)] - np.outer(sums[rows], sums[rows]) / sums.sum()
+            residuals[rows] = linalg.solve(precision, target.coefficients[rows], assume_a="pos")
+    return y - residuals
 
 
 def _inverse(lower: Array) -> Array:
@@ -238,12 +245,12 @@ def calibrate(scores: Array, one_hot: Array, weights: Array) -> tuple[float, Arr
     """Return the slope and the intercepts (n_classes,) of a calibration.
 
     They minimize the log loss of softmax(slope * scores + intercepts). The slope is not negative: if the
-    features say nothing, the leave-one-out prediction of a row is lowered by its label, and a negative
+    features say nothing, the prediction of a left-out row is lowered by its label, and a negative
     slope would rank new rows the wrong way round. The intercept of a class without rows is -inf. Source:
     Platt, Probabilistic outputs for support vector machines, 1999.
 
     Args:
-        scores: leave-one-out predictions (n_rows, n_classes).
+        scores: predictions of left-out rows (n_rows, n_classes).
         one_hot: labels (n_rows, n_classes), 0 or 1.
         weights: (n_rows,).
     """

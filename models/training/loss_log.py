@@ -132,12 +132,13 @@ def tracker_arguments(job_folder: Path) -> dict[str, Any]:
     Files of trackers are in work/NAME/trackers, one log directory for all jobs.
 
     Args:
-        job_folder: work/NAME/models/STAGE/KEY/seed_S/fold_K.
+        job_folder: work/NAME/models/STAGE/KEY/seed_S/fold_K, or a temporary one, which is not tracked.
     """
     tracker = os.environ.get(TRACKER_VARIABLE)
-    return (
-        {"log_with": tracker, "project_dir": job_folder.absolute().parents[4] / "trackers"} if tracker else {}
-    )
+    parents = job_folder.absolute().parents
+    if not tracker or len(parents) < 5 or parents[3].name != "models":
+        return {}
+    return {"log_with": tracker, "project_dir": parents[4] / "trackers"}
 
 
 def start_tracker(accelerator: Any, job_folder: Path) -> None:

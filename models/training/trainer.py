@@ -86,6 +86,8 @@ class Trainer:
         """
         labels = self.prepare(train, pretrain_set)
         start_tracker(self.accelerator, self.folder)
+        phases = [train.encoded] if pretrain_set is None else [pretrain_set.encoded, train.encoded]
+        self.n_steps = self.settings.epochs * sum(map(self.steps_per_epoch, phases))  # of all phases
         try:
             if pretrain_set is not None:
                 pretrain_labels = self.make_labels(pretrain_set)
@@ -151,7 +153,7 @@ class Trainer:
         settings = self.settings
         seed = self.context.seed
         device = self.accelerator.device
-        n_steps = len(encoded(0).step_plan(settings, 0, 0, "cpu"))  # the same on all devices
+        n_steps = self.steps_per_epoch(encoded)
         optimizer = make_optimizer(self.network, settings)
         n_total = n_steps * settings.epochs
         schedule = make_schedule(optimizer, settings, n_total)
@@ -175,7 +177,7 @@ class Trainer:
                 loss_sum = loss_sum + self.take_step(micro_batches, optimizer)
                 schedule.step()
                 total_done = epoch * n_steps + n_done
-                self.context.progress(total_done, n_total)
+                self.context.progress(previous_steps + total_done, self.n_steps)
                 is_last = n_done == n_steps
                 if is_last or self.log.due():
                     self.log.write(
@@ -192,6 +194,10 @@ class Trainer:
             loss_sum = no_loss
         if name == "pretrain":  # a job that is killed in the next phase does not repeat the end of this one
             checkpoint.save(settings.epochs, first_step, loss_sum)
+
+    def steps_per_epoch(self, encoded: Encoded) -> int:
+        """Return the number of steps of an epoch, which is the same on all devices."""
+        return len(encoded(0).step_plan(self.settings, 0, 0, "cpu"))
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""

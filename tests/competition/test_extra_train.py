@@ -185,7 +185,8 @@ def test_weights_and_auxiliary_targets_reach_the_rows(tmp_path):
     write_prepared(prepare(config), config)
     rows = read_rows(config.paths.train, config.columns, labelled=True)
     np.testing.assert_array_equal(rows.auxiliary, [[NAN], [7]])
-    assert (rows.weights.tolist(), "logP" in rows.inputs) == ([0.5, 1], False)
+    assert rows.weights.tolist() == pytest.approx([2 / 3, 4 / 3])  # with the mean 1
+    assert "logP" not in rows.inputs
 
 
 def test_rows_with_auxiliary_labels_only_are_kept_and_counted_even_if_train_csv_lacks_the_column(

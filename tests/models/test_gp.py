@@ -18,7 +18,7 @@ from models.stages.gp_regression import (
     fit_columns,
     fit_target,
     latent_variance,
-    leave_one_out,
+    leave_one_group_out,
     minus_log_likelihood,
     weighted_sum,
 )
@@ -75,18 +75,25 @@ def test_the_gaussian_process_is_that_of_scikit_learn():
     np.testing.assert_allclose(np.sqrt(variance), std, atol=1e-8)
 
 
-def test_leave_one_out_predictions_are_those_of_refits_without_the_row():
+@pytest.mark.parametrize(
+    "groups", [np.arange(25), np.arange(25) // 2, np.repeat([4, 0, 9], [1, 4, 20]), [7] * 25]
+)
+def test_predictions_of_left_out_groups_are_those_of_refits_without_them(groups):
+    """Or without each row, if all are one group."""
+    groups = np.array(groups)
+    left_out = groups if len(set(groups)) > 1 else np.arange(25)
     x = RNG.normal(size=25)
     y, weights = np.sin(3 * x) + 0.2 * RNG.normal(size=25), RNG.uniform(0.5, 2, 25)
     kernel = gaussian_kernel(x, x)
     lower = cholesky_factor(kernel.copy(), 0.1, weights)
     refits = []
     for i in range(25):
-        others = np.arange(25) != i
+        others = left_out != left_out[i]
         own = kernel[np.ix_(others, others)]
         refit = fit_target(cholesky_factor(own, 0.1, weights[others]), y[others])
         refits.append(refit.mean + kernel[i, others] @ refit.coefficients)
-    np.testing.assert_allclose(leave_one_out(fit_target(lower, y), lower, y), refits, atol=1e-9)
+    of_formula = leave_one_group_out(fit_target(lower, y), lower, y, groups)
+    np.testing.assert_allclose(of_formula, refits, atol=1e-9)
 
 
 def test_the_gradient_of_the_marginal_likelihood_is_that_of_finite_differences():
@@ -110,7 +117,7 @@ def test_weights_and_noise_are_those_of_the_labels_that_are_used(monkeypatch):
     row_weights = np.where(np.arange(300) < 250, 1.0, 0.0)[:, None]
 
     def fit():
-        return fit_columns(kernels, y, row_weights, lambda done, total: None, is_calibrated=True)
+        return fit_columns(kernels, y, row_weights, lambda done, total: None, np.arange(300))
 
     fitted = fit()
     assert fitted["kernel_weights"][1, 0] > 0.8

@@ -75,7 +75,11 @@ def test_numbers_and_categories_reach_the_head_if_configured(before_head, tmp_pa
 def test_extra_rows_come_first_and_alone_if_configured(how, mean, tmp_path):
     train_rows = rows(96)
     train_rows.y[48:] += 100
-    fit(stage(extra_rows=how), replace(train_rows, extra=np.repeat([False, True], 48)), tmp_path)
+    one = stage(extra_rows=how)
+    steps: list[tuple[int, int]] = []
+    one = replace(one, context=replace(one.context, progress=lambda *step: steps.append(step)))
+    fit(one, replace(train_rows, extra=np.repeat([False, True], 48)), tmp_path)
+    assert steps[:24] == [(step, 24) for step in range(1, 25)]  # of eight rows, in two epochs
     trained = read_json(tmp_path / "training.json")
     assert trained["mean"][0] == pytest.approx(mean, abs=5)  # pretrain: scaled by the competition's own rows
     assert len(trained.get("pretrain_history", [])) == (2 if how == "pretrain" else 0)

@@ -4,6 +4,7 @@ import queue
 import random
 import weakref
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -25,7 +26,7 @@ from models.stages.gnn import Gnn
 from models.training import network as network_module
 from models.training import neural, trainer
 from models.training.batches import Batches, EncodedDataset, in_advance
-from models.training.loss_log import read_losses
+from models.training.loss_log import read_losses, tracker_arguments
 from models.training.losses import LabelBatch
 from models.training.network import Network, as_predictions, make_accelerator, predict_network
 from models.training.neural_stage import NeuralStage
@@ -398,7 +399,7 @@ def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_
     content = torch.load(path, weights_only=True)
     content["parts"]["scaler"] = {"scale": 1024.0}
     torch.save(content, path)
-    assert fit_until(tmp_path, None, **COSINE) == list(range(3, 11))
+    assert fit_until(tmp_path, None, **COSINE) == list(range(13, 21))
 
 
 def test_a_checkpoint_is_due_every_30_seconds_or_20_times_the_last_write(tmp_path, monkeypatch):
@@ -442,6 +443,12 @@ def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(tmp_path, mo
     events = EventAccumulator(str(tmp_path / "trackers/gnn/key/seed_0/fold_1")).Reload()
     logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert logged == [(row.step, np.float32(row.loss)) for row in read_losses(folder)[10:]]
+
+
+def test_a_fold_that_is_no_job_is_not_tracked(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOSS_TRACKER", "tensorboard")
+    for folder in (Path("/tmp/fold"), tmp_path):
+        assert tracker_arguments(folder) == {}
 
 
 def test_a_warm_up_that_is_cut_to_half_of_the_steps_is_a_note(tmp_path):

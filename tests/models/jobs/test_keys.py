@@ -15,10 +15,11 @@ import pytest
 from core import modules
 from core.errors import ConfigError
 from core.files import PROJECT
-from models.jobs.plan import made_by, modules_of, user_files
+from models.jobs.plan import key_of_settings, made_by, modules_of, user_files
 from models.registry import KINDS, make_stage
 from tests.models import made
 from tests.models.jobs.common import GNN, TREES, planned, upgrade
+from tests.models.jobs.user_stages import Memoriser
 
 REQUIRED: dict[str, dict[str, Any]] = {"file": {"folder": "oof"}, "sklearn": {"estimator": "sklearn.svm.SVR"}}
 """Settings that a kind requires."""
@@ -143,6 +144,14 @@ def test_an_edit_of_some_features_trains_those_stages_again_that_read_them(file,
         name: modules.closure(*modules_of(make_stage(block), CONTEXT)) for name, block in READERS.items()
     }
     assert {name for name, files in reached.items() if path in files} == readers
+
+
+def test_a_setting_of_a_stage_of_the_user_is_in_its_key_whatever_its_name():
+    class Mine(Memoriser):
+        folder: str
+
+    first, second = (key_of_settings(Mine(folder=name), CONTEXT.task) for name in ("data_1", "data_2"))
+    assert first != second
 
 
 def test_texts_and_columns_that_a_competition_does_not_have_are_in_no_key():

@@ -43,7 +43,7 @@ def test_results_and_lost_workers_are_those_of_local_workers(tmp_path, monkeypat
     assert late["hangs"].reason == "timeout"
 
 
-def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path, monkeypatch):
+def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails_or_sees_none(tmp_path, monkeypatch):
     """On a node that says it has two cards, four halves run at once; torch sees no card."""
     node = {"num_cpus": 8, "num_gpus": 2, "include_dashboard": False}
     made = Cluster(initialize_head=True, head_node_args=node)
@@ -58,8 +58,11 @@ def test_shares_of_cards_are_counted_and_a_task_without_its_card_fails(tmp_path,
             assert not executor.fits(Resources(1, 0.5))
             wait(futures)
             results = run(Queue(tasks[4:]), executor)
+            run(Queue(environment_tasks(tmp_path, 1, resources=Resources(1, 0.0))), executor)
     finally:
         made.shutdown()
+    (without_card,) = tmp_path.iterdir()
+    assert without_card.read_text().split(" ", 1)[1] == "1 "
     assert all("but torch sees none" in result.error for result in results.values())
 
 

@@ -110,6 +110,14 @@ def test_bounds_and_weights_of_an_extra_table_reach_the_rows(tmp_path):
     assert rows.weights[[first, second]].tolist() == [0.3, 0.3]
 
 
+def test_rows_have_no_weights_if_all_are_1_so_that_estimators_without_weights_can_be_fitted(tmp_path):
+    write_table(tmp_path / "more.csv", pd.DataFrame({"SMILES": NEW[:3], "lumo": ["1", "3", "2"]}))
+    extra = {"file": "more.csv", "check_units": False}
+    plan = planned(tmp_path, stages={"one": GNN}, competition={**ONLY_MOLECULES, "extra_train": [extra]})
+    train = rows_of(plan.jobs[0], plan).train
+    assert train.extra.sum() == 3 and train.weights is None
+
+
 def test_extra_rows_are_in_the_groups_and_folds_of_the_training_rows(tmp_path):
     """An extra row is another salt of a training molecule."""
     train, test = mixed_tables()

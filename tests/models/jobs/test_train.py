@@ -1,5 +1,6 @@
 """The tasks of a plan, the lines that a person reads, and jobs that fail: what goes on, what the next run does."""
 
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from models.hardware import Card
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, read_progress
-from models.jobs.run_job import run_job
+from models.jobs.run_job import predict_test, run_job
 from models.jobs.scheduler import JobResult
 from models.jobs.tasks import fill, job_tasks, lines_about
 from models.jobs.train import predict_jobs, train
@@ -97,6 +98,19 @@ def test_a_finished_job_is_a_line_with_its_score_and_its_stage_tells_its_notes_o
     assert capsys.readouterr().out.splitlines() == [first, note, second, third]
     train(plan, InlineExecutor())
     assert capsys.readouterr().out == "stage level  3 of 3 jobs are finished\n"
+
+
+def test_the_seconds_of_a_job_include_the_prediction_of_test_rows_which_a_budget_must_know(
+    tmp_path, monkeypatch
+):
+    def predict_slowly(*arguments):
+        time.sleep(0.5)
+        predict_test(*arguments)
+
+    monkeypatch.setattr("models.jobs.run_job.predict_test", predict_slowly)
+    plan = planned(tmp_path, stages={"trees": TREES})
+    result = run_job(plan.jobs[0], plan)
+    assert result.seconds > 0.5 and read_json(plan.jobs[0].folder / "report.json")["seconds"] > 0.5
 
 
 def test_a_running_job_is_described_by_its_last_loss(tmp_path):
