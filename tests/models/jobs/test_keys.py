@@ -150,7 +150,9 @@ def test_a_setting_of_a_stage_of_the_user_is_in_its_key_whatever_its_name():
     class Mine(Memoriser):
         folder: str
 
-    first, second = (key_of_settings(Mine(folder=name), CONTEXT.task) for name in ("data_1", "data_2"))
+    first, second = (
+        key_of_settings(Mine(kind="mine", folder=name), CONTEXT.task) for name in ("data_1", "data_2")
+    )
     assert first != second
 
 
