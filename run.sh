@@ -38,7 +38,7 @@ export PYTHONHASHSEED=0 # a function of the user that hashes texts gives the sam
 export PYTHONPATH=$here PYTHONSAFEPATH=1 # our packages from here, not folders of the same name where you stand
 . "$here/setup.sh"
 
-help() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$here/run.sh"; }
+help() { sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$here/run.sh"; }
 step() { "$python" -m "$@"; }
 last_step() { exec "$python" -m "$@"; } # signals, such as those of batch systems, then reach the command itself
 ready() { case " $* " in *" --executor ray "* | *" --executor=ray "*) setup requirements-ray.txt ;; *) setup ;; esac; }

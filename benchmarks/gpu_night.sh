@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
     --without) without=$2; shift ;;
     --folder) folder=$2; shift ;;
     --without-card) needs_card="" ;;
-    *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
+    *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 2 ;;
   esac
   shift
 done

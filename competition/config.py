@@ -69,7 +69,7 @@ class CompetitionConfig(StrictModel):
     train: UserPath
     """Training table: id, inputs, targets."""
     test: UserPath
-    """Test table: id, inputs. The training table stands for a test table that is missing."""
+    """Test table: id, inputs. Without one, give the training table, whose rows are then predicted."""
     sample_submission: UserPath
     """Sample submission: the submission gets its ids, order and columns."""
     answers: UserPath | None = None

@@ -4,8 +4,12 @@ Commands print these errors without a traceback and exit with their status (`cor
 exception is a bug and keeps its traceback.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+PIP_INSTALL = f"{sys.executable} -m pip install"
+"""Command for a missing package, which run.sh does not install."""
 
 
 class Mistake(NamedTuple):

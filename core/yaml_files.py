@@ -65,7 +65,8 @@ def parse_yaml(text: str, path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(document, dict):
         raise ConfigError(
-            f"{path} needs the sections competition, folds, stages and submissions; it has none."
+            f"{path} needs the sections competition and stages (folds, submissions and budget are optional); "
+            "it has none."
         )
     return document
 

@@ -15,19 +15,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 
-from competition.cells import as_written
+from competition.cells import MAX_EXACT, as_written
 from competition.prepare import require_owned_outputs
 from core import cli
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, NothingToSubmit
 from core.files import plain, read_text_table, write_table
 from core.overrides import Overrides
 from core.paths import Paths, generated_yaml
 from models.stages.file import OOF, TEST
 from pipeline import commands
+from pipeline.new.column_roles import Role
 from pipeline.new.new import target_file
 from pipeline.summary import SCORES, stage_records
 from submissions.config import Config
@@ -66,6 +68,8 @@ class FittedRun(Run):
         The index of a run of `load` is the number of the row in the training table, from 0.
         """
         table = super().oof()
+        if not {*table["id"]} <= self.index.keys():
+            raise DataError(f"the training table of {self.paths.name} has changed since the run {self.name}.")
         return table.set_axis(pd.Index([self.index[key] for key in table["id"]]))
 
     def scores(self) -> pd.DataFrame:
@@ -109,9 +113,6 @@ class FittedRun(Run):
             return self.predict(table.reset_index(drop=True), workers).set_index(table.index)
         with TemporaryDirectory() as folder, cli.locked(self.paths):
             file = Path(folder) / "table.csv"
-            categories = [name for name in competition.categorical if name in table]
-            # A missing number makes a column of whole numbers 1.0, 2.0, which are other categories.
-            table = table.assign(**table[categories].convert_dtypes())
             write_table(file, _with_ids(table, competition.id))
             written = predict_with(self, file, workers)
         predictions = read_text_table(written)[competition.columns_in_sample].apply(as_written)
@@ -168,6 +169,7 @@ def fit(
     Raises:
         UserError: if tables or settings are invalid, or no stage could be trained.
     """
+    settings = {key: value for key, value in settings.items() if value is not None}
     given = {"train": train, "test": test, "sample": sample}
     tables = {key: table for key, table in given.items() if table is not None}
     _check_arguments(tables, external or {}, settings)
@@ -193,12 +195,19 @@ def fit(
         if is_column:  # groups of several columns, or of what is computed of one, are no option
             value = settings.pop(key)
             setattr(options, key, _listed(value) if isinstance(getattr(options, key), list) else value)
+        if key in get_args(Role):  # an option of `new` only adds to its guesses
+            settings[key] = _listed(value)
     options.overrides = Overrides(_by_path(plain(settings)))
     commands.new(options)
     options = commands.parse(["full", str(yaml_file)])
     options.workers = workers
     commands.full(options)
-    return _fitted(latest_run(str(yaml_file)), train.index)
+    run = latest_run(str(yaml_file))
+    if run.manifest.tables != table_digests(run.paths):  # of an earlier call, which is complete
+        raise NothingToSubmit(
+            f"The run {run.name} in {run.paths.root} has other tables. Give fit a larger budget, or another name."
+        )
+    return _fitted(run, train.index)
 
 
 def _check_arguments(
@@ -245,10 +254,25 @@ def _listed(value: str | Sequence[str]) -> list[str]:
 
 def _with_ids(table: pd.DataFrame, id_column: str | None) -> pd.DataFrame:
     """Return a table with its index as ids, if a column of ids is expected and missing."""
-    table = table.rename(columns=str)
+    table = _with_whole_numbers(table.rename(columns=str))
     if id_column is None or id_column in table:
         return table
     return table.assign(**{id_column: table.index})
+
+
+def _with_whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with whole numbers of float columns as integers.
+
+    A missing cell makes floats of a column, and as categories 1.0 and 1 are different.
+    """
+    columns = {}
+    for name in table.columns[table.dtypes.map(pd.api.types.is_float_dtype)]:
+        numbers = table[name].to_numpy(np.float64, na_value=np.nan)
+        is_whole = (numbers % 1 == 0) & (np.abs(numbers) <= MAX_EXACT)
+        cells = numbers.astype(object)
+        cells[is_whole] = numbers[is_whole].astype(np.int64)
+        columns[name] = cells
+    return table.assign(**columns)
 
 
 def _by_path(settings: Mapping[str, Any]) -> dict[str, Any]:

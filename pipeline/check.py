@@ -1,6 +1,7 @@
 """Checks of settings, tables, folds, weights and user-defined functions before anything is trained."""
 
 import json
+import math
 import time
 from dataclasses import replace
 from itertools import product
@@ -136,13 +137,13 @@ def _zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list
     ]
 
 
-def require_visible_gpu(config: Config, budget: float | None) -> None:
+def require_visible_gpu(config: Config, budget: float = math.inf) -> None:
     """Raise a ConfigError if stages rely on a GPU that torch does not see, on a machine with its driver.
 
     A stage relies on it if its `gpu` is set, or if the budget (seconds) is so long that a night on the cores
     would be lost.
     """
-    is_long = budget is not None and budget > MAX_SECONDS_WITHOUT_GPU
+    is_long = budget > MAX_SECONDS_WITHOUT_GPU
     relying = [
         name
         for name, stage in config.stages.items()

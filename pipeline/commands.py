@@ -15,7 +15,7 @@ from typing import Any, get_args
 from competition.config import load_competition
 from competition.metrics import metric_name
 from core import cli
-from core.errors import ConfigError, ServiceError
+from core.errors import PIP_INSTALL, ConfigError, ServiceError
 from core.overrides import Overrides
 from core.paths import DEFAULT_COMPETITION, Paths, display_path, holdout_yaml
 from core.settings import TRACKER_VARIABLE
@@ -29,7 +29,7 @@ from models.jobs.job_files import resume
 from models.jobs.plan import describe_retraining, make_plan
 from models.jobs.scheduler import exit_status
 from pipeline import full as steps
-from pipeline.check import check_all, check_competition
+from pipeline.check import check_all, check_competition, require_visible_gpu
 from pipeline.new.new import write
 from pipeline.new.stage_choices import read_presets
 from pipeline.options import SETTINGS, SHARED, TRAINING, parse_budget, parse_shard
@@ -85,7 +85,7 @@ def folds(options: Namespace) -> None:
     reason.
 
     Reads: the raw tables, which are prepared and split first. No label of a test row.
-    Writes: folds/shift.json and similarity.png; descriptors of molecules in the cache.
+    Writes: prepared/, and folds/ with folds.csv, shift.json and similarity.png; descriptors in the cache.
     """
 
     config = load_config(options.competition, options.overrides)
@@ -113,6 +113,8 @@ def train(options: Namespace) -> int:
     overrides = Overrides(options.overrides.values)  # a selected stage may need jobs of another one
     config = load_config(options.competition, overrides)
     competition = config.competition
+    if options.executor == "local":
+        require_visible_gpu(config)
     with cli.locked(competition.paths, wait=True):
         make.run(competition, config.folds, options.workers)
     with cli.training(competition.paths, options.shard):
@@ -418,9 +420,7 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
     tracker = options.tracker
     if tracker is not None:
         if importlib.util.find_spec(tracker) is None:
-            raise ConfigError(
-                f"--tracker {tracker} needs a package: pip install {tracker} in this environment."
-            )
+            raise ConfigError(f"--tracker {tracker} needs a package: {PIP_INSTALL} {tracker}")
         os.environ[TRACKER_VARIABLE] = tracker
     options.overrides = Overrides(dict(options.set), options.stages)
     options.result = {}  # what --json prints
@@ -439,4 +439,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run the command of a command line; return its exit status, None for 0."""
     options = parse(arguments)
     command: Command = options.command
+    if options.holdout and command is not full and not Path(options.competition).exists():
+        raise ConfigError(
+            f"./run.sh full {options.held_out_of} --holdout {options.holdout:g} keeps the rows out; run it first."
+        )
     return cli.run_for_programs(command, options) if options.json else command(options)

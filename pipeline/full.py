@@ -57,16 +57,18 @@ def full(options: Namespace) -> int:
     # With --holdout, `options.competition` is the YAML without the held-out share of the training rows.
     paths = Paths.for_competition(options.competition)
     with cli.training(paths):  # first: no other command may change the tables of jobs that run
+        overrides = options.overrides
         if options.holdout:
-            say(hold_out(options.held_out_of, options.holdout, options.overrides))
-        config = load_config(options.competition, options.overrides)
+            say(hold_out(options.held_out_of, options.holdout, overrides))
+            overrides = NO_OVERRIDES  # they are in the YAML that was written
+        config = load_config(options.competition, overrides)
         clock = Clock(started, budget_seconds(options.budget, config))
         if clock.has_limit:
             config = with_baseline(config)
         if options.overrides != NO_OVERRIDES:
             say(f"settings of the command line: {options.overrides}")
         if options.executor == "local":
-            require_visible_gpu(config, clock.seconds if clock.has_limit else None)
+            require_visible_gpu(config, clock.seconds)
         prepare_tables(options, config)
         jobs = plan_jobs(options, config, clock)  # stage, seed, fold -> job
         with closing(make_executor(options.executor, options.workers)) as executor:

@@ -20,7 +20,7 @@ from models.job_folder import REPORT
 from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.plan import JobPlan
-from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
+from models.jobs.scheduler import Executor, JobResult, Queue, Task, exit_status, run
 from submissions.build import build
 from submissions.config import Config
 from submissions.levels import Level
@@ -170,8 +170,11 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     queue = Queue([Task("submission", _submit, (finished, has_interim, clock))])
     queue.deadline = clock.end
     result = run(queue, executor)["submission"]
-    if result.reason == "time" or (result.reason == "killed" and clock.has_limit):
+    if result.reason == "time":
         return take_latest(finished, has_interim)
+    if result.reason == "killed" and clock.has_limit:
+        lines, _ = take_latest(finished, has_interim, f"the last submission was not built: {result.error}")
+        return lines, exit_status({"submission": result})
     if result.status == "failed":  # it fails here too, with its traceback
         result = _submit(finished, True, clock)
     return list(result.lines), finished.exit_status
@@ -208,22 +211,25 @@ def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
     return JobResult("submission", lines=tuple(lines))
 
 
-def take_latest(finished: Run, has_interim: bool) -> tuple[list[str], int]:
+def take_latest(finished: Run, has_interim: bool, failure: str = "") -> tuple[list[str], int]:
     """Return lines to print, and the exit status, of a run without the time to build its last level.
 
     The latest submission of the run is reported. Without one, its first level is built, a little after
     the time and without a metric of the user's.
+
+    Args:
+        failure: why the last level was not built, if it is not the time.
     """
     finished = replace(finished, is_late=True)
     if finished.built is None and not has_interim:
         build(finished, levels_of(finished, False)[0])
     run = replace(submitted_run(finished), is_late=True)
-    lines = []
+    lines = [f"WARNING: {failure}"] if failure else []
     if finished.built is None:
+        time_out = f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built"
         lines = [
             *filter(None, [describe_left_out(finished.left_out)]),
-            f"the {format_duration(finished.budget or 0.0)} budget ran out "
-            f"before the last submission was built; the one before is of {', '.join(run.config.stages)}",
+            f"{lines[0] if lines else time_out}; the one before is of {', '.join(run.config.stages)}",
         ]
     if has_report(run):
         lines.append((run.paths.report / SUMMARY).read_text(encoding="utf-8"))

@@ -59,7 +59,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": parse_share,
         "metavar": "SHARE",
         "help": "Keep this share of the training rows, such as 0.2, out of everything, and score the "
-        "finished submission on them (holdout_score). This makes a competition NAME_holdout20; "
+        "finished submission on them (holdout_score). ./run.sh full makes a competition NAME_holdout20; "
         "other commands take the same option to work on it.",
     },
     "reuse": {

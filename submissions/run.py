@@ -355,16 +355,15 @@ def files_changed_since(config: Config, manifest: Manifest) -> list[str]:
 
 def require_same_code(config: Config, manifest: Manifest) -> None:
     """Raise a DataError if user code in the settings, or a file that it opened, has changed since the run."""
+    full = f"./run.sh full {config.competition.paths.name}"
     changed = [entry[0] for entry in user_code_of(config) if entry not in manifest.user_code]
     if changed:
-        raise DataError(
-            f"Your code in {changed[0]} has changed since the run. Run ./run.sh full, then this again."
-        )
+        raise DataError(f"Your code in {changed[0]} has changed since the run. Run {full}, then this again.")
     changed = files_changed_since(config, manifest)
     if changed:
         raise DataError(
             f"{join_first(changed, str)}, which your code opened, changed since the run. "
-            "Run ./run.sh full, then this again."
+            f"Run {full}, then this again."
         )
 
 

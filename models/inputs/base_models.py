@@ -12,7 +12,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from core.errors import ConfigError
+from core.errors import PIP_INSTALL, ConfigError
 from core.files import read_json, write_json
 from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHTS, digest_of_weights, find_weights, hub_revision
@@ -81,7 +81,7 @@ def require_quantization(quantization: str | None) -> None:
     if quantization and find_spec("bitsandbytes") is None:
         raise ConfigError(
             f"quantization: {quantization} requires the package bitsandbytes, which is not installed. "
-            "Run pip install bitsandbytes, or remove the setting."
+            f"Run {PIP_INSTALL} bitsandbytes, or remove the setting."
         )
 
 

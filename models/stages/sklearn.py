@@ -18,7 +18,7 @@ import numpy as np
 
 from competition.dataset import Dataset
 from competition.task import Task
-from core.errors import ConfigError
+from core.errors import PIP_INSTALL, ConfigError
 from core.files import sha256_of
 from core.modules import code_digest_of, load
 from core.settings import nearest
@@ -277,7 +277,7 @@ def estimator_class(path: str) -> Any:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"{path} cannot be imported: {error}; correct it, or pip install its package"
+            f"{path} cannot be imported: {error}; correct it, or install its package: {PIP_INSTALL} NAME"
         ) from None
 
 

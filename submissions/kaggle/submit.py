@@ -215,7 +215,8 @@ def fetch_scores(competition: CompetitionConfig) -> list[str]:
 def wait_for_score(competition: CompetitionConfig, name: str) -> str:
     """Wait until the platform has scored a submission, and describe the outcome."""
     print(
-        "Waiting for the score, half an hour at most; after Ctrl-C, ./run.sh ledger gets it later.",
+        "Waiting for the score, half an hour at most; after Ctrl-C, "
+        f"./run.sh ledger {competition.paths.name} gets it later.",
         flush=True,
     )
     client.wait(

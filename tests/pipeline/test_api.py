@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.errors import ConfigError, DataError
+from core.errors import ConfigError, DataError, NothingToSubmit
 from core.files import PROJECT
+from folds import make
 from pipeline import commands
 from pipeline.api import fit, load
+from submissions.config import load_config
 from tests.conftest import WORDS, mixed_tables
 
 TREES = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}, "nearest": {"kind": "baseline"}}
@@ -226,15 +228,42 @@ def test_classes_come_back_as_they_were_written_and_columns_of_weights_are_no_in
     assert {*run.predict(train)["mood"]} <= {"001", "002", "003"}
 
 
-def test_whole_numbers_of_a_category_are_known_beside_a_missing_one():
+@pytest.mark.parametrize("in_train", [True, False])
+def test_whole_numbers_of_a_category_are_known_beside_a_missing_one(in_train, capsys):
+    """Which makes a column of floats of them."""
     rng = np.random.default_rng(0)
-    train = pd.DataFrame({"g": rng.integers(0, 3, 90), "x": rng.normal(size=90)})
-    train["y"] = 10.0 * train["g"]
+    whole = pd.DataFrame({"g": rng.integers(0, 3, 90), "x": rng.normal(size=90)})
+    whole["y"] = 10.0 * whole["g"]
+    with_missing = whole.astype({"g": float})
+    with_missing.loc[0, "g"] = np.nan
+    train, rows = (with_missing, whole) if in_train else (whole, with_missing)
     run = fit(train, targets="y", categorical=["g"], **SMALL)
-    expected = run.predict(train[:6])
-    rows = train[:6].astype({"g": float})
-    rows.loc[0, "g"] = np.nan
-    pd.testing.assert_frame_equal(run.predict(rows)[1:], expected[1:])
+    capsys.readouterr()
+    pd.testing.assert_frame_equal(run.predict(rows[1:6]), run.predict(train[1:6]))
+    run.predict(rows[:6])
+    assert "category" not in capsys.readouterr().out
+
+
+def test_columns_of_a_role_are_those_that_are_given_and_none_is_added():
+    train = molecules().assign(dose=np.arange(60.0), leak=np.arange(60.0))
+    run = fit(train, targets="lumo", numeric=["dose"], metric=None, **SMALL)
+    assert (run.config.competition.numeric, run.config.competition.smiles) == (["dose"], ["SMILES"])
+    assert fit(train, targets="lumo", numeric=[], **SMALL).config.competition.numeric == []
+
+
+def test_a_call_without_a_finished_stage_returns_no_run_of_an_earlier_one(monkeypatch):
+    fit(molecules(), targets="lumo", name="again", **SMALL)
+
+    def full(options):  # without jobs
+        config = load_config(options.competition)
+        make.run(config.competition, config.folds)
+
+    monkeypatch.setattr(commands, "full", full)
+    with pytest.raises(NothingToSubmit, match="has other tables. Give fit a larger budget"):
+        fit(molecules(50), targets="lumo", name="again", **SMALL)
+    (load("again").paths.raw / "train.csv").write_text("id,SMILES,lumo\nrow 0,CCO,1\n")
+    with pytest.raises(DataError, match="training table of again has changed since the run"):
+        load("again").oof()
 
 
 def test_a_name_of_another_yaml_is_refused_before_anything_is_written(tmp_path):

@@ -1,5 +1,6 @@
 """What `./run.sh check` finds before any work: mistakes, each in one sentence, and what is worth knowing."""
 
+import math
 import re
 from contextlib import nullcontext
 
@@ -14,7 +15,7 @@ from folds import kinds
 from models.hardware import Card
 from models.training import neural_stage
 from pipeline import check as check_step
-from pipeline.check import check_competition
+from pipeline.check import check_competition, require_visible_gpu
 from submissions.config import load_config
 from tests.competition.small import write_small
 from tests.models.encoders import publish, publish_decoder
@@ -527,3 +528,23 @@ def test_a_user_defined_metric_is_tried_on_what_it_needs_and_on_rows_without_a_r
     roles = f"metric: 'own.py:{function}', greater_is_better: true, {settings}"
     with refused(message):
         checked(of_classes(tmp_path, labels, sample, roles))
+
+
+@pytest.mark.parametrize(
+    ("budget", "gpu", "is_refused"),
+    [
+        (math.inf, None, True),
+        (7200.0, None, True),
+        (600.0, None, False),
+        (600.0, True, True),
+        (math.inf, False, False),
+    ],
+)
+def test_a_long_run_on_a_machine_whose_card_torch_does_not_see_is_refused(
+    tmp_path, monkeypatch, budget, gpu, is_refused
+):
+    monkeypatch.setattr(check_step, "why_no_gpu", lambda: "torch sees no GPU")
+    setting = {} if gpu is None else {"gpu": gpu}
+    config = load_config(str(write_small(tmp_path, stages={"gnn": {"kind": "gnn", **setting}})))
+    with pytest.raises(ConfigError, match="stages.gnn.gpu=false") if is_refused else nullcontext():
+        require_visible_gpu(config, budget)

@@ -10,6 +10,7 @@ from core import cli
 from core.errors import ConfigError, DataError
 from core.files import read_text_table
 from core.paths import Paths, holdout_yaml
+from pipeline import commands
 from pipeline.full import full
 from pipeline.hold_out import hold_out
 from submissions.config import load_config
@@ -112,7 +113,24 @@ def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refus
     assert len(labels) == 30
     expected = METRICS["rmse"](labels.to_numpy(), submission[TARGETS].to_numpy())
     assert f"holdout_score on rows of mixed: {expected:#.4g}, " in capsys.readouterr().out
+    assert commands.main(["check", str(path), "--holdout", "0.2"]) is None
     before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}
     with cli.locked(paths, paths.training_lock(1, 1)), pytest.raises(DataError, match="in use"):
         full(options(path, "--holdout", "0.2", "--set", "competition.seed=1"))
     assert {file: file.read_bytes() for file in paths.root.rglob("*.csv")} == before
+
+
+def test_settings_of_the_command_line_are_applied_once_and_the_other_commands_need_full_first(
+    tmp_path, monkeypatch
+):
+    """A file of the user is beside his YAML, and not beside the one without the held-out rows."""
+    path = fake_competition(tmp_path, stages={"trees": {"kind": "lightgbm", "max_trees": 5}})
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef blend(preds, y, folds):\n    return np.ones(1)\n"
+    )
+    with pytest.raises(ConfigError, match=r"full .*\.yaml --holdout 0\.2 keeps the rows out; run it first"):
+        commands.main(["check", str(path), "--holdout", "0.2"])
+    setting = 'submissions.candidates=["mine.py:blend"]'
+    assert full(options(path, "--holdout", "0.2", "--set", setting)) == 0
+    config = load_config(str(holdout_yaml(str(path), 0.2)))
+    assert config.submissions.candidates == [f"{tmp_path}/mine.py:blend"]

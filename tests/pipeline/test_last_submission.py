@@ -190,6 +190,18 @@ def test_if_no_level_was_built_in_time_the_first_one_is_which_needs_no_tuning(fi
     assert finished.built.tried == Level.MEAN
 
 
+@pytest.mark.parametrize("is_built", [True, False])
+def test_a_worker_that_dies_is_a_failure_and_not_the_end_of_the_budget(finished, monkeypatch, is_built):
+    killed: Any = {"submission": JobResult("submission", "failed", "killed", error="the worker died")}
+    monkeypatch.setattr(last_submission, "run", lambda *_: killed)
+    if is_built:
+        build(finished, Level.BLEND)
+    lines, status = submit_until(OVER, finished, None, False)
+    assert status == 3
+    assert "WARNING: the last submission was not built: the worker died" in lines[0]
+    assert "budget ran out" not in "".join(lines)
+
+
 def test_a_later_level_of_a_run_replaces_an_earlier_one_unless_its_score_is_worse(finished, monkeypatch):
     """The score of an earlier level is set to what the later one has, and to a little less: rmse, lower is better."""
     build(finished, Level.BLEND)
