@@ -39,10 +39,10 @@ class TextStage(StrictModel):
     max_length: Width = 256
     """Maximum input length in tokens. The encoder may have a lower limit."""
     truncation: Literal["end", "middle"] = "end"
-    """What to do with a longer input. end: keep the start; in the kind bert, if `template` has words, such as
-    an instruction, keep them and cut the end of the longest columns. middle: fill a quarter of the length
-    with the start and the rest with the end. Source of middle: Sun et al., How to Fine-Tune BERT for Text
-    Classification?, 2019."""
+    """What to do with a longer input. end: keep the start; in the kind bert, of several text columns, or of a
+    `template` with words such as an instruction, cut the end of the longest columns. middle: fill a quarter of
+    the length with the start and the rest with the end. Source of middle: Sun et al., How to Fine-Tune BERT
+    for Text Classification?, 2019."""
 
     def separate_columns(self, columns: list[str], molecules: Set[str], pairs: list[list[str]]) -> list[str]:
         """Return the columns that are a text each; [] if all columns of a row are one text.

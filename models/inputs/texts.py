@@ -14,11 +14,12 @@ import bisect
 import functools
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import tokenizers
 from rdkit import Chem
@@ -37,6 +38,8 @@ SEPARATOR = "[SEP]"
 """Placeholder in a template for the separator of the encoder."""
 UNKNOWN_TOKENS = ("[UNK]", "<unk>")
 """Names of the token for what a vocabulary does not contain."""
+PIECE = 1_000
+"""Number of texts that are tokenized at a time."""
 MAX_UNKNOWN_SHARE = 0.5
 """Share of unknown tokens above which the vocabulary does not fit the columns."""
 
@@ -192,11 +195,14 @@ def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple
     texts: list[str] = []
     for template in read_templates(stage, inputs):
         texts += template.texts(rows, " ")
-    ids = [text.ids for text in tokenizer.encode_batch(texts)]
-    tokens = list(chain.from_iterable(ids))
     unknown = [tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS]
-    n_cut = sum(len(text) > stage.max_length for text in ids)
-    return n_cut, len(tokens), sum(token in unknown for token in tokens)
+    n_cut = n_tokens = n_unknown = 0
+    for piece in pieces(texts):
+        for text in tokenizer.encode_batch(piece):
+            n_cut += len(text.ids) > stage.max_length
+            n_tokens += len(text.ids)
+            n_unknown += int(np.isin(text.ids, unknown).sum())
+    return n_cut, n_tokens, n_unknown
 
 
 def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:
@@ -237,28 +243,40 @@ def shorten_columns(
         DataError: if the text has too many tokens even without its columns.
     """
     limit = tokenizer.model_max_length
-    ids = tokenizer(template.texts(rows.inputs, separator), verbose=False)["input_ids"]
-    too_long = [i for i, row in enumerate(ids) if len(row) > limit]
+    n_tokens: list[int] = []
+    for texts in pieces(template.texts(rows.inputs, separator)):
+        n_tokens += map(len, tokenizer(texts, verbose=False)["input_ids"])
+    too_long = [i for i, n in enumerate(n_tokens) if n > limit]
     columns = {name: list(rows.inputs[name].astype(str)) for name in template.columns}
     for i in too_long:
         cells = [columns[name][i] for name in template.columns]
         encoded = tokenizer(cells, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ends = [[0, *(end for _, end in offsets)] for offsets in encoded["offset_mapping"]]
-
-        def n_tokens(longest: int, cells: list[str] = cells, ends: list[list[int]] = ends) -> int:
-            cut = [_cut(*cell, longest) for cell in zip(cells, ends, strict=True)]
-            (text,) = template.texts(pd.DataFrame([cut], columns=template.columns), separator)
-            return len(tokenizer(text, verbose=False)["input_ids"])  # tokens at a cut may merge or split
-
-        if n_tokens(0) >= limit:
-            raise DataError(
-                f"row {rows.ids[i]}: the template alone takes all of the {limit} tokens of an "
-                "input. Raise max_length as far as the model allows, or shorten the template."
+        counts = np.array(list(map(len, ends))) - 1
+        n = n_tokens[i]
+        room = counts.sum()
+        while n > limit:  # tokens at a cut may merge or split
+            room -= n - limit
+            if room <= 0:
+                raise DataError(
+                    f"row {rows.ids[i]}: the template alone takes all of the {limit} tokens of an "
+                    "input. Raise max_length as far as the model allows, or shorten the template."
+                )
+            longest = (
+                bisect.bisect_right(range(counts.max()), room, key=lambda n: np.minimum(counts, n).sum()) - 1
             )
-        longest = bisect.bisect_right(range(max(map(len, ends))), limit, key=n_tokens) - 1
-        for name, cell, cell_ends in zip(template.columns, cells, ends, strict=True):
-            columns[name][i] = _cut(cell, cell_ends, longest)
+            cut = [_cut(cell, cell_ends, longest) for cell, cell_ends in zip(cells, ends, strict=True)]
+            (text,) = template.texts(pd.DataFrame([cut], columns=template.columns), separator)
+            n = len(tokenizer(text, verbose=False)["input_ids"])
+        for name, cell in zip(template.columns, cut, strict=True):
+            columns[name][i] = cell
     return rows.inputs.assign(**columns), len(too_long)
+
+
+def pieces(texts: list[str]) -> Iterator[list[str]]:
+    """Yield the texts in lists of at most PIECE, since a tokenizer returns some hundred bytes per token."""
+    for start in range(0, len(texts), PIECE):
+        yield texts[start : start + PIECE]
 
 
 def _cut(cell: str, ends: list[int], n: int) -> str:

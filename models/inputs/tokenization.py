@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from core.errors import ConfigError
 from core.types import Integers
+from models.inputs.texts import pieces
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the jobs
 
@@ -54,16 +55,22 @@ def encode(
         truncation: what to do with longer texts. "end" cuts their end; "middle" keeps the first tokens (a
             quarter of the maximum length) and the last ones (three quarters).
     """
-    texts = list(texts)
     max_length = tokenizer.model_max_length
-    ids = tokenizer(texts, verbose=False)["input_ids"]
-    is_cut = [len(row) > max_length for row in ids]
-    if any(is_cut) and truncation == "end":
-        ids = tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
     n_first = max_length // 4  # Sun et al.: 128 of 512
-    ids = [row if len(row) <= max_length else [*row[:n_first], *row[n_first - max_length :]] for row in ids]
-    # Without special tokens, an empty text would have no token at all.
-    return [np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64) for row in ids], is_cut
+    encoded: list[Ids] = []
+    is_cut: list[bool] = []
+    for piece in pieces(list(texts)):
+        ids = tokenizer(piece, verbose=False)["input_ids"]
+        is_too_long = [len(row) > max_length for row in ids]
+        is_cut += is_too_long
+        if any(is_too_long) and truncation == "end":
+            ids = tokenizer(piece, truncation=True, max_length=max_length)["input_ids"]
+        for row in ids:
+            if len(row) > max_length:
+                row = [*row[:n_first], *row[n_first - max_length :]]
+            # Without special tokens, an empty text would have no token at all.
+            encoded.append(np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64))
+    return encoded, is_cut
 
 
 def unknown_share(tokenizer: Tokenizer, ids: list[Ids]) -> float:

@@ -248,7 +248,9 @@ class Bert(TextStage, NeuralStage):
         tokenization = load(TOKENIZATION)
         template = read_template(self, context)
         separator = tokenization.separator_of(tokenizer)
-        if template.has_words and self.truncation == "end" and not self.enumerate_smiles:
+        has_texts = len(template.columns) > 1 and not template.smiles
+        cuts_columns = (template.has_words or has_texts) and self.truncation == "end"
+        if cuts_columns and not self.enumerate_smiles:
             inputs, n_cut = shorten_columns(tokenizer, template, rows, separator)
             return tokenization.encode(tokenizer, template.texts(inputs, separator))[0], n_cut
         order_only = self.enumerate_smiles == "order"

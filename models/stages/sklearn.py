@@ -143,10 +143,10 @@ class Sklearn(FeatureStage):
         fitted = []
         if self.reads_texts(context):
             fitted = load(NGRAMS).fit_ngrams(train, self.tfidf_features, context, folder)
-        ngrams = []
+        ngrams: list[Any] = []
         for name, settings in fitted:
             vectorizer = TfidfVectorizer(**settings, sublinear_tf=True, dtype=np.float32)
-            ngrams.append((f"{name} {settings['analyzer']}", vectorizer, name))
+            ngrams.append((str(len(ngrams)), vectorizer, name))
         if ngrams:
             estimator = self._build(library_seed(context), context.task)
             takes_sparse = not self.is_from_other_package and get_tags(estimator).input_tags.sparse

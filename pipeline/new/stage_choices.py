@@ -49,8 +49,8 @@ FOREIGN_WORDS = re.compile(
 )
 """Frequent words of German, French, Spanish, Italian, Dutch, Polish and Turkish."""
 Need = Literal[
-    "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_latin", "long_latin",
-    "other_script", "multilingual", "latin_pairs", "multilingual_pairs", "other_pairs", "table",
+    "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_english", "long_english",
+    "other_language", "multilingual", "english_pairs", "multilingual_pairs", "other_pairs", "table",
 ]  # fmt: skip
 
 
@@ -204,6 +204,8 @@ def choose_stages(
     numbers = tables.with_roles("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
     latin = notes if notes and _are_in(LATIN, tables.train[notes]) else []
+    is_foreign = bool(latin) and _are_foreign(tables.train[latin])
+    english = [] if is_foreign else latin
     multilingual = notes if notes and _are_in(SCRIPTS_OF_USE, tables.train[notes]) else []
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
@@ -213,11 +215,11 @@ def choose_stages(
         "reactions": reactions,
         "text": notes,
         "latin": latin,
-        "long_latin" if are_long else "short_latin": latin,
-        "other_script": [] if latin else notes,
+        "long_english" if are_long else "short_english": english,
+        "other_language": [] if english else notes,
         "multilingual": multilingual,
         "multilingual_pairs": multilingual if has_pairs else [],
-        "latin_pairs" if latin else "other_pairs": notes if has_pairs else [],
+        "english_pairs" if english else "other_pairs": notes if has_pairs else [],
         "table": [] if smiles or text else numbers,
     }
     blocks = {
@@ -229,9 +231,10 @@ def choose_stages(
     target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
     if notes and not latin:
         print("left out: English encoders, since most letters of the texts are not Latin")
-    if latin and _are_foreign(tables.train[latin]):
+    if is_foreign:
         print(
-            "WARNING: the texts do not look English, as minilm expects; use_multilingual reads 16 languages"
+            "WARNING: the texts do not look English, as minilm expects; use_multilingual reads 16 languages, and "
+            "xlm_roberta of --preset gpu a hundred"
         )
     n_rows = len(tables.train) * n_orders
     stages: list[Block] = []

@@ -18,6 +18,7 @@ from models.context import HeldOut
 from models.inputs.weights import find_weights
 from models.networks import encoders
 from models.training.network import audit, rates
+from tests.models import made
 from tests.models.encoders import TINY, context, fit, needs_rxnfp, stage, table
 from tests.models.made import build_stage
 
@@ -144,6 +145,18 @@ def test_every_dropout_of_every_family_can_be_switched_off_and_on(name, rate):
         audit(backbone, batch)
     else:
         assert not torch.equal(backbone(**batch), backbone(**batch))
+
+
+def test_of_several_texts_the_longest_is_cut_and_no_other_is_lost(tmp_path):
+    """As the answer to a long question would be."""
+    cells = {"a": ["red green blue " * 20] * 8, "b": ["old", "new"] * 4, "pH": np.zeros(8)}
+    table = made.rows(np.arange(8.0), **cells)
+    config = stage(max_length=12)
+    one = context(texts=["a", "b"])
+    fit(tmp_path, config, one, table)
+    items = config.encode(table, tmp_path, one, 0, 0).items
+    assert {len(ids) for ids in items} == {12}
+    assert items[0].tolist() != items[1].tolist() == items[3].tolist()
 
 
 FEW_WORDS = ["red green", "blue red"] * 12

@@ -217,7 +217,7 @@ def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path):
     assert output.count("will be cut") == 1
 
 
-def test_texts_of_another_script_are_unknown_to_an_encoder(tmp_path):
+def test_texts_of_another_language_are_unknown_to_an_encoder(tmp_path):
     """Two of five tokens are, with those around the text."""
     weights = publish(tmp_path / "published")
     notes = {"note": ["\u72d0 red \u72d0"] * 60}, {"note": ["\u72d0 red \u72d0"] * 20}
