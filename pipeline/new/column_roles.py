@@ -46,6 +46,8 @@ MIN_SEQUENCE = 8
 """Mean number of letters above which a column of single words, without digits and signs, has sequences."""
 MIN_LENGTH = 20
 """Mean number of characters of single words above which they say more than an id."""
+MIN_PASSAGE = 50
+"""Mean number of words from which values are texts, however often they repeat."""
 MIN_NEW = 0.5
 """Share of the test rows with a value that no training row has, above which words are no category."""
 MIN_DISTINCT_WORDS = 10
@@ -184,7 +186,7 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     n_words = np.mean([len(WORD.findall(value)) for value in sample])
     reason = f"{n_distinct} distinct values in {n_cells} cells"
     is_long = n_distinct > 10 and (n_words >= 5 or (n_words >= 3 and n_distinct > 0.2 * n_cells))
-    if is_long or (n_words >= 2 and n_distinct > 0.5 * n_cells):
+    if is_long or n_words >= MIN_PASSAGE or (n_words >= 2 and n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, {n_words:.1f} words on average")
     n_letters = np.mean([len(value) for value in sample])
     are_sequences = n_letters >= MIN_SEQUENCE and np.mean([value.isalpha() for value in sample]) >= MIN_PARSED

@@ -86,7 +86,7 @@ class DetectedTables:
         makes_folds = [unit.columns[0] for unit in units if unit.kind == "value"]
         for column in self.columns:
             if column.name == time and column.role == "left out":
-                tables = tables._with_column(replace(column, reason="makes the folds (time)"))
+                tables = tables.with_column(replace(column, reason="makes the folds (time)"))
             if column.role != "categorical" or column.is_given:
                 continue
             n_new, n_filled = count_new_values(self.train[column.name], self.test[column.name])
@@ -98,7 +98,7 @@ class DetectedTables:
                 reason = "makes the folds (group)"
             else:
                 continue
-            without = tables._with_column(replace(column, role="left out", reason=reason))
+            without = tables.with_column(replace(column, role="left out", reason=reason))
             if not without.inputs:
                 continue
             if without._has_small_parts(units):
@@ -106,10 +106,10 @@ class DetectedTables:
             else:
                 new = describe_new(n_new, n_filled)
                 kept = f"{column.reason}; {new}, but without it equal inputs would connect most rows"
-                tables = tables._with_column(replace(column, reason=kept))
+                tables = tables.with_column(replace(column, reason=kept))
         return tables
 
-    def _with_column(self, column: Column) -> "DetectedTables":
+    def with_column(self, column: Column) -> "DetectedTables":
         """Return the tables with a column in the place of the one with its name."""
         columns = [column if each.name == column.name else each for each in self.columns]
         return replace(self, columns=columns)

@@ -25,7 +25,7 @@ from pipeline.check import check_all
 from pipeline.new.column_roles import Role
 from pipeline.new.detect import DetectedTables, detect
 from pipeline.new.extra_tables import extra_lines
-from pipeline.new.pairs import PairGuess, find_pairs
+from pipeline.new.pairs import PairGuess, find_pairs, with_compared_texts
 from pipeline.new.problem_type import ProblemGuess, choose_problem
 from pipeline.new.stage_choices import Block, FoldChoice, choose_folds, choose_stages, read_presets
 from pipeline.new.swap import SwapGuess, find_swap
@@ -71,6 +71,7 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
 
 def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
+    tables = with_compared_texts(tables)
     problem = choose_problem(tables, args.metric, args.problem_type)
     compared = tables if args.test != args.train else replace(tables, test=tables.test.head(0))
     choice = choose_folds(compared, problem, args.group, args.folds, args.time)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from competition.pairs import WORD, common_shares
+from pipeline.new.column_roles import are_words
 from pipeline.new.detect import DetectedTables
 from pipeline.new.series import numbered_series
 
@@ -23,6 +25,8 @@ N_ROWS = 300
 MIN_EXCESS, MIN_ERRORS = 0.1, 5.0
 """By which share of its words, and by how many standard errors, the shorter text has to have more words in common
 with its partner than with those of other rows."""
+MIN_PHRASE = 2.0
+"""Mean number of words from which a category may be a phrase."""
 MAX_RATIO = 4.0
 """Ratio of the mean numbers of words up to which texts are of one kind."""
 MIN_WITHIN = 0.7
@@ -40,6 +44,29 @@ class PairGuess(NamedTuple):
     columns: list[str]
     reason: str
     excess: float
+
+
+def with_compared_texts(tables: DetectedTables) -> DetectedTables:
+    """Return the tables with phrases that repeat, such as queries, as texts instead of categories, if they are
+    compared with a text.
+    """
+    texts = tables.with_roles("text")
+    for column in tables.columns:
+        if column.role != "categorical" or column.is_given:
+            continue
+        phrases = tables.train[column.name]
+        some = phrases.iloc[:: max(1, len(phrases) // N_ROWS)]
+        if (
+            not are_words([*some.unique()])
+            or np.mean([len(WORD.findall(text)) for text in some]) < MIN_PHRASE
+        ):
+            continue
+        for name in texts:
+            if are_named_as_pair(column.name, name) or _in_common(some, tables.train[name][some.index])[0]:
+                reason = f"{column.reason}, compared with {name}"
+                tables = tables.with_column(replace(column, role="text", reason=reason))
+                break
+    return tables
 
 
 def find_pairs(tables: DetectedTables, candidates: Sequence[list[str]] = ()) -> list[PairGuess]:

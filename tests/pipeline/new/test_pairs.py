@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.new.detect import detect
-from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs
+from pipeline.new.pairs import MAX_PAIRS, are_named_as_pair, find_pairs, with_compared_texts
 from pipeline.new.series import numbered_series
 from tests.submissions.made_up import files_in, write
 
@@ -45,6 +45,29 @@ def test_a_phrase_and_its_long_context_are_a_pair(tmp_path):
     assert [*pairs_of(tmp_path, here=texts, there=phrases(texts)).values()] == [
         "GUESS: one text is a part of the other one"
     ]
+
+
+@pytest.mark.parametrize("name", ["query", "category"])
+def test_phrases_that_repeat_are_texts_if_they_are_compared(tmp_path, name):
+    """Four queries of two words, which are in the titles of products or not; a category with such a name is one too."""
+    queries = ["wooden table lamp", "garden hose reel", "kitchen sink drain", "leather office chair"] * 20
+    is_shuffled = name == "category"
+    titles = [
+        f"{brand} {query} {other}"
+        for brand, query, other in zip(
+            sentences(80, 2), queries[::-1] if is_shuffled else queries, sentences(80, 3, 1), strict=True
+        )
+    ]
+    write(tmp_path, **{name: queries, "title": titles})
+    tables = with_compared_texts(detect(files_in(tmp_path)))
+    assert (name in tables.with_roles("text")) == (not is_shuffled)
+    assert [pair.columns for pair in find_pairs(tables)] == ([] if is_shuffled else [[name, "title"]])
+
+
+def test_long_passages_are_texts_however_often_they_repeat(tmp_path):
+    passages = [" ".join(sentences(8, seed=seed)) for seed in (2, 3)]
+    write(tmp_path, prompt=passages * 40, answer=sentences())
+    assert detect(files_in(tmp_path)).with_roles("text") == ["prompt", "answer"]
 
 
 def test_texts_with_shuffled_partners_are_no_pair(tmp_path):

@@ -293,7 +293,9 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
         ("aspirin 5 mg", False),
     ],
 )
-def test_texts_in_another_language_are_a_warning_and_have_a_network_for_them(tmp_path, capsys, text, is_foreign):
+def test_texts_in_another_language_are_a_warning_and_have_a_network_for_them(
+    tmp_path, capsys, text, is_foreign
+):
     detected = detected_in(tmp_path, t=[f"{text} {k}" for k in range(80)])
     names = {block.name for block in choose_stages("gpu", detected, choose_problem(detected))}
     assert ("WARNING: the texts do not look English" in capsys.readouterr().out) == is_foreign
