@@ -1,14 +1,14 @@
-"""Classification metrics: scores of probabilities, and scores of labels from their confusion matrix.
+"""Classification metrics: scores of probabilities, and scores of labels from the numbers of rows of each class.
 
 A label is the index of its class in `competition.classes`. Probabilities are (n_rows,) for class 1 of two
-classes, or (n_rows, n_classes). A confusion matrix counts rows by true and by predicted class, (...,
-n_classes, n_classes); many of them are scored at once. Sources: scikit-learn's user guide, "Classification
-metrics"; Gorodkin, Comparing two K-category assignments by a K-category correlation coefficient, 2004, for
-the MCC of several classes.
+classes, or (n_rows, n_classes). Many predictions are scored at once by their `ClassCounts`. Sources:
+scikit-learn's user guide, "Classification metrics"; Gorodkin, Comparing two K-category assignments by a
+K-category correlation coefficient, 2004, for the MCC of several classes.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,30 @@ PROBABILITY_EPSILON = 1e-15
 """Lower bound of the probabilities in a log loss, as on leaderboards."""
 
 
-def confusion(y_true: Array, labels: Array) -> Array:
-    """Return the confusion matrix, (n_classes, n_classes), of labels (n_rows,) without missing values."""
+class ClassCounts(NamedTuple):
+    """What scores of labels depend on; numbers may be expected ones.
+
+    Attributes:
+        correct: rows of each class that are predicted as such, (..., n_classes).
+        true: rows of each class, (..., n_classes).
+        predicted: rows that are predicted as each class, (..., n_classes).
+        distance: sum over rows of the squared difference between true and predicted class, (...).
+    """
+
+    correct: Array
+    true: Array
+    predicted: Array
+    distance: Array
+
+
+def class_counts(y_true: Array, labels: Array) -> ClassCounts:
+    """Return the counts of labels (n_rows,) without missing values."""
     n = int(max(y_true.max(initial=0), labels.max(initial=0), 1)) + 1
-    cells = (y_true * n + labels).astype(np.int64)
-    return np.bincount(cells, minlength=n * n).reshape(n, n).astype(np.float64)
+    correct, true, predicted = (
+        np.bincount(classes.astype(np.int64), minlength=n).astype(np.float64)
+        for classes in (y_true[y_true == labels], y_true, labels)
+    )
+    return ClassCounts(correct, true, predicted, np.array(((y_true - labels) ** 2).sum()))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
@@ -31,59 +50,51 @@ def _ratio(numerator: Array, denominator: Array) -> Array:
     return np.divide(numerator, denominator, out=zeros, where=denominator != 0)
 
 
-def _class_counts(counts: Array) -> tuple[Array, Array, Array]:
-    """Return the numbers of correct, true and predicted rows per class, (..., n_classes) each."""
-    return np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1), counts.sum(axis=-2)
-
-
-def accuracy(counts: Array) -> Array:
+def accuracy(counts: ClassCounts) -> Array:
     """Return the share of correct rows."""
-    correct, true, _ = _class_counts(counts)
-    return _ratio(correct.sum(axis=-1), true.sum(axis=-1))
+    return _ratio(counts.correct.sum(axis=-1), counts.true.sum(axis=-1))
 
 
-def balanced_accuracy(counts: Array) -> Array:
+def balanced_accuracy(counts: ClassCounts) -> Array:
     """Return the mean recall of the classes that occur."""
-    correct, true, _ = _class_counts(counts)
+    correct, true = counts.correct, counts.true
     return _ratio(_ratio(correct, true).sum(axis=-1), (true > 0).sum(axis=-1).astype(np.float64))
 
 
-def _class_f1(counts: Array) -> tuple[Array, Array]:
+def _class_f1(counts: ClassCounts) -> tuple[Array, Array]:
     """Return the F1 of each class, and 1 for each class that is true or predicted in some row."""
-    correct, true, predicted = _class_counts(counts)
-    return _ratio(2 * correct, true + predicted), (true + predicted > 0).astype(np.float64)
+    n_rows = counts.true + counts.predicted
+    return _ratio(2 * counts.correct, n_rows), (n_rows > 0).astype(np.float64)
 
 
-def f1(counts: Array) -> Array:
+def f1(counts: ClassCounts) -> Array:
     """Return the F1 of class 1; 0 if it is neither true nor predicted."""
     return _class_f1(counts)[0][..., 1]
 
 
-def f1_macro(counts: Array) -> Array:
+def f1_macro(counts: ClassCounts) -> Array:
     """Return the mean F1 of the classes that are true or predicted in some row."""
     scores, is_present = _class_f1(counts)
     return _ratio(scores.sum(axis=-1), is_present.sum(axis=-1))
 
 
-def mcc(counts: Array) -> Array:
+def mcc(counts: ClassCounts) -> Array:
     """Return the correlation of true and predicted classes; 0 if one of the two is constant."""
-    correct, true, predicted = _class_counts(counts)
+    true, predicted = counts.true, counts.predicted
     n = true.sum(axis=-1)
-    covariance = correct.sum(axis=-1) * n - (true * predicted).sum(axis=-1)
+    covariance = counts.correct.sum(axis=-1) * n - (true * predicted).sum(axis=-1)
     variances = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))
     return _ratio(covariance, np.sqrt(np.maximum(variances, 0.0)))
 
 
-def quadratic_kappa(counts: Array) -> Array:
+def quadratic_kappa(counts: ClassCounts) -> Array:
     """Return Cohen's kappa with quadratic weights; NaN if true and predicted classes are constant and equal.
 
     Source: Cohen, Weighted kappa, Psychological Bulletin 1968.
     """
-    _, true, predicted = _class_counts(counts)
-    level = np.arange(counts.shape[-1])
-    distance = (level[:, None] - level) ** 2
-    observed = (counts * distance).sum(axis=(-2, -1)) * true.sum(axis=-1)
-    by_chance = (true[..., :, None] * predicted[..., None, :] * distance).sum(axis=(-2, -1))
+    level = np.arange(counts.true.shape[-1])
+    observed = counts.distance * counts.true.sum(axis=-1)
+    by_chance = (counts.true @ (level[:, None] - level) ** 2 * counts.predicted).sum(axis=-1)
     return np.where(by_chance > 0, 1 - _ratio(observed, by_chance), np.nan)
 
 

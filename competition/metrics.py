@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition import class_metrics
+from competition.class_metrics import ClassCounts
 from core.errors import ConfigError
 from core.files import as_csv, read_text_table
 from core.types import Array, ProblemType
@@ -53,8 +54,7 @@ class Metric:
             a blend may average ranks; "labels": class labels (`metric_needs: classes` in the YAML), so that
             thresholds are tuned after blending.
         types: problem types that it can score.
-        score_from_confusion: for label metrics, the score from confusion matrices (..., n_classes,
-        n_classes).
+        score_from_counts: for label metrics, the scores (...) of counts with these axes before the classes.
         pooled: whether all targets are scored together, as one long column.
         row_losses: for metrics that are a mean over rows, the terms of that mean, (n_rows,).
     """
@@ -71,7 +71,7 @@ class Metric:
     far_from_mean: bool = False
     kind: Literal["values", "probabilities", "ranks", "labels"] = "values"
     types: tuple[ProblemType, ...] = REGRESSION
-    score_from_confusion: Callable[[Array], Array] | None = None
+    score_from_counts: Callable[[ClassCounts], Array] | None = None
     pooled: bool = False
     row_losses: Callable[[Array, Array], Array] | None = None
 
@@ -172,15 +172,13 @@ def _relative_absolute_error(y_true: Array, y_pred: Array) -> float:
 
 def _label_metric(
     name: str,
-    score_from_confusion: Callable[[Array], Array],
+    score_from_counts: Callable[[ClassCounts], Array],
     types: tuple[ProblemType, ...] = (*CLASS_TYPES, "ordinal"),
 ) -> Metric:
     def column_score(y_true: Array, labels: Array) -> float:
-        return float(score_from_confusion(class_metrics.confusion(y_true, labels)))
+        return float(score_from_counts(class_metrics.class_counts(y_true, labels)))
 
-    return Metric(
-        name, True, column_score, kind="labels", types=types, score_from_confusion=score_from_confusion
-    )
+    return Metric(name, True, column_score, kind="labels", types=types, score_from_counts=score_from_counts)
 
 
 def _mean_over_rows(name: str, row_losses: Callable[[Array, Array], Array]) -> Metric:

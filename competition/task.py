@@ -198,8 +198,11 @@ def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str,
     A column contains the name as a word (prob_high), in upper or lower case. If all columns match, it may
     come after a prefix that all columns share (spam_ham, spam_spam), or be a part of a word, unless names are
     short: profit does not match f. Of several names in a column, the one that contains the others counts
-    (not_toxic, toxic).
+    (not_toxic, toxic). Whole numbers may be written as floats (prob_1.0).
     """
+    whole = {re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", column): column for column in columns}
+    if len(whole) == len(columns) and {*whole} != {*columns}:
+        return {whole[column]: name for column, name in match_columns(tuple(whole), names).items()}
     by_word = _matches(columns, names, WORD)
     prefix = re.sub(r"[^\W_]*$", "", commonprefix(columns))
     ends = {column.removeprefix(prefix): column for column in columns}

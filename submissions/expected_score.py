@@ -37,7 +37,8 @@ that of the test rows, where a classifier distinguishes all of them from trainin
 MIN_GROUPS = 3
 """Number of groups of training rows below which their errors tell nothing about another group."""
 MIN_ROWS = 30
-"""Number of test rows below which their predictions are not compared with those of training rows."""
+"""Number of test rows, or of those of a class or of all others, below which their predictions are not compared with
+those of training rows."""
 MAX_DISTANCE = 0.5
 MAX_RATIO = 1.5
 """Limits for the test predictions: distance of their mean, in standard deviations of those out of fold, and
@@ -206,6 +207,9 @@ def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     differs = np.abs(test_means - means) > MAX_DISTANCE * stds
     differs |= (test_stds > MAX_RATIO * stds) | (stds > MAX_RATIO * test_stds)
     differs &= test_stds > 0  # a corrected blend may be a constant
+    if run.task.has_probabilities:  # of a class with few rows, both numbers depend on a handful of them
+        smallest = np.minimum(means, 1 - means) * min(len(test), len(out_of_fold))
+        differs &= smallest >= MIN_ROWS
     differing = [
         f"{name} {format_number(test_means[k])} +- {format_number(test_stds[k])}, "
         f"not {format_number(means[k])} +- {format_number(stds[k])}"

@@ -110,7 +110,9 @@ def choose_problem(
         columns = [columns[labels.classes.index(name)] for name in classes]
     needs = None
     if classes and metric and ":" in metric:
-        needs = "classes" if chosen == "ordinal" or labels.has_labels_in_sample else "probabilities"
+        in_one_column = chosen == "multiclass" and not labels.column_per_class
+        has_labels = chosen == "ordinal" or labels.has_labels_in_sample or in_one_column
+        needs = "classes" if has_labels else "probabilities"
     if problem_type:
         type_reason = "set with --problem-type"
     else:

@@ -3,10 +3,10 @@
 A decision has a few numbers (`cut_points`). They start at their defaults (0.5, argmax, rounding) and are
 tuned on out-of-fold predictions by coordinate ascent: one cut after another is moved to the candidate
 value with the best expected score while the others are fixed. Comparing a cut with one value per row
-(`ThresholdSweep`) sorts the rows, so cumulative sums along the sorted rows are the confusion matrices
-of all candidate values at once.
+(`ThresholdSweep`) sorts the rows, so cumulative sums along the sorted rows are the counts of classes for all
+candidate values at once.
 
-The confusion matrices count calibrated probabilities instead of labels. A rare class has too few labels
+They count calibrated probabilities instead of labels. A rare class has too few labels
 to tune a cut on, and with calibrated probabilities the best cut follows from the probabilities. A tuned
 decision is used without a further test, and it is used unchanged on the mean of several models.
 docs/benchmarks.md has the measurements of all three.
@@ -24,14 +24,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.class_metrics import PROBABILITY_EPSILON
+from competition.class_metrics import PROBABILITY_EPSILON, ClassCounts
 from competition.metrics import Metric
 from competition.task import Task
 from core.types import Array, Integers, ProblemType
 from submissions.blend.data import serializable
 
 GRID_SIZE = 200
-"""Candidate values of a cut, at equally spaced quantiles of the rows, for metrics of confusion matrices."""
+"""Candidate values of a cut, at equally spaced quantiles of the rows, for metrics of `ClassCounts`."""
 USER_METRIC_GRID_SIZE = 20
 """Candidate values of a cut for all other metrics, which are computed once per value."""
 MAX_PASSES = 3
@@ -133,10 +133,10 @@ def fit_decision(
     decision = plain_decision(task)
     levels = decision.levels(y_pred)
     target_probabilities = [calibrate(labels, _logits(task, y_pred, t)) for t, labels in enumerate(y.T)]
-    score_from_confusion = metric.score_from_confusion
+    score_from_counts = metric.score_from_counts
 
-    def expected_counts(sweep: ThresholdSweep, grid: Array) -> Array:
-        return expected_confusion(target_probabilities[sweep.target], sweep, grid)
+    def expected_counts(sweep: ThresholdSweep, grid: Array) -> ClassCounts:
+        return expected_class_counts(target_probabilities[sweep.target], sweep, grid)
 
     scores_of_labels: dict[bytes, float] = {}  # a later pass meets the same labels again
 
@@ -147,34 +147,50 @@ def fit_decision(
             scores_of_labels[key] = metric(y, labels, rows)
         return scores_of_labels[key]
 
-    pooled_counts = {}  # cut -> expected confusion matrix of its target, for metrics that pool all targets
+    pooled_counts = {}  # cut -> expected counts of its target, for metrics that pool all targets
     if metric.pooled:
         for cut_index, cut in enumerate(decision.cut_points):
             sweep = decision.sweep(levels, cut_index)
-            pooled_counts[cut_index] = expected_counts(sweep, np.array([cut]))[0]
+            pooled_counts[cut_index] = _at(expected_counts(sweep, np.array([cut])), 0)
     n_passes = MAX_PASSES
-    if task.problem_type in ("binary", "multilabel") and score_from_confusion and not metric.pooled:
+    if task.problem_type in ("binary", "multilabel") and score_from_counts and not metric.pooled:
         n_passes = 1  # thresholds of different targets do not influence each other
     for _ in range(n_passes):
         previous = decision
         for cut_index, cut in enumerate(previous.cut_points):
             sweep = decision.sweep(levels, cut_index)
-            grid_size = GRID_SIZE if score_from_confusion else USER_METRIC_GRID_SIZE
+            grid_size = GRID_SIZE if score_from_counts else USER_METRIC_GRID_SIZE
             grid = np.union1d(threshold_grid(sweep.values, grid_size), cut)
-            if score_from_confusion:
+            if score_from_counts:
                 counts = expected_counts(sweep, grid)
                 other_counts = [pooled_counts[i] for i in pooled_counts if i != cut_index]
-                scores = score_from_confusion(counts + sum(other_counts))
+                scores = score_from_counts(_added(counts, other_counts))
             else:
                 scores = np.array([score_of(with_cut(decision, cut_index, value)) for value in grid])
             best = _best_index(scores if metric.greater_is_better else -scores)
             if best is not None:
                 decision = with_cut(decision, cut_index, grid[best])
                 if pooled_counts:
-                    pooled_counts[cut_index] = counts[best]
+                    pooled_counts[cut_index] = _at(counts, best)
         if np.array_equal(previous.cut_points, decision.cut_points):
             break
     return decision
+
+
+def _added(counts: ClassCounts, others: list[ClassCounts]) -> ClassCounts:
+    """Return the counts with those of other targets added, which have no axis of values."""
+    for other in others:
+        counts = ClassCounts(*(mine + its for mine, its in zip(counts, other, strict=True)))
+    return counts
+
+
+def _at(counts: ClassCounts, position: int) -> ClassCounts:
+    """Return the counts of one of the values of a cut."""
+    return counts._replace(
+        correct=counts.correct[position],
+        predicted=counts.predicted[position],
+        distance=counts.distance[position],
+    )
 
 
 def _best_index(scores: Array) -> int | None:
@@ -198,26 +214,34 @@ def threshold_grid(values: Array, size: int) -> Array:
     return np.unique((edges[1:] + edges[:-1]) / 2)
 
 
-def expected_confusion(probabilities: Array, sweep: ThresholdSweep, grid: Array) -> Array:
-    """Return the expected confusion matrices for all candidate values of a cut.
+def expected_class_counts(probabilities: Array, sweep: ThresholdSweep, grid: Array) -> ClassCounts:
+    """Return the expected counts for all candidate values of a cut, with the axes (n_values, n_classes).
 
     Args:
-        probabilities: calibrated, (n_rows, n_classes).
+        probabilities: calibrated, (n_rows, n_classes); 0 for rows that do not count.
         grid: candidate values in increasing order.
-
-    Returns:
-        (n_values, n_classes, n_classes), true classes in rows and predicted ones in columns.
     """
-    from scipy.sparse import csr_array
-
     n_rows, n_classes = probabilities.shape
-    cells = np.searchsorted(grid, sweep.values, side="right") * n_classes + sweep.labels_below
-    shape = ((len(grid) + 1) * n_classes, n_rows)
-    row_to_cell = csr_array((np.ones(n_rows), (cells, np.arange(n_rows))), shape)
-    counts = (row_to_cell @ probabilities).reshape(-1, n_classes, n_classes)  # (value, predicted, true)
-    np.cumsum(counts, axis=0, out=counts)
-    counts[:, sweep.label_above] += counts[-1].sum(axis=0) - counts.sum(axis=1)
-    return counts[:-1].swapaxes(1, 2)
+    below, above = sweep.labels_below, sweep.label_above
+    step = np.searchsorted(grid, sweep.values, side="right")  # the first value that the row is below
+
+    def sums_below(of_rows: Array) -> Array:
+        """Return the sum over the rows below each value, (n_values, n_classes) by the label below."""
+        cells = np.bincount(step * n_classes + below, of_rows, (len(grid) + 1) * n_classes)
+        return cells.reshape(-1, n_classes).cumsum(axis=0)[:-1]
+
+    counted = probabilities.sum(axis=1)
+    level = np.arange(n_classes)
+    distances = [
+        counted * label**2 - 2 * label * (probabilities @ level) + probabilities @ level**2
+        for label in (below, above)
+    ]
+    correct_below = probabilities[np.arange(n_rows), below]
+    correct, predicted = sums_below(correct_below), sums_below(counted)
+    predicted[:, above] += counted.sum() - predicted.sum(axis=1)
+    correct[:, above] += probabilities[:, above].sum() - sums_below(probabilities[:, above]).sum(axis=1)
+    distance = distances[1].sum() + sums_below(distances[0] - distances[1]).sum(axis=1)
+    return ClassCounts(correct, probabilities.sum(axis=0), predicted, distance)
 
 
 def _logits(task: Task, y_pred: Array, target: int) -> Array:

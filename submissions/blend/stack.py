@@ -61,7 +61,7 @@ class Stack:
         """Return predictions (n_rows, n_outputs) from columns (n_rows, n_models, n_outputs)."""
         import lightgbm
 
-        y_pred = self.base.predict(preds)
+        y_pred = np.array(self.base.predict(preds))  # a candidate of the user may return a part of `preds`
         for target, (std, trees) in enumerate(zip(self.spreads, self.trees, strict=True)):
             if trees and len(preds):
                 outputs = target_outputs(target, self.link)

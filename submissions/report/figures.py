@@ -78,7 +78,8 @@ def heat_map(table: pd.DataFrame, lowest: float, colors: str, form: str) -> str:
     """
     n_rows, n_columns = table.shape
     figure, ((axis,),) = new_figure(width=max(3.2, 1.6 + 0.62 * n_columns), height=1.2 + ROW_HEIGHT * n_rows)
-    axis.imshow(table, cmap=colors, vmin=lowest, vmax=1, aspect="auto")
+    # Without interpolation the image has a pixel per cell, and not one per pixel of the figure.
+    axis.imshow(table, cmap=colors, vmin=lowest, vmax=1, aspect="auto", interpolation="none")
     axis.set_yticks(range(n_rows), [as_text(shortened(name)) for name in table.index])
     names = [as_text(shortened(name)) for name in table.columns]
     axis.set_xticks(range(n_columns), names, rotation=45, ha="left", rotation_mode="anchor")

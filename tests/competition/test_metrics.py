@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn
 
-from competition.class_metrics import confusion
+from competition.class_metrics import ClassCounts, class_counts
 from competition.metrics import METRICS, get_metric, load_user_metric
 from core.errors import ConfigError
 from core.types import Array
@@ -84,9 +84,10 @@ def test_a_score_is_that_of_scikit_learn_or_computed_by_hand(name, y_true, y_pre
 @pytest.mark.parametrize("name", OF_LABELS)
 def test_classes_that_no_row_has_change_no_score_of_labels(name):
     y, labels = CLASSES % 2, GUESSED % 2
-    counts = np.pad([confusion(y, labels), confusion(y, y)], [(0, 0), (0, 2), (0, 2)])
-    expected = [OF_LABELS[name](y, labels), 1.0]
-    assert METRICS[name].score_from_confusion(counts) == pytest.approx(expected)
+    for guessed, expected in ((labels, OF_LABELS[name](y, labels)), (y, 1.0)):
+        *by_class, distance = class_counts(y, guessed)
+        padded = ClassCounts(*(np.pad(each, (0, 2)) for each in by_class), distance)
+        assert METRICS[name].score_from_counts(padded) == pytest.approx(expected)
 
 
 def test_errors_are_better_if_they_are_lower_and_other_scores_if_they_are_greater():

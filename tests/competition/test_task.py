@@ -93,3 +93,4 @@ def test_classes_are_sorted_as_numbers_or_as_names_of_which_na_is_one():
 def test_a_column_may_have_a_name_of_three_letters_as_a_part_but_no_shorter_one():
     assert match_columns(("plow", "qmid"), ("low", "mid")) == {"plow": "low", "qmid": "mid"}
     assert match_columns(("plo", "qmi"), ("lo", "mi")) == {}
+    assert match_columns(("0.0", "1.0", "p_2.00"), ("0", "1", "2")) == {"0.0": "0", "1.0": "1", "p_2.00": "2"}

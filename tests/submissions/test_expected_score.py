@@ -1,6 +1,8 @@
 """The interval of the expected score: hand-computed ends, how often it holds, and when there is none."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,14 @@ from competition.metrics import METRICS, Metric
 from competition.task import Task
 from folds.comparison import ErrorRatio, Shift
 from submissions.blend.scoring import Scorer
-from submissions.expected_score import drawn_scores, interval_of, why_unknown, with_factor, with_means
+from submissions.expected_score import (
+    compare_predictions,
+    drawn_scores,
+    interval_of,
+    why_unknown,
+    with_factor,
+    with_means,
+)
 from tests.submissions.test_shift import comparison_of
 
 
@@ -130,6 +139,19 @@ def test_without_a_measured_error_of_rows_like_test_rows_the_reason_is_said(valu
 def test_in_a_large_training_table_the_error_of_rows_like_test_rows_is_not_known():
     comparison = comparison_of(None, adversarial_validation=CLEAR.model_copy(update={"like_test": []}))
     assert why_unknown(comparison, [], 20_001).startswith("Above 20,000 training rows")
+
+
+@pytest.mark.parametrize(("share", "is_warned"), [(0.005, False), (0.3, True)])
+def test_probabilities_of_a_class_with_few_rows_are_not_compared(share, is_warned):
+    """Whether its rows are predicted with .9 or .3, which is chance for a few of them."""
+    task = Task(["y"], problem_type="binary", classes=["no", "yes"])
+    is_rare = np.arange(1000) < 1000 * share
+    out_of_fold, test = (np.where(is_rare, high, 0.001)[:, None] for high in (0.9, 0.3))
+    columns = SimpleNamespace(test=None, has_fold=np.full(1000, True))
+    competition = SimpleNamespace(has_test_table=True)
+    run: Any = SimpleNamespace(columns=columns, task=task, config=SimpleNamespace(competition=competition))
+    chosen: Any = SimpleNamespace(outputs=out_of_fold, final=SimpleNamespace(outputs=lambda _: test))
+    assert bool(compare_predictions(run, chosen)) == is_warned
 
 
 def test_folds_that_do_not_hold_out_what_the_test_table_does_are_the_first_reason():

@@ -113,7 +113,13 @@ def test_the_column_of_each_class_follows_the_order_of_the_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "sample", "needs"), [("a,b", "0.5", "probabilities"), ("a,b", "a", "classes"), (NUMBERS, "0", None)]
+    ("labels", "sample", "needs"),
+    [
+        ("a,b", "0.5", "probabilities"),
+        ("a,b", "a", "classes"),
+        ("a,b,c", "0", "classes"),
+        (NUMBERS, "0", None),
+    ],
 )  # fmt: skip
 def test_a_user_defined_metric_is_given_what_the_sample_requires(tmp_path, labels, sample, needs):
     assert problem(tmp_path, labels, sample, metric="mine.py:score").needs == needs

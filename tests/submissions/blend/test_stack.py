@@ -1,6 +1,7 @@
 """The stack: chosen where it helps, else equal to the default blend."""
 
 import json
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,20 @@ def test_without_a_correction_the_stack_is_its_blend_and_it_predicts_row_by_row(
     assert uncorrected.trees == [""]
     of_blend = fit("shrunk_ridge", data).predict(data.preds)
     np.testing.assert_array_equal(uncorrected.predict(data.preds), of_blend)
+
+
+def test_a_stack_on_a_candidate_that_returns_a_column_itself_does_not_change_it():
+    @dataclass(frozen=True)
+    class FirstColumn:
+        def predict(self, preds):
+            return preds[:, 0]
+
+    preds, y = noisy_numbers(200)
+    data = numbers(preds, y + 2 * np.abs(y))
+    stack = replace(fit_stack(data, "shrunk_ridge", data.all_folds), base=FirstColumn())
+    before = data.preds.copy()
+    stack.predict(data.preds)
+    np.testing.assert_array_equal(data.preds, before)
 
 
 def test_trees_use_the_predictions_of_other_targets():
