@@ -24,7 +24,7 @@ from models.jobs.scheduler import Executor, JobResult, Queue, Task, exit_status,
 from submissions.build import build
 from submissions.config import Config
 from submissions.levels import Level
-from submissions.manifest import SO_FAR
+from submissions.manifest import MANIFEST, SO_FAR
 from submissions.report.report import SUMMARY, report
 from submissions.run import (
     Run,
@@ -79,7 +79,7 @@ class InterimSubmissions:
         if self.has_written and not self.is_compared and has_time and self.has_descriptors:
             self.is_compared = True
             arguments = (self.config, self.budget.current_plan, SHARE_OF_FOLD * clock.seconds)
-            return Task(COMPARISON, compare_tables, arguments, group=COMPARISON)
+            return Task(COMPARISON, compare_tables, arguments, group=COMPARISON, is_retried=False)
         waited = time.monotonic() - self.last_end
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
@@ -91,6 +91,7 @@ class InterimSubmissions:
             submit_finished,
             (self.config, self.budget.current_plan, level),
             group=SUBMISSIONS,
+            is_retried=False,  # it would wait for all jobs, and no other one would be made
             on_end=self._on_end,
         )
 
@@ -248,5 +249,10 @@ def submitted_run(finished: Run) -> Run:
 
 
 def has_report(run: Run) -> bool:
-    """Return whether the report is there; it is of the latest submission."""
-    return run.is_latest and (run.paths.report / SUMMARY).exists()
+    """Return whether the report of a run is there; it is of the latest submission, and perhaps of an earlier level."""
+    file = run.paths.report / SUMMARY
+    return (
+        run.is_latest
+        and file.exists()
+        and file.stat().st_mtime_ns >= (run.folder / MANIFEST).stat().st_mtime_ns
+    )

@@ -69,7 +69,7 @@ class Budget:
         self.queue.watch = self._watch
         self.submission_seconds = 0.0
         seeds = {name: stage.seeds for name, stage in plan.stages.items()}
-        jobs_digest = digest([plan.keys, seeds, plan.test_key])
+        jobs_digest = digest([plan.keys, seeds])
         self.decisions = Decisions(plan.paths.budget(clock.seconds), jobs_digest)
         self.states = states_of(plan)
         networks = {state.name for state in self.states.values() if state.settings.reports_progress}

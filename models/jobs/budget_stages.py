@@ -174,11 +174,15 @@ class StageState:
     @property
     def plan(self) -> JobPlan:
         """Its jobs with its current epochs."""
-        if self.epochs not in self.plans:
+        return self.plan_with(self.epochs)
+
+    def plan_with(self, epochs: int) -> JobPlan:
+        """Return its jobs with a number of epochs."""
+        if epochs not in self.plans:
             full = self.plans[self.all_epochs]
-            stage = full.stages[self.name].with_share_of_epochs(self.epochs / self.all_epochs)
-            self.plans[self.epochs] = full.with_settings(self.name, stage)
-        return self.plans[self.epochs]
+            stage = full.stages[self.name].with_share_of_epochs(epochs / self.all_epochs)
+            self.plans[epochs] = full.with_settings(self.name, stage)
+        return self.plans[epochs]
 
     @property
     def settings(self) -> Stage:
@@ -219,9 +223,16 @@ class StageState:
         return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
 
     def left(self, epochs: int) -> list[Job]:
-        """Return the jobs of the first seed that have to be trained with a number of epochs."""
+        """Return the jobs of the first seed that are not finished with a number of epochs.
+
+        Another budget, or another stage in the YAML, may have finished them.
+        """
         seed = self.settings.seeds[0]
-        return self.unfinished(seed) if epochs == self.epochs else self.jobs_of(seed)
+        plan = self.plan_with(epochs)
+        jobs = [job for job in plan.jobs if job.seed == seed]
+        if not jobs[0].folder.parents[1].exists():  # nothing was trained with so many epochs
+            return jobs
+        return [job for job in jobs if not job.has_predicted(plan.test_key)]
 
     def resources(self, executor: Executor) -> Resources:
         """Return what each of its jobs takes."""

@@ -72,7 +72,9 @@ class Paces:
         progress.
         """
         running = {
-            task: self.share_of_rows(group, task.n_rows) for task in self.running if task.group == group
+            task: self.share_of_rows(group, task.n_rows)
+            for task in self.running
+            if task.group == group and task.n_rows
         }
         if self.ended[group]:
             pace = fmean(self.ended[group])
@@ -156,8 +158,11 @@ class Paces:
         return fixed + (pace - fixed) * scale
 
     def seconds_of_jobs(self, jobs: Iterable[Job], pace: float) -> list[float]:
-        """Return the seconds that jobs of a stage will take, with a margin."""
-        return [SAFETY_FACTOR * pace * self.share_of_rows(job.stage, job.n_rows) for job in jobs]
+        """Return the seconds that jobs of a stage will take, with a margin; 0 if only test rows are predicted."""
+        return [
+            0.0 if job.finished else SAFETY_FACTOR * pace * self.share_of_rows(job.stage, job.n_rows)
+            for job in jobs
+        ]
 
     def remaining(self, tasks: Iterable[Task]) -> TimedResources:
         """Return remaining seconds and resources of the tasks with a measured pace."""

@@ -30,6 +30,7 @@ class ProgressFile:
         self.resumed = title if self.path.exists() else ""
         self.before = read_progress(folder)["seconds"]
         self.started = time.time()
+        self.clock = time.monotonic()  # which stands still while a laptop sleeps
         self._write(0, 1)
 
     def __call__(self, done: int, total: int) -> None:
@@ -37,12 +38,12 @@ class ProgressFile:
         if self.resumed:
             print(f"{self.resumed} continues at step {done} of {total}", flush=True)
             self.resumed = ""
-        if time.time() - self.written >= SECONDS_BETWEEN:
+        if time.monotonic() - self.written >= SECONDS_BETWEEN:
             self._write(done, total)
 
     def _write(self, done: int, total: int) -> None:
-        self.written = time.time()
-        seconds = round(self.before + self.written - self.started, 1)
+        self.written = time.monotonic()
+        seconds = round(self.before + self.written - self.clock, 1)
         record = {
             "done": done,
             "total": total,

@@ -98,7 +98,8 @@ class Task:
         folder: folder in which it reports its progress, if it does.
         on_end: called in the driver with its final result.
         runs_alone: whether nothing else may run at the same time.
-        n_rows: rows that a job trains on; the seconds of the tasks of a group are compared by it.
+        is_retried: whether it is tried once more if its worker is killed.
+        n_rows: rows that a job trains on, 0 if it is trained; the seconds of the tasks of a group are compared by it.
         priority: key by which whoever fills the queue sorts it.
     """
 
@@ -113,6 +114,7 @@ class Task:
     folder: Path | None = None
     on_end: Callable[[JobResult], None] = lambda result: None
     runs_alone: bool = False
+    is_retried: bool = True
     n_rows: int = 1
     priority: tuple[int, ...] = ()
 
@@ -201,7 +203,7 @@ class Queue:
         elif result.reason == "memory" and 0 < task.resources.gpus < 1:
             retry = replace(task, resources=replace(task.resources, gpus=1.0))
             how = " with the whole GPU"
-        if how and task.name not in self.retried:
+        if how and task.is_retried and task.name not in self.retried:
             self.retried.add(task.name)
             print(f"{task.name}: {result.error}; tried once more{how}", flush=True)
             self.waiting.append(retry)

@@ -66,7 +66,7 @@ def job_tasks(
                 wait_for_groups=cache_groups,
                 wait_for_files=tuple(need.test_file(plan.test_key) for need in needs),
                 folder=attempt_folder(job.folder),
-                n_rows=job.n_rows,
+                n_rows=0 if job.finished else job.n_rows,
                 on_end=partial(on_end, job),
             )
             tasks.append(task)

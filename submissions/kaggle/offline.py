@@ -18,6 +18,7 @@ from core import cli
 from core.errors import DataError
 from core.files import PROJECT, read_json, read_text_table, write_table
 from core.paths import BUNDLE_MANIFEST, Paths
+from core.yaml_files import load_yaml
 from submissions.kaggle.paths import Bundle
 from submissions.manifest import SO_FAR, SUBMISSION_FILE
 from submissions.run import describe_left_out, latest_run
@@ -89,13 +90,27 @@ def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFra
     return table
 
 
+def moved_tables(yaml_file: Path, inputs: Path) -> list[str]:
+    """Return options of `full` with the paths of tables that are mounted elsewhere than in the YAML."""
+    competition = load_yaml(yaml_file)["competition"]
+    options = []
+    for key in ("train", "test", "sample_submission"):
+        path = yaml_file.parent / competition[key]
+        if not path.exists():
+            options.append(
+                f"--set=competition.{key}={find_table(path.name, competition.get('kaggle'), inputs)}"
+            )
+    return options
+
+
 def train(bundle: Bundle, name: str, inputs: Path, written: Path, options: list[str]) -> None:
     """Train in the folder `work` next to the submission, from the finished jobs of an earlier session.
 
     The latest submission is copied whatever the exit status of the training; without one the notebook fails.
     """
     resume_options = ["--from", str(inputs)] if mounted(inputs, f"{name}/models") else []
-    status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *resume_options)
+    moved = moved_tables(bundle.root / f"{name}.yaml", inputs)
+    status = run(bundle, written.with_name("work"), "full", f"{name}.yaml", *options, *moved, *resume_options)
     paths = Paths(name)
     interim = paths.run(SO_FAR) / SUBMISSION_FILE
     file = interim if interim.exists() else paths.submission

@@ -239,14 +239,19 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
     def place(path: Path) -> str:
         inside = path.relative_to(downloaded).as_posix() if path.is_relative_to(downloaded) else path.name
         is_there = not downloaded.is_dir() or ((downloaded / inside).is_file() and ".zip/" not in inside)
+        if path == competition.train:  # which may be another file of that name
+            is_there = (downloaded / inside).is_file() and sha256_of(downloaded / inside) == sha256_of(path)
         if path in tables and is_there:
             return str(kaggle_mount(slug) / inside)
         if path in tables:
-            print(f"note: the platform does not have {inside} as a file, so it is packed with the code")
+            print(
+                f"note: {inside} is packed with the code, since it is not known to be a file of the platform"
+            )
         return copy_of_user(path, bundle, bundle.root, opened)
 
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
+    document["competition"]["unparsable"] = "drop"  # as for predictions
     document = rewrite_paths(document, place)
     for stage_name, stage in config.stages.items():
         copy_stage_weights(stage_name, stage, document["stages"][stage_name], bundle, trains=True)

@@ -190,6 +190,15 @@ def test_if_no_level_was_built_in_time_the_first_one_is_which_needs_no_tuning(fi
     assert finished.built.tried == Level.MEAN
 
 
+def test_the_report_of_an_earlier_level_is_made_again_if_the_time_ends_before_that_of_the_last_one(finished):
+    build(finished, Level.MEAN)
+    report(finished)
+    build(finished, Level.FULL)
+    lines, _ = take_latest(finished, True)
+    assert "are left out" not in lines[-1]
+    assert lines[-1] == (finished.paths.report / "report.md").read_text().rstrip()
+
+
 @pytest.mark.parametrize("is_built", [True, False])
 def test_a_worker_that_dies_is_a_failure_and_not_the_end_of_the_budget(finished, monkeypatch, is_built):
     killed: Any = {"submission": JobResult("submission", "failed", "killed", error="the worker died")}

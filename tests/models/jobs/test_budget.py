@@ -369,6 +369,34 @@ def test_what_another_command_has_finished_counts_even_if_no_time_is_left(tmp_pa
     assert [stage for stage, *_ in budget.decisions.left_out] == ["net"]
 
 
+def test_the_folds_of_a_shortened_network_count_for_another_budget_and_beside_another_stage(
+    tmp_path, machine_of
+):
+    seconds = by_epoch(net=25, trees=10, more=10)
+    first = spent(plan_of(tmp_path, "net", "trees"), machine_of(seconds), 1000)
+    assert trained(first).startswith("net: 8 epochs, 0")
+    for names in (("net", "trees"), ("net", "trees", "more")):
+        assert "net: 8 epochs, 0" in trained(spent(plan_of(tmp_path, *names), machine_of(seconds), 400)), (
+            names
+        )
+
+
+def test_for_another_test_table_finished_jobs_take_no_time_and_keep_their_epochs_and_seeds(
+    tmp_path, machine_of
+):
+    def plan(tables):
+        return planned(tmp_path, tables=tables, stages={"net": NET, "trees": TREES})
+
+    train, test = mixed_tables()
+    training = by_epoch(net=25, trees=10)
+    first = trained(spent(plan((train, test)), machine_of(training), 1000))
+    other = plan((train, test.assign(note="other words")))
+    for budget in (1000, 300):
+        machine = machine_of(lambda job, stage: 3.0 if job.finished else training(job, stage))
+        predicted = trained(spent(other, machine, budget))
+        assert predicted.split("; ")[0] == first.split("; ")[0] == "net: 8 epochs, 0"
+
+
 def test_a_seed_that_is_cut_off_by_the_deadline_is_left_out_and_stays_so(tmp_path, machine_of):
     def seconds(job, stage):
         return 20.0 if job.seed == 0 else 29.0  # the second seed is slower than expected

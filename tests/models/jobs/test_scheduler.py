@@ -97,6 +97,14 @@ def test_a_killed_task_is_tried_once_more_alone_after_all_but_those_that_wait_fo
     assert message in capsys.readouterr().out
 
 
+def test_a_killed_task_that_is_not_tried_again_has_failed_so_that_others_can_take_its_place():
+    ended: list[JobResult] = []
+    task = Task("interim", nothing, is_retried=False, on_end=ended.append)
+    executor = FakeProcesses(2, outcome=lambda task: RuntimeError("died"))
+    run(Queue([task]), executor)
+    assert [(result.status, result.reason) for result in ended] == [("failed", "killed")]
+
+
 def test_a_task_that_ran_out_of_a_shared_card_gets_the_full_card_once():
     executor = FakeProcesses(4, ["0"], outcome=failing("a/0", reason="memory"))
     results = run(Queue(stage_tasks("a", 1, resources=Resources(1, 0.25))), executor)

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import yaml
 
 from core.errors import DataError
 from core.files import write_atomically
 from core.paths import Paths
 from submissions.kaggle import offline
-from submissions.kaggle.offline import find_table, in_order_of, train
+from submissions.kaggle.offline import find_table, in_order_of, moved_tables, train
 from submissions.kaggle.paths import Bundle
 from submissions.manifest import LeftOut
 from tests.submissions.kaggle.conftest import SLUG
@@ -38,6 +39,17 @@ def test_the_test_table_is_that_of_the_competition_wherever_it_is_mounted(tmp_pa
             find_table("test.csv", SLUG, tmp_path)
 
 
+def test_tables_that_are_mounted_elsewhere_than_in_the_yaml_are_found(tmp_path):
+    tables = {"train": "data/train.csv", "test": "/kaggle/input/competitions/tides/test.csv"}
+    yaml_file = tmp_path / PACK / "mixed.yaml"
+    write_atomically(
+        yaml_file, yaml.safe_dump({"competition": {**tables, "sample_submission": "s.csv", "kaggle": SLUG}})
+    )
+    for name in (f"{PACK}/data/train.csv", f"{PACK}/s.csv", f"{SLUG}/test.csv"):
+        write_atomically(tmp_path / name, "id\n")
+    assert moved_tables(yaml_file, tmp_path) == [f"--set=competition.test={tmp_path / SLUG / 'test.csv'}"]
+
+
 @pytest.mark.parametrize(
     ("status", "files", "copied", "message"),
     [
@@ -58,6 +70,7 @@ def test_the_submission_that_exists_is_copied_whatever_the_status_of_the_trainin
     left_out = [LeftOut("gnn", 0, "timeout", "no end after 60 s")]
     monkeypatch.setattr(offline, "latest_run", lambda name: SimpleNamespace(left_out=left_out))
     monkeypatch.setattr(offline, "run", lambda *given: status)
+    monkeypatch.setattr(offline, "moved_tables", lambda *given: [])
     with nullcontext() if copied else pytest.raises(SystemExit):
         train(Bundle(tmp_path / "pack"), "mixed", tmp_path, written, [])
     assert (written.read_text() if written.exists() else "") == copied

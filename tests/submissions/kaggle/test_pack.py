@@ -197,6 +197,19 @@ def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(t
     assert sum(name.endswith(".csv") for name in packed) == 2
 
 
+def test_a_training_table_that_is_not_that_of_the_platform_travels_though_it_has_its_name(tmp_path, capsys):
+    path = to_train(tmp_path / "made")
+    for is_downloaded in (False, True):
+        if is_downloaded:
+            write_atomically(kaggle_files(SLUG) / "train.csv", b"id\n")
+        bundle, document = build_training(path)
+        assert (
+            contents_of(bundle)[document["competition"]["train"]] == path.with_name("train.csv").read_bytes()
+        )
+        assert "note: train.csv is packed with the code" in capsys.readouterr().out
+    assert document["competition"]["unparsable"] == "drop"
+
+
 def test_weights_travel_or_the_bundle_is_not_made(tmp_path):
     write_atomically(tmp_path / "encoder" / "config.json", "{}")
     save_file({"layer": torch.zeros(2)}, tmp_path / "mine.safetensors")

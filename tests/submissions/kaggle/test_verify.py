@@ -92,11 +92,9 @@ def session(folder, kernel, tables, output=None):
     mounted = folder / INPUT
     bundle = Bundle(mounted / "datasets" / read_json(kernel / "dataset" / "dataset-metadata.json")["id"])
     shutil.copytree(kernel / "dataset", bundle.root)
-    yaml = bundle.root / "mixed.yaml"
-    yaml.write_text(yaml.read_text().replace("/kaggle/input", str(mounted)))  # where the platform mounts it
-    (mounted / "competitions" / SLUG).mkdir(parents=True)
+    (mounted / SLUG).mkdir(parents=True)  # not where the YAML expects it
     for name in ("train.csv", "test.csv", "sample_submission.csv"):
-        shutil.copy(tables / name, mounted / "competitions" / SLUG)
+        shutil.copy(tables / name, mounted / SLUG)
     if output is not None:
         shutil.copytree(output, mounted / "notebooks" / "me" / "first")
     notebook = next((kernel / "notebook").glob("*.ipynb"))
