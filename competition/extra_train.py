@@ -17,7 +17,7 @@ from competition.clean import (
 )
 from competition.config import CompetitionConfig, ExtraTrain
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
-from competition.labels import describe_censored, parse_labels
+from competition.labels import describe_censored, parse_labels, require_above_lower_bound
 from core.errors import DataError
 from core.files import read_text_table
 
@@ -58,6 +58,7 @@ def with_extra_rows(
     for i, extra in enumerate(config.extra_train):
         table = _read(extra, config)
         labels = parse_labels(table, config.columns.labels, config, extra.file)
+        require_above_lower_bound(table, labels.table, config, extra.file)
         rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train)
         of_targets = [
             name

@@ -60,7 +60,8 @@ def describe_range(name: str, labels: pd.Series) -> str:
         return ""
     powers = math.log10(largest / smallest)
     return (
-        f"labels of {name} span {powers:.1f} orders of magnitude; set target_transform: log1p in the stages"
+        f"labels of {name} span {powers:.1f} orders of magnitude; set target_transform: log1p in the stages, or power "
+        "if a target has labels below 0"
     )
 
 
@@ -119,6 +120,17 @@ def parse_classes(table: pd.DataFrame, name: str, config: CompetitionConfig, whe
     advice = "Correct them, or set competition.classes."
     raise_if_any(table, is_unknown, name, config.id, where, what, advice)
     return numbers
+
+
+def require_above_lower_bound(
+    table: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig, where: object
+) -> None:
+    """Raise a DataError if labels of a raw table are so low that the metric has no value."""
+    metric = config.scorer
+    for name in config.targets:
+        what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
+        advice = "Correct them, or choose another competition.metric."
+        raise_if_any(table, labels[name] <= metric.lower_bound, name, config.id, where, what, advice)
 
 
 def parse_labels(table: pd.DataFrame, names: list[str], config: CompetitionConfig, where: object) -> Labels:

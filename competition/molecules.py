@@ -34,6 +34,11 @@ _SALTS = SaltRemover()
 _UNCHARGER = rdMolStandardize.Uncharger()
 
 
+def without_stereo(smiles: str) -> str:
+    """Return the canonical SMILES of a molecule without its stereochemistry; "" for ""."""
+    return Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False) if smiles else ""
+
+
 @cache  # tables are read several times, and parsing is slow
 def canonical_smiles(smiles: str) -> str | None:
     """Return RDKit's canonical SMILES of a SMILES or InChI; None if RDKit cannot parse it, or without atoms.

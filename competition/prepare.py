@@ -29,7 +29,13 @@ from competition.clean import (
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, FOLD, TIME, WEIGHT
 from competition.extra_train import with_extra_rows
-from competition.labels import Labels, describe_censored, parse_labels, without_empty_bounds
+from competition.labels import (
+    Labels,
+    describe_censored,
+    parse_labels,
+    require_above_lower_bound,
+    without_empty_bounds,
+)
 from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.pairs import with_pair_features
@@ -258,11 +264,7 @@ def prepare_test(
 def _training_columns(train: pd.DataFrame, labels: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
     """Check labels, and return the other training-only columns as numbers: weight, time, fold."""
     where = config.train
-    metric = config.scorer
-    for name in config.targets:
-        what = f"labels at or below {metric.lower_bound:g}, where the metric {metric.name} has no value"
-        advice = "Correct them, or choose another competition.metric."
-        raise_if_any(train, labels[name] <= metric.lower_bound, name, config.id, where, what, advice)
+    require_above_lower_bound(train, labels, config, where)
     numbers: dict[str, pd.Series] = {}
     if config.weight:
         numbers[WEIGHT] = parse_numbers(train, config.weight, config.id, where)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, without_extra_rows
+from competition.dataset import FOLD, GROUP, LOWER, UPPER, without_extra_rows
 from competition.labels import describe_code, describe_range
 from competition.metrics import raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
@@ -167,7 +167,13 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
     if stage.transform_for(tables.task) == "log1p":
-        require_log1p(tables.y)
+        targets = [
+            *competition.targets,
+            *(bound + name for bound in (LOWER, UPPER) for name in competition.targets),
+        ]
+        require_log1p(
+            tables.train[[name for name in targets if name in tables.train]].to_numpy()
+        )  # and extra rows
     warnings = list(stage.check(tables))
     code_files(stage, tables.context)
     description = stage.kind

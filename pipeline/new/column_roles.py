@@ -25,7 +25,7 @@ MAX_SAMPLED = 200
 MIN_PARSED = 0.95
 """Share of the values that RDKit must parse in a column without a telling name."""
 SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
-ID_NAME = re.compile(r"(^|[\s_.:-])(id|idx|index|uuid)$|[a-z](ID|Id)$|^(ID|Id)$")
+ID_NAME = re.compile(r"(^|[\s_.:-])(id|Id|ID|idx|index|uuid)$|[a-z](ID|Id)$|(^|_)[CS]ID$")
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
 NOTATIONS = {

@@ -6,6 +6,7 @@ Every role is a guess with a reason, which `./run.sh new` prints and writes into
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ import pandas as pd
 from competition.cells import count_new_values, describe_rows, molecule_cells
 from competition.clean import is_empty_text
 from competition.dataset import TableColumns
-from competition.molecules import canonical_smiles
+from competition.molecules import canonical_smiles, without_stereo
 from competition.task import class_names, match_columns
 from competition.units import Unit
 from core.errors import DataError, join_first
 from core.files import read_text_table
 from folds.recommended import MAX_PART, tied_rows
 from pipeline.new.column_roles import (
+    MAX_SAMPLED,
+    MIN_PARSED,
+    SMILES_NAME,
     Column,
     Role,
     classify,
@@ -224,8 +228,34 @@ def detect(
         targets=predicted,
         submission_columns=renamed,
         targets_reason=targets_reason,
-        columns=_with_warnings_of_notations(without_names(columns)),
+        columns=_with_warnings_of_notations(without_names(_without_notations(columns, train))),
     )
+
+
+def _without_notations(columns: list[Column], train: pd.DataFrame) -> list[Column]:
+    """Return the columns, of which another notation of the same molecules, such as InChI, is left out.
+
+    What is named SMILES and has more stereochemistry stays.
+    """
+    molecules = {}
+    for column in columns:
+        if column.role == "smiles" and not column.is_given:
+            cells = molecule_cells(train[column.name])[:: max(1, len(train) // MAX_SAMPLED)]
+            molecules[column.name] = cells.map(lambda cell: canonical_smiles(cell) or "")
+
+    def rank(name: str) -> tuple[bool, int]:
+        return bool(SMILES_NAME.search(name)), int(molecules[name].str.count("[@/]").sum())
+
+    reasons = {}
+    for first, second in combinations(sorted(molecules, key=rank, reverse=True), 2):
+        flat = [molecules[name].map(without_stereo) for name in (first, second)]
+        both = (flat[0] != "") & (flat[1] != "")
+        if first not in reasons and both.any() and (flat[0] == flat[1])[both].mean() >= MIN_PARSED:
+            reasons[second] = f"the same molecules as {first!r}"
+    return [
+        replace(column, role="left out", reason=reasons[column.name]) if column.name in reasons else column
+        for column in columns
+    ]
 
 
 def _columns_to_predict(

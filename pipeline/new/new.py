@@ -197,8 +197,13 @@ def complete_tables(args: Namespace, path: Path) -> None:
         return
     id_column = args.id or "id"
     train, test = read_text_table(args.train), read_text_table(args.test)
-    require_columns(train, [id_column, *args.target], args.train)
-    require_columns(test, [id_column], args.test)
+    for file, table in ((args.train, train), (args.test, test)):
+        if id_column not in table:
+            raise DataError(
+                f"{file} has no column {id_column!r}. Number its rows in it, or name the ids with --id: they are in "
+                "all tables, and are no input."
+            )
+    require_columns(train, args.target, args.train)
     columns = args.target
     metric = get_metric(args.metric or "")
     has_probabilities = metric and "multiclass" in metric.types and metric.kind != "labels"

@@ -1,10 +1,12 @@
 """The column of the ids: in all three tables, with another value in each row of a table."""
 
+import numpy as np
 import pandas as pd
 
 from competition.cells import check_ids
+from competition.molecules import canonical_smiles
 from core.errors import DataError, join_first
-from pipeline.new.column_roles import SMILES_NAME
+from pipeline.new.column_roles import MAX_SAMPLED, SMILES_NAME, looks_like_smiles
 
 
 def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str, str]:
@@ -20,6 +22,11 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
     ]
     shared.sort(key=lambda name: bool(SMILES_NAME.search(name)))  # a sample may have molecules before the id
     candidates = [name for name in shared if id_column in (None, name)]
+    if candidates and _are_molecules(candidates[0], train):
+        raise DataError(
+            f"{candidates[0]!r} has molecules, which cannot be the ids, too. Number the rows of all three tables in a "
+            "column id, the sample's as those of the test table."
+        )
     for name in candidates:
         if _is_id(name, tables):
             if id_column is not None:
@@ -52,6 +59,14 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
     raise DataError(
         f"the id column {expected!r} is missing in {' and in '.join(missing)}. All three tables need it: add "
         "the column, or choose another one with --id."
+    )
+
+
+def _are_molecules(name: str, table: pd.DataFrame) -> bool:
+    """Return whether a column has SMILES, and not words or codes."""
+    values = list(table[name].unique()[:MAX_SAMPLED])
+    return looks_like_smiles(
+        name, values, float(np.mean([canonical_smiles(value) is not None for value in values]))
     )
 
 

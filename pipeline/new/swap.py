@@ -48,6 +48,10 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
         reason = f"either {' or '.join(winners)} wins, in whichever order they come"
     elif pairs and all(_are_of_one_role(tables, problem, pair) for pair in pairs):
         n_orders, labels = len(molecules[0]), {}
+        series = [name for names in columns for name in names]
+        others = [name for name in tables.with_roles("numeric") if name not in series]
+        if any(_depends_on_order(tables, problem, pair, name) for pair in pairs for name in others):
+            return None
         reason = "the columns have the same molecules, with like labels in each"
     else:
         return None
@@ -74,19 +78,39 @@ def _winners(tables: DetectedTables, problem: ProblemGuess) -> list[str]:
     return winners if is_telling and all(map(TIE.search, ties)) else []
 
 
-def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: tuple[str, str]) -> bool:
-    """Return whether two columns have molecules in common, and a molecule's labels do not depend on its column.
-
-    In a difference of two molecules its mean label in one column is the opposite of that in the other one. In a column
-    of solvents a molecule says nothing about its labels as a solute.
-    """
+def _standardised_labels(tables: DetectedTables, problem: ProblemGuess) -> pd.DataFrame:
+    """Return the labels, or an indicator of each class, with the mean 0 and the standard deviation 1."""
     labels = tables.train[tables.targets]
     if problem.type == "regression":
         numbers = labels.apply(pd.to_numeric, errors="coerce")
     else:
         numbers = pd.get_dummies(labels, dtype=float)
     numbers = numbers - numbers.mean()
-    numbers = numbers / numbers.std()
+    return numbers / numbers.std()
+
+
+def _depends_on_order(
+    tables: DetectedTables, problem: ProblemGuess, pair: tuple[str, str], name: str
+) -> bool:
+    """Return whether a number belongs to one of two molecules, such as its share in a mixture.
+
+    Then the labels are like those of the first molecule where the number is large.
+    """
+    labels = _standardised_labels(tables, problem)
+    numbers = pd.to_numeric(tables.train[name], errors="coerce")
+    first, second = (labels.groupby(tables.train[column]).transform("mean") for column in pair)
+    products = (first - second).mul(numbers - numbers.mean(), axis=0) * labels
+    of_rows = products.mean(axis=1).dropna()
+    return bool(of_rows.mean() > N_ERRORS * of_rows.std() / np.sqrt(len(of_rows)))
+
+
+def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: tuple[str, str]) -> bool:
+    """Return whether two columns have molecules in common, and a molecule's labels do not depend on its column.
+
+    In a difference of two molecules its mean label in one column is the opposite of that in the other one. In a column
+    of solvents a molecule says nothing about its labels as a solute.
+    """
+    numbers = _standardised_labels(tables, problem)
     first, second = (numbers.groupby(tables.train[name]).mean() for name in pair)
     common = first.index.intersection(second.index)
     if len(common) < max(MIN_MOLECULES, MIN_COMMON * min(len(first), len(second))):

@@ -136,6 +136,16 @@ def test_times_of_extra_rows_are_read_like_those_of_the_training_rows(tmp_path):
         with_more(tmp_path, "SMILES,y,day CCF,1,later", train, time="day")
 
 
+def test_labels_of_an_extra_table_must_have_a_score_too(tmp_path):
+    with pytest.raises(DataError, match=r"more\.csv.* labels at or below -1, .* rmsle .*row 2"):
+        with_more(
+            tmp_path,
+            "SMILES,y CCF,-1.5",
+            with_columns(["id,SMILES", *(f"m{k},{'C' * k}O" for k in range(N))], y=range(N)),
+            metric="rmsle",
+        )
+
+
 def test_groups_by_the_id_are_unknown_for_extra_rows(tmp_path):
     tables = with_more(tmp_path, "id,SMILES,y p0_9,CCF,1", group={"prefix": "id"})
     assert "more.csv: its ids are not read" in describe(tables.report)

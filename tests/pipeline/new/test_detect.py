@@ -2,11 +2,12 @@
 
 import pandas as pd
 import pytest
+from rdkit import Chem
 
 from core.errors import DataError
 from pipeline.new.column_roles import are_words, classify, counts_rows, is_reaction
 from pipeline.new.detect import detect
-from tests.submissions.made_up import files_in
+from tests.submissions.made_up import files_in, smiles, write, write_tables
 
 
 def many(pattern):
@@ -45,6 +46,9 @@ def column(cells, name="column", test=None):
         ("1.5,NA,,nan,-2e3", "c", "numeric"),
         (many("{}1"), "mass", "numeric"),
         (many("{}1"), "patient_id", "left out"),
+        (many("{}1"), "Compound_ID", "left out"),
+        (many("{}1"), "PUBCHEM_CID", "left out"),
+        (many("{}1"), "ACID", "numeric"),
         (NUMBERS, "", "left out"),
         (many("{}"), "c", "left out"),
         ("x", "c", "left out"),
@@ -361,3 +365,31 @@ def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):
     message = "has a column for each class of 'label', but they differ .*'other' has no class"
     with pytest.raises(DataError, match=message):
         find(tmp_path, train, "id,x 7,9 8,8", "id,q,p,other 7,0,0,0 8,0,0,0")
+
+
+def test_another_notation_of_the_same_molecules_is_left_out(tmp_path):
+    """As InChI, or without stereochemistry, beside another molecule."""
+    isomeric = [cell.replace("C", "F[C@H](Cl)", 1) for cell in smiles(80)]
+    molecules = [Chem.MolFromSmiles(cell) for cell in isomeric]
+    inchi = [Chem.MolToInchi(molecule) for molecule in molecules]
+    flat = [Chem.MolToSmiles(molecule, isomericSmiles=False) for molecule in molecules]
+    write(tmp_path, inchi=inchi, flat_smiles=flat, smiles=isomeric, solvent=smiles(80)[::-1])
+    tables = detect(files_in(tmp_path))
+    assert tables.with_roles("smiles") == ["smiles", "solvent"]
+    assert {column.reason for column in tables.columns if column.role == "left out"} == {
+        "the same molecules as 'smiles'"
+    }
+
+
+@pytest.mark.parametrize("given", [None, "SMILES"])
+def test_molecules_are_no_ids(tmp_path, given):
+    write_tables(
+        tmp_path,
+        pd.DataFrame({"SMILES": smiles(60), "logP": range(60), "y": range(60)}),
+        pd.DataFrame({"SMILES": smiles(80)[60:], "logP": range(20)}),
+        pd.DataFrame({"SMILES": smiles(80)[60:], "y": 0}),
+    )
+    with pytest.raises(
+        DataError, match="'SMILES' has molecules, which cannot be the ids, too. Number the rows"
+    ):
+        detect(files_in(tmp_path), given)

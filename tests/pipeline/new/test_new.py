@@ -21,7 +21,7 @@ from tests.submissions.made_up import make, notes, smiles, write, write_labels, 
 
 NUMBER = [k / 7 for k in range(80)]
 METRIC = "def score(y_true, y_pred):\n    return 1.0\n"
-SOLVENTS = ["" if i % 4 == 0 else s for i, s in enumerate(smiles(80))]
+SOLVENTS = ["" if i % 4 == 0 else s for i, s in enumerate(smiles(80)[::-1])]
 DAMAGED = [*smiles(3), "c1cc", *smiles(66), "", *smiles(9)]
 
 

@@ -266,3 +266,20 @@ def test_kernel_methods_are_for_half_as_many_rows_that_are_read_in_both_orders(t
         for n_orders in (1, 2)
     )
     assert in_one - in_both == {"gp"}
+
+
+@pytest.mark.parametrize(("share", "is_swap"), [("x1", False), ("temperature", True)])
+def test_molecules_of_which_one_has_a_share_in_the_mixture_do_not_change_places(tmp_path, share, is_swap):
+    """Of a mixture of 12 molecules in any order: the label is the mean of theirs, by the share or by halves."""
+    rng = np.random.default_rng(0)
+    of_molecule = rng.normal(size=12)
+    first, second = rng.integers(12, size=(2, 320))
+    number = rng.uniform(size=320).round(3)
+    x = number if share == "x1" else np.full(320, 0.5)
+    y = (x * of_molecule[first] + (1 - x) * of_molecule[second])[:300]
+    cells = np.array(smiles(12))
+    inputs = {"mol_1": cells[first], "mol_2": cells[second], share: number}
+    write_labels(tmp_path, {"y": list(y.round(4).astype(str))}, {"y": "0"}, **inputs)
+    tables = detect(files_in(tmp_path))
+    guess = find_swap(tables, choose_problem(tables))
+    assert (guess is not None) == is_swap
