@@ -41,7 +41,7 @@ from submissions.kaggle import submit as sending
 from submissions.kaggle.ledger import add_scores, page, read
 from submissions.kaggle.pack import build
 from submissions.kaggle.push import push
-from submissions.kaggle.verify import verify_notebook
+from submissions.kaggle.verify import require_platform, verify_notebook
 from submissions.run import latest_run
 from submissions.shift import cached_descriptors
 
@@ -222,6 +222,8 @@ def kernel(options: Namespace) -> None:
     name = options.competition
     paths = Paths.for_competition(name)
     config = load_config(name) if options.training else None
+    if options.verify:
+        require_platform()
     if config and (config.competition.holdout_of or not config.competition.kaggle):
         raise ConfigError(
             f"The notebook trains on the tables of a Kaggle competition, and {name} names none; add "

@@ -8,6 +8,7 @@ the packages of its image, no network.
 
 import json
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -26,7 +27,7 @@ import pandas as pd
 from competition.dataset import read_prepared
 from competition.task import from_submission_columns
 from core import cli
-from core.errors import DataError, SubmissionError
+from core.errors import ConfigError, DataError, SubmissionError
 from core.files import read_json, read_text_table, write_table
 from core.paths import display_path
 from submissions.kaggle.paths import Bundle, Kernel
@@ -46,6 +47,16 @@ TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
 UNREADABLE = "hidden_unreadable"
 """Id of the row that cannot be read."""
+
+
+def require_platform() -> None:
+    """Raise a ConfigError on a machine that cannot install the wheels of the bundle."""
+    system = platform.system(), platform.machine()
+    if system != ("Linux", "x86_64"):
+        raise ConfigError(
+            f"--verify needs Linux on x86_64, for which the wheels of the notebook are; this is {' on '.join(system)}. "
+            "Leave it out: the notebook is written without it, too."
+        )
 
 
 def verify_notebook(name: str, n_workers: int | None = None, n_rows: int = 200) -> None:

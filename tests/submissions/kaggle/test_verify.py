@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.errors import DataError, SubmissionError
+from core.errors import ConfigError, DataError, SubmissionError
 from core.files import read_json, read_table, write_table
 from core.paths import Paths
 from submissions.config import load_config
@@ -100,3 +100,19 @@ def session(folder, kernel, tables, output=None):
     notebook = next((kernel / "notebook").glob("*.ipynb"))
     run_notebook(folder, notebook, folder.with_suffix(".log"))
     return folder / WORKING
+
+
+@pytest.mark.parametrize(
+    ("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Linux", "x86_64")]
+)
+def test_a_machine_without_the_wheels_of_the_platform_is_refused_before_anything_is_packed(
+    monkeypatch, system, machine
+):
+    monkeypatch.setattr(verify.platform, "system", lambda: system)
+    monkeypatch.setattr(verify.platform, "machine", lambda: machine)
+    with (
+        nullcontext()
+        if machine == "x86_64"
+        else pytest.raises(ConfigError, match=f"this is {system} on {machine}")
+    ):
+        verify.require_platform()
