@@ -10,6 +10,7 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 from rdkit.Chem.SaltRemover import SaltRemover
 from tqdm import tqdm
 
+from core.text import MARKS
 from core.types import Standardise
 
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
@@ -20,7 +21,7 @@ scaffold and features of MiniMol. Their time grows with the cube of the atoms: m
 """
 
 LINK_OR_USER = re.compile(r"https?://\S+|www\.\S+|@\w+")
-TRIMMED = re.compile(r"\w(?:\S*\w)?")
+TRIMMED = re.compile(rf"\w(?:\S*[\w{MARKS}])?")
 """A word without the punctuation around it; what is inside stays, as in 1,4-dioxane and Ba0.5SrTiO3."""
 LETTER = re.compile(r"[^\W\d_]")
 REACTION = re.compile(r"[^\s>]*>[^\s>]*>[^\s>]*( \|.*\|)?")

@@ -11,10 +11,12 @@ from pydantic import Field
 
 from competition.dataset import FEATURE
 from core.settings import UniqueList
+from core.text import MARKS
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2), UniqueList]
 """Two columns."""
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+CHINESE_OR_JAPANESE = r"\u3040-\u30ff\u3400-\u9fff"
+WORD = re.compile(rf"[{CHINESE_OR_JAPANESE}]|(?:(?![{CHINESE_OR_JAPANESE}])[\w{MARKS}])+")
 """A word without punctuation, or one Chinese or Japanese character."""
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 NAMES = (

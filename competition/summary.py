@@ -19,6 +19,7 @@ from competition.molecules import (
     normalised_text,
 )
 from core.errors import join_first
+from core.text import WORD_OF_TWO
 
 MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""
@@ -162,7 +163,7 @@ def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: Competition
         n_empty = is_empty_text(pd.concat([train, test])[name]).sum()
         if n_empty:
             yield f"{n_empty} of {n_rows} texts of {name} are empty"
-        n_words = _count_alone(train[name], test[name], r"\w\w+")
+        n_words = _count_alone(train[name], test[name], WORD_OF_TWO)
         if n_words > 0.1 * n_rows:
             common = f"have no word of {name} in common with other rows"
             yield f"{n_words} of {n_rows} rows {common}; their characters are features"

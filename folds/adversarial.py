@@ -17,6 +17,7 @@ from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, INPUT_KEY
 from competition.descriptors import DESCRIPTORS
 from competition.units import Unit
+from core.text import MARKS
 from core.types import Array, Integers
 from folds.comparison import Shift
 from folds.groups import connected
@@ -171,7 +172,7 @@ def _words(text: pd.Series) -> pd.DataFrame:
 
     lengths = {"number of characters": text.str.len(), "number of words": text.str.count(r"\S+")}
     blocks = [pd.DataFrame(lengths)]
-    words = CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=r"(?u)\b\w+\b")
+    words = CountVectorizer(binary=True, max_features=N_WORDS, token_pattern=rf"\w[\w{MARKS}]*")
     ngrams = CountVectorizer(binary=True, max_features=N_WORDS, analyzer="char", ngram_range=(2, 3))
     for prefix, vectorizer in (("word", words), ("characters", ngrams)):
         with suppress(ValueError):  # the texts have no words

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from competition.dataset import Dataset
+from core.text import WORD_OF_TWO
 from models.context import Context
 from models.job_folder import write_notes
 
@@ -33,6 +34,8 @@ def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path
     fitted: list[NGrams] = []
     for name, analyzer in product(context.text if max_features else (), N_RANGES):
         settings: Any = {"analyzer": analyzer, "ngram_range": N_RANGES[analyzer]}
+        if analyzer == "word":
+            settings["token_pattern"] = WORD_OF_TWO
         vectorizer = CountVectorizer(**settings, min_df=2, max_features=max_features)
         try:
             counts = vectorizer.fit_transform(train.inputs[name])

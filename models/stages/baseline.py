@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import Dataset
+from core.text import WORD_OF_TWO
 from core.types import Array
 from models.context import Context
 from models.features import molecule_blocks
@@ -148,9 +149,10 @@ def tfidf_of(texts: "pd.Series[str]", analyzer: str, idf: Array | None = None) -
     """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
+    words = {"token_pattern": WORD_OF_TWO} if analyzer == "word" else {}
     hashing = HashingVectorizer(
         analyzer=analyzer, ngram_range=N_GRAMS[analyzer], n_features=N_HASHES,
-        norm=None, alternate_sign=False, dtype=np.float32,
+        norm=None, alternate_sign=False, dtype=np.float32, **words,
     )  # fmt: skip
     ngrams = hashing.transform(texts)
     weights = TfidfTransformer(sublinear_tf=True)

@@ -1,12 +1,17 @@
 """Groups of training rows, of molecules that differ by salts, and of rows that are in no fold."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from competition.clean import input_keys
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, desalted, normalised_text, parent, plain_text
+from competition.pairs import WORD
+from core.text import WORD_OF_TWO
 from folds.groups import clusters, scaffold, scaffolds, stereo_scaffold
 from folds.kinds import FoldsConfig
 from folds.make import compute_groups, groups_outside_folds
@@ -126,6 +131,16 @@ def test_similar_molecules_are_one_cluster_others_are_not_and_the_order_of_rows_
 )
 def test_a_plain_text_has_no_links_names_of_users_numbers_and_punctuation(text, plain):
     assert plain_text(normalised_text(text)) == plain
+
+
+def test_signs_of_a_letter_belong_to_their_word():
+    """The boy and the girl, in Hindi: they differ in vowel signs alone."""
+    boy, girl = "यह लड़का पढ़ता है", "यह लड़की पढ़ती है।"
+    assert plain_text(boy) != plain_text(girl) == girl.rstrip("।")
+    assert WORD.findall(girl) == re.findall(WORD_OF_TWO, girl) == girl.rstrip("।").split()
+    assert WORD.findall("東京 tower") == ["東", "京", "tower"]
+    text = "Hello, it's 3 co-op foo_bar x2 naïve 1,4-dioxane."
+    assert re.findall(WORD_OF_TWO, text) == CountVectorizer(lowercase=False).build_analyzer()(text)
 
 
 def test_a_reaction_of_a_ring_is_not_that_of_an_aromatic_one():
