@@ -129,6 +129,7 @@ def _clean_rows(
         dated = table[table[config.time].str.strip() != ""]
         names = [config.id, config.time]
         raw = read_text_table(config.train)
+        raw = raw[raw[config.id].isin(train[config.id])]
         raw.index += table.index.max() + 1  # messages have the number of an extra row
         both = pd.concat([dated[names], raw[names]])  # they must have one kind of times
         times = parse_times(both, config.time, config.id, f"{extra.file}, with {config.train.name}")

@@ -50,11 +50,12 @@ def describe_clean_tables(
         labels = train[config.targets]
         first = labels.groupby(train[INPUT_KEY]).transform("first")
         n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
+        others = f", {n_other} of them with another label"
         if config.swap and config.swap.labels:  # which are exchanged in the other order of the columns
-            n_other = 0
+            n_other, others = 0, ""
         yield (
             f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the "
-            f"input of another row (they share its fold), {n_other} of them with another label"
+            f"input of another row (they share its fold){others}"
         )
     if config.text:
         yield from _describe_copies(train, config)

@@ -200,9 +200,6 @@ def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str,
     short: profit does not match f. Of several names in a column, the one that contains the others counts
     (not_toxic, toxic). Whole numbers may be written as floats (prob_1.0).
     """
-    whole = {re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", column): column for column in columns}
-    if len(whole) == len(columns) and {*whole} != {*columns}:
-        return {whole[column]: name for column, name in match_columns(tuple(whole), names).items()}
     by_word = _matches(columns, names, WORD)
     prefix = re.sub(r"[^\W_]*$", "", commonprefix(columns))
     ends = {column.removeprefix(prefix): column for column in columns}
@@ -210,7 +207,14 @@ def match_columns(columns: tuple[str, ...], names: tuple[str, ...]) -> dict[str,
     is_distinctive = all(len(name) >= MIN_LENGTH or name.isdigit() for name in names)
     by_part = _matches(columns, names, "{}") if is_distinctive else {}
     complete = [each for each in (by_word, by_end, by_part) if len({*each.values()}) == len(names)]
-    return complete[0] if complete else by_word
+    if complete:
+        return complete[0]
+    whole = {re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", column): column for column in columns}
+    if len(whole) == len(columns) and {*whole} != {*columns}:
+        matches = match_columns(tuple(whole), names)
+        if len({*matches.values()}) == len(names):
+            return {whole[column]: name for column, name in matches.items()}
+    return by_word
 
 
 def _containing_all(names: list[str]) -> list[str]:

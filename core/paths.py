@@ -1,5 +1,6 @@
 """Names of folders and files."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,16 @@ class Paths:
     @property
     def root(self) -> Path:
         return work_root() / self.name
+
+    @property
+    def on_command_line(self) -> str:
+        """The competition as commands take it: its name, or its YAML if that is in another folder."""
+        name = self.name
+        if self.owner.exists():
+            yaml_file = Path(self.owner.read_text(encoding="utf-8").strip())
+            if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
+                name = str(display_path(yaml_file))
+        return shlex.quote(name)
 
     @property
     def test(self) -> Path:

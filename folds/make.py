@@ -77,7 +77,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
     report["warnings"] = [
         *_fewer_folds(config, folds),
-        *_ignored_group(config, competition),
+        *_divided_groups(config, folds, train_rows, competition),
         *_without_units(config, train_rows, competition),
     ]
     # Only user-defined folds split groups, and their groups are rows with equal inputs.
@@ -126,14 +126,19 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
     ]
 
 
-def _ignored_group(config: FoldsConfig, competition: CompetitionConfig) -> list[str]:
-    """Return a warning if a kind of the project divides the groups of `competition.group`."""
-    ignores = config.kind in FOLD_KINDS and not config.is_user_defined and config.definition.needs != "group"
-    if not competition.units or not ignores:
+def _divided_groups(
+    config: FoldsConfig, folds: Integers, rows: pd.DataFrame, competition: CompetitionConfig
+) -> list[str]:
+    """Return a warning if a kind of the project divides groups of `competition.group`."""
+    if not competition.units or config.kind not in FOLD_KINDS or config.is_user_defined:
+        return []
+    keys = group_keys(rows, competition, config.similarity, len(rows))
+    n_divided = sum((pd.Series(folds).groupby(key.to_numpy()).nunique() > 1).sum() for key in keys)
+    if not n_divided:
         return []
     return [
-        f"WARNING: folds.kind {config.kind} does not keep rows of competition.group together; folds.kind group and "
-        "stratified_group do"
+        f"WARNING: {n_divided} groups of competition.group are in several folds of folds.kind {config.kind}; the kinds "
+        "group and stratified_group keep them together"
     ]
 
 

@@ -80,7 +80,9 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
         n_blocks = _n_blocks(train, time, columns.id, groups, 3)
         if n_blocks == 3:
             return Recommendation("time", reason, [], groups, [], time)
-        obstacle = "the times of the training table, of equal inputs the latest, do not make three blocks"
+        obstacle = (
+            "the times of the training table, of rows with equal inputs the latest, do not make three blocks"
+        )
         if n_blocks == 0:
             obstacle = "folds in time need a time in every row: a number, or a date such as 2025-05-31"
         warnings = [f"{reason}; {obstacle}, so {NOT_KNOWN}"]

@@ -110,7 +110,7 @@ def time_blocks(data: SplitData) -> Integers:
         can_be_fewer = data.n_folds > 2 and len(n_rows_at) > 2
         raise DataError(
             f"competition.time must divide into {data.n_folds + 1} blocks of similar size, but its "
-            f"{len(n_rows_at)} distinct times (of equal inputs the latest), the most frequent with "
+            f"{len(n_rows_at)} distinct times (of rows with equal inputs the latest), the most frequent with "
             f"{n_rows_at.max()} of {len(data.times)} rows, leave some empty. "
             f"{'Lower folds.n_folds, or choose' if can_be_fewer else 'Choose'} another folds.kind."
         )

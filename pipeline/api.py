@@ -268,10 +268,10 @@ def _with_whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for name in table.columns[table.dtypes.map(pd.api.types.is_float_dtype)]:
         numbers = table[name].to_numpy(np.float64, na_value=np.nan)
-        is_whole = (numbers % 1 == 0) & (np.abs(numbers) <= MAX_EXACT)
-        cells = numbers.astype(object)
-        cells[is_whole] = numbers[is_whole].astype(np.int64)
-        columns[name] = cells
+        is_whole = np.isfinite(numbers) & (np.abs(numbers) <= MAX_EXACT) & (numbers == np.rint(numbers))
+        if is_whole.any():
+            columns[name] = table[name].astype(object)
+            columns[name][is_whole] = numbers[is_whole].astype(np.int64)
     return table.assign(**columns)
 
 

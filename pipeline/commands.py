@@ -114,7 +114,7 @@ def train(options: Namespace) -> int:
     config = load_config(options.competition, overrides)
     competition = config.competition
     if options.executor == "local":
-        require_visible_gpu(config)
+        require_visible_gpu(load_config(options.competition, options.overrides))  # of the selected stages
     with cli.locked(competition.paths, wait=True):
         make.run(competition, config.folds, options.workers)
     with cli.training(competition.paths, options.shard):

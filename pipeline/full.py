@@ -29,7 +29,7 @@ from models.jobs.scheduler import Executor
 from models.registry import BASELINE, make_stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
-from pipeline.last_submission import InterimSubmissions, submit_until, submitted_run
+from pipeline.last_submission import NOT_BUILT, InterimSubmissions, submit_until, submitted_run
 from pipeline.summary import describe_run
 from submissions.config import Config, load_config
 from submissions.manifest import LeftOut
@@ -147,6 +147,7 @@ def train_and_submit(
         submitted = replace(submitted_run(run), budget=run.budget)
         options.result["left_out"] += [asdict(each) for each in without_submission(run, submitted)]
         options.result |= describe_run(submitted, config, previous)
+        options.result["warnings"] += [line for line in lines if line.startswith(NOT_BUILT)]
     return status
 
 
@@ -200,8 +201,8 @@ def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> lis
 
 
 def without_submission(finished: Run, submitted: Run) -> list[LeftOut]:
-    """Return a row per finished stage that is not in the submission, since time ended before it was built."""
-    reason = "its jobs were finished too late for the submission; the same command builds it"
+    """Return a row per finished stage that is not in the submission, since none with it was built."""
+    reason = "no submission with it was built before the command ended; the same command builds it"
     return [
         LeftOut(name, None, TIME, reason)
         for name in finished.config.stages

@@ -36,6 +36,7 @@ from submissions.run import (
 )
 from submissions.shift import cached_descriptors, measure_error_ratio
 
+NOT_BUILT = "WARNING: the last submission was not built"
 SUBMISSIONS = "submissions"
 """Group of the tasks that build one."""
 COMPARISON = "comparison of training and test rows"
@@ -70,6 +71,7 @@ class InterimSubmissions:
         self.is_pending = False
         self.is_compared = not has_limit  # then it is done before the report
         self.seconds = FIRST_SECONDS
+        self.asked = 0.0
         self.last_end = -math.inf if has_limit else time.monotonic()
 
     def next_task(self) -> Task | None:
@@ -84,6 +86,7 @@ class InterimSubmissions:
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
         self.is_pending = True
+        self.asked = time.monotonic()
         # The first one soon, whatever the metric takes.
         level = Level.BLEND if self.has_written else Level.MEAN
         return Task(
@@ -106,14 +109,15 @@ class InterimSubmissions:
 
     def _on_end(self, result: JobResult) -> None:
         self.is_pending = False
-        self.seconds = max(result.seconds, 1.0)
         self.last_end = time.monotonic()
+        self.seconds = max(result.seconds or self.last_end - self.asked, 1.0)  # 0 if its worker was killed
         if result.status == "ok":
             self.has_written = True
             self.budget.submission_seconds = self.seconds
             print(result.lines[0])
         elif result.status == "failed":
-            print(f"no submission of the finished stages yet: {result.error}")
+            which = "newer submission" if self.has_written else "submission"
+            print(f"no {which} of the finished stages yet: {result.error}")
 
 
 def submit_finished(config: Config, plan: JobPlan, level: Level = Level.BLEND) -> JobResult:
@@ -174,7 +178,7 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     if result.reason == "time":
         return take_latest(finished, has_interim)
     if result.reason == "killed" and clock.has_limit:
-        lines, _ = take_latest(finished, has_interim, f"the last submission was not built: {result.error}")
+        lines, _ = take_latest(finished, has_interim, f"{NOT_BUILT}: {result.error}")
         return lines, exit_status({"submission": result})
     if result.status == "failed":  # it fails here too, with its traceback
         result = _submit(finished, True, clock)
@@ -225,7 +229,7 @@ def take_latest(finished: Run, has_interim: bool, failure: str = "") -> tuple[li
     if finished.built is None and not has_interim:
         build(finished, levels_of(finished, False)[0])
     run = replace(submitted_run(finished), is_late=True)
-    lines = [f"WARNING: {failure}"] if failure else []
+    lines = [failure] if failure else []
     if finished.built is None:
         time_out = f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built"
         lines = [
@@ -249,7 +253,7 @@ def submitted_run(finished: Run) -> Run:
 
 
 def has_report(run: Run) -> bool:
-    """Return whether the report of a run is there; it is of the latest submission, and perhaps of an earlier level."""
+    """Return whether a run is the latest submission and has the report of its present level."""
     file = run.paths.report / SUMMARY
     return (
         run.is_latest

@@ -208,7 +208,8 @@ def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     differs |= (test_stds > MAX_RATIO * stds) | (stds > MAX_RATIO * test_stds)
     differs &= test_stds > 0  # a corrected blend may be a constant
     if run.task.has_probabilities:  # of a class with few rows, both numbers depend on a handful of them
-        smallest = np.minimum(means, 1 - means) * min(len(test), len(out_of_fold))
+        rarest = np.maximum(np.minimum(means, 1 - means), np.minimum(test_means, 1 - test_means))
+        smallest = rarest * min(len(test), len(out_of_fold))
         differs &= smallest >= MIN_ROWS
     differing = [
         f"{name} {format_number(test_means[k])} +- {format_number(test_stds[k])}, "

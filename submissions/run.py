@@ -5,7 +5,6 @@
 
 import math
 import platform
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,7 +20,7 @@ from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit, join_first
 from core.files import PROJECT, digest, read_json, read_table, read_text_table, sha256_of, table_digest
-from core.paths import Paths, config_folders, display_path
+from core.paths import Paths, display_path
 from core.text import format_table
 from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
 from folds.comparison import read_comparison
@@ -125,16 +124,6 @@ class Run:
             n_resamples = built.choice.submitted.n_resamples
         columns = load_columns(self.config, self.plan)
         return replace(columns, metric=self.metric, n_resamples=n_resamples)
-
-    @property
-    def name_on_command_line(self) -> str:
-        """The competition as commands take it: its name, or its YAML if that is in another folder."""
-        name = self.paths.name
-        if self.paths.owner.exists():
-            yaml_file = Path(self.paths.owner.read_text(encoding="utf-8").strip())
-            if yaml_file.parent not in [folder.resolve() for folder in config_folders()]:
-                name = str(display_path(yaml_file))
-        return shlex.quote(name)
 
     @property
     def has_all_folds(self) -> bool:
@@ -355,7 +344,7 @@ def files_changed_since(config: Config, manifest: Manifest) -> list[str]:
 
 def require_same_code(config: Config, manifest: Manifest) -> None:
     """Raise a DataError if user code in the settings, or a file that it opened, has changed since the run."""
-    full = f"./run.sh full {config.competition.paths.name}"
+    full = f"./run.sh full {config.competition.paths.on_command_line}"
     changed = [entry[0] for entry in user_code_of(config) if entry not in manifest.user_code]
     if changed:
         raise DataError(f"Your code in {changed[0]} has changed since the run. Run {full}, then this again.")

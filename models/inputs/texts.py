@@ -195,13 +195,13 @@ def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple
     texts: list[str] = []
     for template in read_templates(stage, inputs):
         texts += template.texts(rows, " ")
-    unknown = [tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS]
+    unknown = {tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS}
     n_cut = n_tokens = n_unknown = 0
     for piece in pieces(texts):
         for text in tokenizer.encode_batch(piece):
             n_cut += len(text.ids) > stage.max_length
             n_tokens += len(text.ids)
-            n_unknown += int(np.isin(text.ids, unknown).sum())
+            n_unknown += sum(map(unknown.__contains__, text.ids))
     return n_cut, n_tokens, n_unknown
 
 

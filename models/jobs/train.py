@@ -30,14 +30,15 @@ def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> d
     if waiting and plan.shard[1] > 1:
         print(
             f"{len(waiting)} jobs wait for jobs of other shards: train again when those are finished, or "
-            f"run ./run.sh full {plan.paths.name}"
+            f"run ./run.sh full {plan.paths.on_command_line}"
         )
     elif waiting and not exit_status(results):
         needs = {need for job in waiting for need in job.dependencies}
         missing = {need.stage for need in needs if not need.has_predicted(plan.test_key)}
         raise DataError(
             f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; "
-            f"run ./run.sh train {plan.paths.name} with --stages for these first, or without --stages and --fold."
+            f"run ./run.sh train {plan.paths.on_command_line} with --stages for these first, or without --stages "
+            "and --fold."
         )
     return results
 
@@ -60,8 +61,8 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
     if external:
         raise DataError(
             f"the stages {', '.join(external)} (kind: file) only have predictions for the competition's test "
-            f"rows. Run ./run.sh full {plan.paths.name} without them, or with the new table as competition.test and "
-            "its rows in their test.csv."
+            f"rows. Run ./run.sh full {plan.paths.on_command_line} without them, or with the new table as "
+            "competition.test and its rows in their test.csv."
         )
     if waiting:
         tasks = job_tasks(plan, waiting, [plan.tables.read_test()], executor)

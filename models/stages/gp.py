@@ -1,7 +1,7 @@
 """Stage `gp`: exact Gaussian process regression on MinMax kernels of fingerprints and RBF kernels of numbers.
 
 Kernels are averaged; their weights and the noise maximize the marginal likelihood. Classes are learned
-as 0 and 1, and calibrated on the leave-one-out predictions. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
+as 0 and 1, and calibrated on predictions without the group of the row. Source: Griffiths et al., GAUCHE, NeurIPS 2023.
 """
 
 import math

@@ -233,7 +233,7 @@ def detect(
 
 
 def _without_notations(columns: list[Column], train: pd.DataFrame) -> list[Column]:
-    """Return the columns, of which another notation of the same molecules, such as InChI, is left out.
+    """Return the columns, of which another notation of the same molecules (InChI, no stereochemistry) is left out.
 
     What is named SMILES and has more stereochemistry stays.
     """
@@ -248,9 +248,10 @@ def _without_notations(columns: list[Column], train: pd.DataFrame) -> list[Colum
 
     reasons = {}
     for first, second in combinations(sorted(molecules, key=rank, reverse=True), 2):
-        flat = [molecules[name].map(without_stereo) for name in (first, second)]
-        both = (flat[0] != "") & (flat[1] != "")
-        if first not in reasons and both.any() and (flat[0] == flat[1])[both].mean() >= MIN_PARSED:
+        both = (molecules[first] != "") & (molecules[second] != "")
+        are_same = molecules[first] == molecules[second]
+        are_same |= molecules[first].map(without_stereo) == molecules[second]
+        if first not in reasons and both.any() and are_same[both].mean() >= MIN_PARSED:
             reasons[second] = f"the same molecules as {first!r}"
     return [
         replace(column, role="left out", reason=reasons[column.name]) if column.name in reasons else column

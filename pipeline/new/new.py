@@ -200,8 +200,8 @@ def complete_tables(args: Namespace, path: Path) -> None:
     for file, table in ((args.train, train), (args.test, test)):
         if id_column not in table:
             raise DataError(
-                f"{file} has no column {id_column!r}. Number its rows in it, or name the ids with --id: they are in "
-                "all tables, and are no input."
+                f"{file} has no column {id_column!r}. Add it with the numbers of the rows, or name the id column with "
+                "--id: every table needs it, and it is not used as an input."
             )
     require_columns(train, args.target, args.train)
     columns = args.target
@@ -214,15 +214,29 @@ def complete_tables(args: Namespace, path: Path) -> None:
     write_table(args.sample, test[[id_column]].assign(**dict.fromkeys(columns, "0")))
 
 
-def _leave_out_other_roles(competition: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Remove columns that settings of the user give another role from the inputs that were guessed."""
-    taken: list[str] = []
+def _with_settings(tables: DetectedTables, given: Mapping[str, Any]) -> DetectedTables:
+    """Return the tables with the roles that settings of the user give their columns.
+
+    Args:
+        given: dotted path in the YAML -> value. A list of a role has all of its columns.
+    """
+    others: dict[str, str] = {}
     for key in ("weight", "fold_column", "auxiliary_targets"):
-        columns = competition.get(key) or []
-        taken += [columns] if isinstance(columns, str) else columns
-    for role in get_args(Role):
-        if f"competition.{role}" not in given and competition.get(role):
-            competition[role] = [name for name in competition[role] if name not in taken]
+        names = given.get(f"competition.{key}") or []
+        others |= dict.fromkeys([names] if isinstance(names, str) else names, key)
+    listed = {role: given.get(f"competition.{role}") for role in get_args(Role)}
+    for column in tables.columns:
+        role = next((role for role, names in listed.items() if column.name in (names or [])), None)
+        if role:
+            column = replace(column, role=role, reason=f"set as competition.{role}", is_given=True)
+        elif column.name in others:
+            column = replace(column, role="left out", reason=f"set as competition.{others[column.name]}")
+        elif listed[column.role] is not None:
+            column = replace(
+                column, role="left out", reason=f"not in competition.{column.role}, which is set"
+            )
+        tables = tables.with_column(column)
+    return tables
 
 
 def write(args: Namespace) -> None:
@@ -244,11 +258,11 @@ def write(args: Namespace) -> None:
                 raise DataError(f"--{roles[name]} and --{role} both name {name!r}; leave one out.")
             roles[name] = role
     tables = detect(files, args.id, args.target, args.group, args.time, roles)
+    tables = _with_settings(tables, args.overrides.values)
     text = guesses = to_yaml(args, path, tables)
     if args.overrides.values:
         document = parse_yaml(text, path)
         args.overrides.apply(document, path)
-        _leave_out_other_roles(document["competition"], args.overrides.values)
         text = dump_yaml(document)
         print(f"settings instead of guesses: {args.overrides}")
     if tables.inputs:  # without them, the YAML is written to be completed

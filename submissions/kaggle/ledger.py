@@ -183,7 +183,7 @@ def page(competition: CompetitionConfig) -> str:
     metric = competition.scorer
     rows = read(paths.ledger)
     if not rows:
-        return f"No submissions of {paths.name} yet: ./run.sh submit {paths.name} makes one and records it."
+        return f"No submissions of {paths.name} yet: ./run.sh submit {paths.on_command_line} makes one and records it."
     files = distinct(rows)
     shifts = [shift_of(paths, row) for row in rows]
     begin = [shift.sentence for shift in shifts if shift][-1:]

@@ -216,7 +216,7 @@ def wait_for_score(competition: CompetitionConfig, name: str) -> str:
     """Wait until the platform has scored a submission, and describe the outcome."""
     print(
         "Waiting for the score, half an hour at most; after Ctrl-C, "
-        f"./run.sh ledger {competition.paths.name} gets it later.",
+        f"./run.sh ledger {competition.paths.on_command_line} gets it later.",
         flush=True,
     )
     client.wait(

@@ -198,7 +198,7 @@ def folds_and_shift(run: Run) -> list[Element]:
 
 def _shift(run: Run) -> list[Element]:
     """Return the results of `./run.sh folds` about test and training rows."""
-    command = f"./run.sh folds {run.name_on_command_line}"
+    command = f"./run.sh folds {run.paths.on_command_line}"
     comparison = read_comparison(run.paths)
     if comparison is None:
         return [

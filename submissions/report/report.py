@@ -198,7 +198,7 @@ def _closing(run: Run) -> list[str]:
     else:
         of_run = display_path(run.folder / SUBMISSION_FILE)
         first = f"Submission: {display_path(run.paths.submission)}, a copy of {of_run}"
-    name = run.name_on_command_line
+    name = run.paths.on_command_line
     lines = [first]
     if run.left_out:
         names = ", ".join(dict.fromkeys(each.stage for each in run.left_out))

@@ -132,6 +132,9 @@ def test_times_of_extra_rows_are_read_like_those_of_the_training_rows(tmp_path):
     assert tables.train[TIME].iloc[-1] == tables.train[TIME].iloc[2]
     years = with_more(tmp_path, "SMILES,y,day CCF,1,2022", train, time="day")
     assert years.train[TIME].argmax() == N  # a year among dates is its first day, and not a number
+    dropped = [*train, "bad,C1CC,1,unknown"]
+    kept = with_more(tmp_path, "SMILES,y,day CCF,1,2022", dropped, time="day", unparsable="drop")
+    assert kept.train[TIME].tolist() == years.train[TIME].tolist()
     with pytest.raises(DataError, match=r"more\.csv, with train\.csv: .* row 2 .*'later'"):
         with_more(tmp_path, "SMILES,y,day CCF,1,later", train, time="day")
 

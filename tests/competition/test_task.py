@@ -94,3 +94,5 @@ def test_a_column_may_have_a_name_of_three_letters_as_a_part_but_no_shorter_one(
     assert match_columns(("plow", "qmid"), ("low", "mid")) == {"plow": "low", "qmid": "mid"}
     assert match_columns(("plo", "qmi"), ("lo", "mi")) == {}
     assert match_columns(("0.0", "1.0", "p_2.00"), ("0", "1", "2")) == {"0.0": "0", "1.0": "1", "p_2.00": "2"}
+    names = ("y_0.5", "y_1.0", "y_2.0")
+    assert match_columns(names, names) == dict(zip(names, names, strict=True))

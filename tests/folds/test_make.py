@@ -258,10 +258,14 @@ def test_rows_without_the_computed_unit_are_counted(tmp_path, ids, n_without):
 @pytest.mark.parametrize("kind", ["kfold", "scaffold"])
 def test_a_group_that_the_kind_of_folds_does_not_keep_together_is_a_warning(tmp_path, kind):
     lines = [f"{row},{cell}" for row, cell in zip(TRAIN, ["plate", *"aabbcc"], strict=True)]
-    said = f"WARNING: folds.kind {kind} does not keep rows of competition.group together"
+    said = f"groups of competition.group are in several folds of folds.kind {kind}"
     for folds in (kind, "group"):
         path = write_small(tmp_path, lines, folds={"kind": folds, "n_folds": 2}, group="plate")
         assert (said in divided(path)[0]) == (folds == kind)
+    whole = write_small(
+        tmp_path, lines, folds={"kind": "scaffold", "n_folds": 2}, group={"scaffold": "SMILES"}
+    )
+    assert "groups of competition.group" not in divided(whole)[0]
 
 
 def test_rows_without_a_molecule_are_in_no_group_by_it(tmp_path):

@@ -130,7 +130,7 @@ def test_inputs_that_repeat_over_time_make_no_folds_in_time(tmp_path):
     competition = written(tmp_path, LATER, {"day": days, "shop": WELLS})
     competition = competition.model_copy(update={"numeric": ["shop"]})
     (warning,) = warnings(competition, "kfold")
-    assert "of equal inputs the latest, do not make three blocks" in warning
+    assert "of rows with equal inputs the latest, do not make three blocks" in warning
     assert "folds.kind time" not in str(recommended(competition)["setting"])
 
 

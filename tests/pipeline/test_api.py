@@ -251,6 +251,17 @@ def test_columns_of_a_role_are_those_that_are_given_and_none_is_added():
     assert fit(train, targets="lumo", numeric=[], **SMALL).config.competition.numeric == []
 
 
+def test_pairs_and_stages_are_guessed_from_the_columns_that_are_given():
+    words = [f"{a}{b}" for a in "bdfgkl" for b in ("ado", "elin", "oru", "una")]
+    rng = np.random.default_rng(0)
+    question = [" ".join(rng.choice(words, 6)) for _ in range(60)]
+    table = pd.DataFrame({"question": question, "answer": [f"{text} {words[0]}" for text in question]})
+    table["y"] = rng.normal(size=60)
+    config = fit(table, targets="y", text=["question"], **SMALL).config.competition
+    assert (config.text, config.pairs) == (["question"], [])
+    assert fit(table, targets="y", **SMALL).config.competition.pairs == [["question", "answer"]]
+
+
 def test_a_call_without_a_finished_stage_returns_no_run_of_an_earlier_one(monkeypatch):
     fit(molecules(), targets="lumo", name="again", **SMALL)
 

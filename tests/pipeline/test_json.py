@@ -184,4 +184,4 @@ def test_a_stage_that_was_finished_too_late_for_the_submission_is_left_out():
         "b",
         None,
         "time",
-    ) and "too late for the submission" in row.error
+    ) and "before the command ended" in row.error

@@ -141,12 +141,16 @@ def test_in_a_large_training_table_the_error_of_rows_like_test_rows_is_not_known
     assert why_unknown(comparison, [], 20_001).startswith("Above 20,000 training rows")
 
 
-@pytest.mark.parametrize(("share", "is_warned"), [(0.005, False), (0.3, True)])
-def test_probabilities_of_a_class_with_few_rows_are_not_compared(share, is_warned):
+@pytest.mark.parametrize(
+    ("share", "test_share", "is_warned"), [(0.005, 0.005, False), (0.3, 0.3, True), (0.005, 0.5, True)]
+)
+def test_probabilities_of_a_class_with_few_rows_are_not_compared(share, test_share, is_warned):
     """Whether its rows are predicted with .9 or .3, which is chance for a few of them."""
     task = Task(["y"], problem_type="binary", classes=["no", "yes"])
-    is_rare = np.arange(1000) < 1000 * share
-    out_of_fold, test = (np.where(is_rare, high, 0.001)[:, None] for high in (0.9, 0.3))
+    out_of_fold, test = (
+        np.where(np.arange(1000) < 1000 * of_rows, high, 0.001)[:, None]
+        for of_rows, high in ((share, 0.9), (test_share, 0.3))
+    )
     columns = SimpleNamespace(test=None, has_fold=np.full(1000, True))
     competition = SimpleNamespace(has_test_table=True)
     run: Any = SimpleNamespace(columns=columns, task=task, config=SimpleNamespace(competition=competition))

@@ -373,9 +373,11 @@ def test_another_notation_of_the_same_molecules_is_left_out(tmp_path):
     molecules = [Chem.MolFromSmiles(cell) for cell in isomeric]
     inchi = [Chem.MolToInchi(molecule) for molecule in molecules]
     flat = [Chem.MolToSmiles(molecule, isomericSmiles=False) for molecule in molecules]
-    write(tmp_path, inchi=inchi, flat_smiles=flat, smiles=isomeric, solvent=smiles(80)[::-1])
+    mirrored = [cell.replace("@", "@@") for cell in isomeric]
+    others = {"solvent": smiles(80)[::-1], "enantiomer": mirrored}
+    write(tmp_path, inchi=inchi, flat_smiles=flat, smiles=isomeric, **others)
     tables = detect(files_in(tmp_path))
-    assert tables.with_roles("smiles") == ["smiles", "solvent"]
+    assert tables.with_roles("smiles") == ["smiles", "solvent", "enantiomer"]
     assert {column.reason for column in tables.columns if column.role == "left out"} == {
         "the same molecules as 'smiles'"
     }
