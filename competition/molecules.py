@@ -10,8 +10,8 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 from rdkit.Chem.SaltRemover import SaltRemover
 from tqdm import tqdm
 
-from core.text import MARKS
 from core.types import Standardise
+from core.words import MARKS
 
 RDLogger.DisableLog("rdApp.*")  # messages of this project name the row instead
 

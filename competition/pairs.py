@@ -11,7 +11,7 @@ from pydantic import Field
 
 from competition.dataset import FEATURE
 from core.settings import UniqueList
-from core.text import MARKS
+from core.words import MARKS
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2), UniqueList]
 """Two columns."""

@@ -19,7 +19,7 @@ from competition.molecules import (
     normalised_text,
 )
 from core.errors import join_first
-from core.text import WORD_OF_TWO
+from core.words import WORD_OF_TWO
 
 MAX_FLOAT32 = 3.4e38
 """Largest number that stages read."""

@@ -17,8 +17,8 @@ from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, GROUP, INPUT_KEY
 from competition.descriptors import DESCRIPTORS
 from competition.units import Unit
-from core.text import MARKS
 from core.types import Array, Integers
+from core.words import MARKS
 from folds.comparison import Shift
 from folds.groups import connected
 from folds.units import count_shared

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from competition.dataset import Dataset
-from core.text import WORD_OF_TWO
+from core.words import WORD_OF_TWO
 from models.context import Context
 from models.job_folder import write_notes
 

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from competition.dataset import Dataset
-from core.text import WORD_OF_TWO
 from core.types import Array
+from core.words import WORD_OF_TWO
 from models.context import Context
 from models.features import molecule_blocks
 from models.inputs.columns import table_blocks

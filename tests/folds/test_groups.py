@@ -11,7 +11,7 @@ from competition.clean import input_keys
 from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, desalted, normalised_text, parent, plain_text
 from competition.pairs import WORD
-from core.text import WORD_OF_TWO
+from core.words import WORD_OF_TWO
 from folds.groups import clusters, scaffold, scaffolds, stereo_scaffold
 from folds.kinds import FoldsConfig
 from folds.make import compute_groups, groups_outside_folds

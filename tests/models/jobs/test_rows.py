@@ -142,7 +142,7 @@ def test_a_part_of_a_refit_without_its_folds_says_which_command_trains_them(tmp_
     plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
     alone = replace(plan, jobs=[job for job in plan.jobs if job.fold == REFIT_FOLD])
     with pytest.raises(
-        DataError, match=r"1 jobs need finished jobs of trees; run \./run\.sh train with --st"
+        DataError, match=r"1 jobs need finished jobs of trees; run \./run\.sh train .*mixed\.yaml with --st"
     ):
         train(alone, InlineExecutor())
 
