@@ -4,8 +4,6 @@ import gc
 import os
 import sys
 
-# Bytecode has the second of the source's last change, and tests edit a module within that second.
-sys.dont_write_bytecode = True
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import numpy as np
@@ -18,6 +16,11 @@ from core.opened_files import CONTENTS, OPENED
 
 SMOKE = PROJECT / "competition" / "data" / "smoke"
 WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "small"]
+
+
+def pytest_configure():
+    """Bytecode has the second of the last change of its source, and tests edit a module within that second."""
+    sys.dont_write_bytecode = True
 
 
 def pytest_collection_modifyitems(items):
