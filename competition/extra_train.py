@@ -41,7 +41,7 @@ MAX_STD_RATIO = 2.0
 
 
 def with_extra_rows(
-    train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig
+    train: pd.DataFrame, test: pd.DataFrame, raw: pd.DataFrame, config: CompetitionConfig
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return the prepared training table followed by the rows of all extra tables, a summary per table, and
     lines about tables with labels of test rows.
@@ -51,6 +51,9 @@ def with_extra_rows(
     train`. A row with labels of auxiliary targets only is kept. A row with the input or the group of a
     training row is kept; the job that holds out that training row excludes it (`models.jobs.compute`). Empty
     groups and times are allowed.
+
+    Args:
+        raw: rows of the raw training table that are in `train`.
     """
     tables = [train.assign(**{EXTRA: 0, WEIGHT: train.get(WEIGHT, 1.0)})]
     summary: list[str] = []
@@ -59,7 +62,7 @@ def with_extra_rows(
         table = _read(extra, config)
         labels = parse_labels(table, config.columns.labels, config, extra.file)
         require_above_lower_bound(table, labels.table, config, extra.file)
-        rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train)
+        rows, is_unreadable = _clean_rows(table, labels.table, extra, config, train, raw)
         of_targets = [
             name
             for name in map(str, labels.table)
@@ -116,6 +119,7 @@ def _clean_rows(
     extra: ExtraTrain,
     config: CompetitionConfig,
     train: pd.DataFrame,
+    raw: pd.DataFrame,
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the clean rows of an extra table, with all columns of `train`, and a mask of unreadable rows."""
     lenient = config.model_copy(update={"unparsable": "drop"})
@@ -128,11 +132,10 @@ def _clean_rows(
     if config.time:
         dated = table[table[config.time].str.strip() != ""]
         names = [config.id, config.time]
-        raw = read_text_table(config.train)
-        raw = raw[raw[config.id].isin(train[config.id])]
-        raw.index += table.index.max() + 1  # messages have the number of an extra row
-        both = pd.concat([dated[names], raw[names]])  # they must have one kind of times
-        times = parse_times(both, config.time, config.id, f"{extra.file}, with {config.train.name}")
+        with_training = pd.concat([dated, raw.set_axis(-1 - raw.index)])[
+            names
+        ]  # they must have one kind of times
+        times = parse_times(with_training, config.time, config.id, f"{extra.file}, with {config.train.name}")
         rows[TIME] = times.reindex(table.index)
     return rows, is_unreadable
 

@@ -97,8 +97,9 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         *_describe_without_group(raw, config),
     ]
     answers: list[str] = []
+    kept = raw[~raw[config.id].isin(dropped_train)]
     if config.extra_train:
-        train, extra_summary, answers = with_extra_rows(train, test, config)
+        train, extra_summary, answers = with_extra_rows(train, test, kept, config)
         summary += [*answers, *extra_summary]
     _require_auxiliary_labels(train, config)
     read_columns = {config.id, *config.inputs, *config.columns.labels, *_other_columns(config)}
@@ -121,7 +122,7 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         summary.append(f"columns of competition.features: {join_first(features, str)}")
     if config.swap is not None and config.swap.labels is None and config.classes:
         summary.append("swap has no labels: a row keeps its class in each order of its columns")
-    shared = _shared_columns(raw[~raw[config.id].isin(dropped_train)], raw_test, config)
+    shared = _shared_columns(kept, raw_test, config)
     return Prepared(with_pair_features(train, config.pairs), test, sample, report, shared)
 
 

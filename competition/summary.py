@@ -47,16 +47,15 @@ def describe_clean_tables(
         yield from _class_lines(train, config)
     repeated = train[INPUT_KEY].duplicated()
     if repeated.any():
-        labels = train[config.targets]
-        first = labels.groupby(train[INPUT_KEY]).transform("first")
-        n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
-        others = f", {n_other} of them with another label"
+        line = f"{repeated.sum()} training rows repeat the input of another row (they share its fold)"
         if config.swap and config.swap.labels:  # which are exchanged in the other order of the columns
-            n_other, others = 0, ""
-        yield (
-            f"{'WARNING: ' if n_other and config.classes else ''}{repeated.sum()} training rows repeat the "
-            f"input of another row (they share its fold){others}"
-        )
+            yield line
+        else:
+            labels = train[config.targets]
+            first = labels.groupby(train[INPUT_KEY]).transform("first")
+            n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
+            warning = "WARNING: " if n_other and config.classes else ""
+            yield f"{warning}{line}, {n_other} of them with another label"
     if config.text:
         yield from _describe_copies(train, config)
     if config.has_test_table:

@@ -129,8 +129,11 @@ def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
 def _divided_groups(
     config: FoldsConfig, folds: Integers, rows: pd.DataFrame, competition: CompetitionConfig
 ) -> list[str]:
-    """Return a warning if a kind of the project divides groups of `competition.group`."""
-    if not competition.units or config.kind not in FOLD_KINDS or config.is_user_defined:
+    """Return a warning if folds divide groups of `competition.group`, unless the user has made these folds."""
+    is_intended = (
+        config.kind not in FOLD_KINDS or config.is_user_defined or config.definition.needs == "group"
+    )
+    if is_intended or not competition.units:
         return []
     keys = group_keys(rows, competition, config.similarity, len(rows))
     n_divided = sum((pd.Series(folds).groupby(key.to_numpy()).nunique() > 1).sum() for key in keys)

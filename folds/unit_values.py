@@ -125,9 +125,8 @@ def group_keys(
         for columns in in_all_orders(unit.columns, swap)
     ]
     names = list(dict.fromkeys(name for _, unit in units for name in unit.columns))
-    rows = rows.assign(
-        **rows[smiles].where(rows[smiles] != empty_molecule(competition), "")
-    )  # no molecule, no unit
+    has_molecule = rows[smiles] != empty_molecule(competition)
+    rows = rows.assign(**rows[smiles].where(has_molecule, ""))
     desalted_rows = canonical_table(rows.assign(**rows[smiles].map(parent)), names, smiles)
     keys = []
     for number, unit in units:

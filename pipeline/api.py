@@ -36,10 +36,7 @@ from submissions.config import Config
 from submissions.predict import predict_with
 from submissions.run import Run, latest_run, table_digests
 
-OPTIONS = {
-    "id", "group", "metric", "greater_is_better", "problem_type", "time", "smiles", "text", "numeric",
-    "categorical",
-}  # fmt: skip
+OPTIONS = {"id", "group", "metric", "greater_is_better", "problem_type", "time"}
 """Settings by which `new` guesses the others."""
 
 
@@ -193,10 +190,8 @@ def fit(
     for key in OPTIONS & settings.keys():
         is_column = key != "group" or isinstance(settings[key], str)
         if is_column:  # groups of several columns, or of what is computed of one, are no option
-            value = settings.pop(key)
-            setattr(options, key, _listed(value) if isinstance(getattr(options, key), list) else value)
-        if key in get_args(Role):  # an option of `new` only adds to its guesses
-            settings[key] = _listed(value)
+            setattr(options, key, settings.pop(key))
+    settings |= {role: _listed(settings[role]) for role in get_args(Role) if role in settings}
     options.overrides = Overrides(_by_path(plain(settings)))
     commands.new(options)
     options = commands.parse(["full", str(yaml_file)])

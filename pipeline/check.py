@@ -167,13 +167,8 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, "what it names")
     if stage.transform_for(tables.task) == "log1p":
-        targets = [
-            *competition.targets,
-            *(bound + name for bound in (LOWER, UPPER) for name in competition.targets),
-        ]
-        require_log1p(
-            tables.train[[name for name in targets if name in tables.train]].to_numpy()
-        )  # and extra rows
+        columns = [bound + name for bound in ("", LOWER, UPPER) for name in competition.targets]
+        require_log1p(tables.train.filter(items=columns).to_numpy())  # also of extra rows
     warnings = list(stage.check(tables))
     code_files(stage, tables.context)
     description = stage.kind

@@ -231,10 +231,11 @@ def take_latest(finished: Run, has_interim: bool, failure: str = "") -> tuple[li
     run = replace(submitted_run(finished), is_late=True)
     lines = [failure] if failure else []
     if finished.built is None:
-        time_out = f"the {format_duration(finished.budget or 0.0)} budget ran out before the last submission was built"
+        budget = format_duration(finished.budget or 0.0)
+        reason = failure or f"the {budget} budget ran out before the last submission was built"
         lines = [
             *filter(None, [describe_left_out(finished.left_out)]),
-            f"{lines[0] if lines else time_out}; the one before is of {', '.join(run.config.stages)}",
+            f"{reason}; the one before is of {', '.join(run.config.stages)}",
         ]
     if has_report(run):
         lines.append((run.paths.report / SUMMARY).read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from rdkit import Chem
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
 from core.files import derive_seed
+from core.types import Integers
 from models.context import Context
 from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHT_SETS, find_weights
@@ -262,9 +263,7 @@ def shorten_columns(
                     f"row {rows.ids[i]}: the template alone takes all of the {limit} tokens of an "
                     "input. Raise max_length as far as the model allows, or shorten the template."
                 )
-            longest = (
-                bisect.bisect_right(range(counts.max()), room, key=lambda n: np.minimum(counts, n).sum()) - 1
-            )
+            longest = _longest(counts, room)
             cut = [_cut(cell, cell_ends, longest) for cell, cell_ends in zip(cells, ends, strict=True)]
             (text,) = template.texts(pd.DataFrame([cut], columns=template.columns), separator)
             n = len(tokenizer(text, verbose=False)["input_ids"])
@@ -277,6 +276,14 @@ def pieces(texts: list[str]) -> Iterator[list[str]]:
     """Yield the texts in lists of at most PIECE, since a tokenizer returns some hundred bytes per token."""
     for start in range(0, len(texts), PIECE):
         yield texts[start : start + PIECE]
+
+
+def _longest(counts: Integers, room: int) -> int:
+    """Return the length to which columns with so many tokens are cut, so that they have at most `room` together."""
+    return (
+        bisect.bisect_right(range(counts.max()), room, key=lambda length: np.minimum(counts, length).sum())
+        - 1
+    )
 
 
 def _cut(cell: str, ends: list[int], n: int) -> str:

@@ -56,10 +56,8 @@ def with_compared_texts(tables: DetectedTables) -> DetectedTables:
             continue
         phrases = tables.train[column.name]
         some = phrases.iloc[:: max(1, len(phrases) // N_ROWS)]
-        if (
-            not are_words([*some.unique()])
-            or np.mean([len(WORD.findall(text)) for text in some]) < MIN_PHRASE
-        ):
+        n_words = np.mean([len(WORD.findall(text)) for text in some])
+        if n_words < MIN_PHRASE or not are_words([*some.unique()]):
             continue
         for name in texts:
             if are_named_as_pair(column.name, name) or _in_common(some, tables.train[name][some.index])[0]:

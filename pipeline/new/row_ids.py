@@ -1,6 +1,5 @@
 """The column of the ids: in all three tables, with another value in each row of a table."""
 
-import numpy as np
 import pandas as pd
 
 from competition.cells import check_ids
@@ -65,9 +64,8 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
 def _are_molecules(name: str, table: pd.DataFrame) -> bool:
     """Return whether a column has SMILES, and not words or codes."""
     values = list(table[name].unique()[:MAX_SAMPLED])
-    return looks_like_smiles(
-        name, values, float(np.mean([canonical_smiles(value) is not None for value in values]))
-    )
+    n_parsed = sum(canonical_smiles(value) is not None for value in values)
+    return looks_like_smiles(name, values, n_parsed / max(1, len(values)))
 
 
 def _is_id(name: str, tables: dict[str, pd.DataFrame]) -> bool:

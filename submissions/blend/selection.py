@@ -222,8 +222,9 @@ def _validated_stack(stack: CrossFit, default: CrossFit, data: BlendData) -> Cro
     validated = stack.final.predictor.only(is_validated)
     if not any(validated.trees):
         return None
-    final = fit_on(data, data.all_folds, validated, stack.final.postprocess)
-    return replace(stack, final=final)
+    if is_validated.all():
+        return stack
+    return replace(stack, final=fit_on(data, data.all_folds, validated, stack.final.postprocess))
 
 
 def min_gain(scorer: Scorer, score: float) -> float:

@@ -97,9 +97,8 @@ def moved_tables(yaml_file: Path, inputs: Path) -> list[str]:
     for key in ("train", "test", "sample_submission"):
         path = yaml_file.parent / competition[key]
         if not path.exists():
-            options.append(
-                f"--set=competition.{key}={find_table(path.name, competition.get('kaggle'), inputs)}"
-            )
+            table = find_table(path.name, competition.get("kaggle"), inputs)
+            options.append(f"--set=competition.{key}={table}")
     return options
 
 

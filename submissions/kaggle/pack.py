@@ -238,9 +238,12 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
 
     def place(path: Path) -> str:
         inside = path.relative_to(downloaded).as_posix() if path.is_relative_to(downloaded) else path.name
-        is_there = not downloaded.is_dir() or ((downloaded / inside).is_file() and ".zip/" not in inside)
+        original = downloaded / inside
+        is_there = original.is_file() and ".zip/" not in inside
         if path == competition.train:  # which may be another file of that name
-            is_there = (downloaded / inside).is_file() and sha256_of(downloaded / inside) == sha256_of(path)
+            is_there = is_there and sha256_of(original) == sha256_of(path)
+        elif not downloaded.is_dir():
+            is_there = True  # a downloaded test table, which the platform replaces
         if path in tables and is_there:
             return str(kaggle_mount(slug) / inside)
         if path in tables:

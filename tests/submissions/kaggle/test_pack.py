@@ -199,14 +199,18 @@ def test_every_path_of_the_training_yaml_leads_to_the_mount_or_into_the_bundle(t
 
 def test_a_training_table_that_is_not_that_of_the_platform_travels_though_it_has_its_name(tmp_path, capsys):
     path = to_train(tmp_path / "made")
-    for is_downloaded in (False, True):
-        if is_downloaded:
-            write_atomically(kaggle_files(SLUG) / "train.csv", b"id\n")
+    archived = kaggle_files(SLUG) / "train.csv.zip/train.csv"
+    for downloaded in (None, kaggle_files(SLUG) / "train.csv", archived):
+        if downloaded:
+            write_atomically(downloaded, b"id\n")
+        if downloaded == archived:
+            write_atomically(archived, path.with_name("train.csv").read_bytes())
+            with_setting(path, "competition", train=str(archived))
         bundle, document = build_training(path)
         assert (
             contents_of(bundle)[document["competition"]["train"]] == path.with_name("train.csv").read_bytes()
         )
-        assert "note: train.csv is packed with the code" in capsys.readouterr().out
+        assert "train.csv is packed with the code" in capsys.readouterr().out
     assert document["competition"]["unparsable"] == "drop"
 
 
