@@ -34,7 +34,6 @@ TABLES = {
 }
 """Table -> competition, columns of molecules, label."""
 N_ROWS, N_TEST = 1000, 300
-N_RESAMPLES = 1000
 YAML = """
 competition: {{train: train.csv, test: test.csv, sample_submission: sample.csv, id: id, targets: [y], smiles: {smiles}}}
 stages:
@@ -75,13 +74,10 @@ def gain(metric: Metric, y: Array, before: Array, after: Array) -> str:
     """Return the gain of a submission over an earlier one on test rows, with its standard error; above 0 is better."""
     if np.array_equal(before, after):
         return "same"
-    rng = np.random.default_rng(0)
-    sign = 1 if metric.greater_is_better else -1
-    gains = []
-    for rows in [np.arange(len(y)), *rng.integers(len(y), size=(N_RESAMPLES, len(y)))]:
-        scores = [metric.score_column(y[rows], y_pred[rows]) for y_pred in (before, after)]
-        gains.append(sign * (scores[1] - scores[0]))
-    return format_with_error(gains[0], float(np.nanstd(gains[1:])))
+    rows = np.arange(len(y))
+    scorer = Scorer(metric=metric, task=Task(["y"]), y=y[:, None], folds=0 * rows, groups=rows)
+    compared = scorer.compare({"before": before[:, None], "after": after[:, None]}, "before").loc["after"]
+    return format_with_error(scorer.gain(compared["difference"]), compared["standard_error"])
 
 
 def main() -> None:

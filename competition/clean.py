@@ -384,6 +384,13 @@ def _call(function: Any, inputs: pd.DataFrame, code_ref: str) -> pd.DataFrame:
     return features
 
 
+def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
+    """Yield lines about the cells of a raw table that are changed or not read."""
+    yield from table.attrs.get("warnings", [])
+    yield from describe_changes(table, config, where)
+    yield from describe_invalid_numbers(table, config, where)
+
+
 def describe_changes(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
     """Yield lines about the molecules of a raw table that standardisation changes, and about those without a
     standard form.

@@ -204,7 +204,7 @@ class CompetitionConfig(StrictModel):
             labels_in_sample=self.labels_in_sample,
             scores_labels=self.scores_labels,
             top_k=top_k_of(self.metric) if n_columns == len(self.targets) else None,
-            minimizes_absolute_error=metric is not None and metric.separable_loss == "absolute",
+            minimizes_absolute_error=metric is not None and metric.minimizes_absolute_error,
             target_transform=metric.target_transform if metric else "none",
         )
 

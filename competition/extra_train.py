@@ -9,8 +9,7 @@ import pandas as pd
 from competition.cells import parse_times, require_columns
 from competition.clean import (
     clean_inputs,
-    describe_changes,
-    describe_invalid_numbers,
+    describe_raw_inputs,
     keys_of_inputs,
     keys_of_near_inputs,
     share_keys,
@@ -92,8 +91,7 @@ def with_extra_rows(
         )
         summary += shared_lines
         summary += describe_censored(labels, config, extra.file.name)
-        summary += describe_changes(table, config, extra.file.name)
-        summary += describe_invalid_numbers(table, config, extra.file.name)
+        summary += describe_raw_inputs(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary, answers
@@ -169,6 +167,7 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
             f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in columns.items()}, index=raw.index)
+    table.attrs = raw.attrs
     return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
 
 

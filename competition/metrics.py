@@ -43,8 +43,8 @@ class Metric:
         takes_rows: whether `table_score` has a third argument: the rows of the raw table (`raw_rows_for`).
         target_weights: function of y_true that returns the weights of the target scores in their sum,
             (n_targets,); None for their mean.
-        separable_loss: "squared" or "absolute" if optimizing the metric on one target is equivalent to
-            minimizing that error (the convex blend then has an exact solution), else None.
+        minimizes_absolute_error: whether the best predictions of a target are those with the least absolute
+            error.
         lower_bound: labels and predictions must be greater than it.
         target_transform: `target_transform` of stages that set none: the scale of the labels on which their
             mean is near the best prediction.
@@ -56,7 +56,6 @@ class Metric:
         types: problem types that it can score.
         score_from_counts: for label metrics, the scores (...) of counts with these axes before the classes.
         pooled: whether all targets are scored together, as one long column.
-        row_losses: for metrics that are a mean over rows, the terms of that mean, (n_rows,).
     """
 
     name: str
@@ -65,7 +64,7 @@ class Metric:
     table_score: Callable[..., float] | None = None
     takes_rows: bool = False
     target_weights: Callable[[Array], Array] | None = None
-    separable_loss: Literal["squared", "absolute"] | None = None
+    minimizes_absolute_error: bool = False
     lower_bound: float = -np.inf
     target_transform: Literal["none", "log1p", "power"] = "none"
     far_from_mean: bool = False
@@ -73,7 +72,6 @@ class Metric:
     types: tuple[ProblemType, ...] = REGRESSION
     score_from_counts: Callable[[ClassCounts], Array] | None = None
     pooled: bool = False
-    row_losses: Callable[[Array, Array], Array] | None = None
 
     def __call__(self, y_true: Array, y_pred: Array, rows: pd.DataFrame | None = None) -> float:
         """Return the score of y_pred: values, probabilities or class labels, according to `kind`.
@@ -185,7 +183,7 @@ def _mean_over_rows(name: str, row_losses: Callable[[Array, Array], Array]) -> M
     def column_score(y_true: Array, y_pred: Array) -> float:
         return float(row_losses(y_true, y_pred).mean())
 
-    return Metric(name, False, column_score, kind="probabilities", types=CLASS_TYPES, row_losses=row_losses)
+    return Metric(name, False, column_score, kind="probabilities", types=CLASS_TYPES)
 
 
 def polymer_weights(y_true: Array) -> Array:
@@ -208,17 +206,17 @@ def polymer_weights(y_true: Array) -> Array:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("r2", True, _r2, separable_loss="squared"),
+        Metric("r2", True, _r2),
         Metric("explained_variance", True, _sklearn("explained_variance_score")),
-        Metric("rmse", False, lambda y, p: _mse(y, p) ** 0.5, separable_loss="squared"),
-        Metric("mse", False, _mse, separable_loss="squared"),
+        Metric("rmse", False, lambda y, p: _mse(y, p) ** 0.5),
+        Metric("mse", False, _mse),
         # Undefined for predictions at or below -1: leaderboards reject such a submission.
         Metric(
             "rmsle", False, _sklearn("root_mean_squared_log_error"), lower_bound=-1, target_transform="log1p"
         ),
-        Metric("mae", False, lambda y, p: float(np.abs(y - p).mean()), separable_loss="absolute"),
-        Metric("wmae", False, _mae_over_range, target_weights=polymer_weights, separable_loss="absolute"),
-        Metric("rae", False, _relative_absolute_error, separable_loss="absolute"),
+        Metric("mae", False, lambda y, p: float(np.abs(y - p).mean()), minimizes_absolute_error=True),
+        Metric("wmae", False, _mae_over_range, target_weights=polymer_weights, minimizes_absolute_error=True),
+        Metric("rae", False, _relative_absolute_error, minimizes_absolute_error=True),
         Metric("median_ae", False, _median_ae, target_transform="power", far_from_mean=True),
         Metric("mape", False, _mape, target_transform="power", far_from_mean=True),
         Metric("max_error", False, _sklearn("max_error")),

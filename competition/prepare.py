@@ -22,8 +22,7 @@ from competition.cells import (
 )
 from competition.clean import (
     clean_inputs,
-    describe_changes,
-    describe_invalid_numbers,
+    describe_raw_inputs,
     with_user_features,
 )
 from competition.config import CompetitionConfig
@@ -93,7 +92,7 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         *_describe_labels_of_test(raw_test, config),
         *config.describe_columns(),
         *_describe_codes(sample, config),
-        *_describe_dropped(dropped_train, len(raw), dropped_test),
+        *describe_dropped(dropped_train, len(raw), dropped_test),
         *_describe_without_group(raw, config),
     ]
     answers: list[str] = []
@@ -166,7 +165,7 @@ def _with_group_columns(clean: pd.DataFrame, raw: pd.DataFrame, config: Competit
     return clean.assign(**{name: raw[name].str.strip() for name in names})
 
 
-def _describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[str]) -> Iterator[str]:
+def describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[str]) -> Iterator[str]:
     """Yield warnings about rows that cannot be read, given by their ids."""
     if dropped_train:
         yield (
@@ -210,13 +209,6 @@ def _describe_files(tables: list[tuple[pd.DataFrame, Path]]) -> str:
         form = table.attrs.get("form", "")
         files.append(f"{file.name} ({len(table)} rows{form and ', '}{form})")
     return f"read: {', '.join(files)}"
-
-
-def describe_raw_inputs(table: pd.DataFrame, config: CompetitionConfig, where: str) -> Iterator[str]:
-    """Yield lines about the cells of a raw table that are changed or not read."""
-    yield from table.attrs.get("warnings", [])
-    yield from describe_changes(table, config, where)
-    yield from describe_invalid_numbers(table, config, where)
 
 
 def _require_labels(train: pd.DataFrame, config: CompetitionConfig) -> None:

@@ -51,6 +51,7 @@ def is_finite(value: float | None) -> bool:
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
     """Return an aligned Markdown table; columns of numbers except the first are aligned to the right."""
+    rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
     columns = []
     for i, cells in enumerate(zip(header, *rows, strict=True)):
         width = max(map(len, cells))

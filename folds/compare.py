@@ -18,9 +18,10 @@ from core.errors import DataError, join_first
 from core.files import derive_seed, read_text_table
 from core.paths import display_path
 from core.plots import new_figure
+from core.text import format_with_error
 from core.types import Integers
 from folds.adversarial import MIN_INPUTS, Describe, adversarial_validation
-from folds.comparison import MIN_SHIFT_AUC, Comparison, Shift, made_from, read_comparison, write_comparison
+from folds.comparison import Comparison, Shift, made_from, read_comparison, write_comparison
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
 from folds.recommended import can_stratify, recommend, units_of_competition
@@ -204,9 +205,10 @@ def describe_evidence(shift: Shift | None) -> str:
     """Return whether training and test rows differ, as a part of a sentence."""
     if shift is None:
         return "there are too few rows, or no features, to distinguish train and test"
-    if shift.auc > MIN_SHIFT_AUC:
+    if shift.is_clear:
         return f"train and test differ (AUC {shift.auc:.2f}), most in {shift.first_features(3)}"
-    return f"train and test can hardly be distinguished (AUC {shift.auc:.2f})"
+    auc = format_with_error(shift.auc, shift.standard_error)
+    return f"train and test are not clearly different (AUC {auc})"
 
 
 def plot_similarity(compared: list[Similarity], configured: str, file: Path) -> None:

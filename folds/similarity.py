@@ -32,7 +32,8 @@ class Similarity:
     Attributes:
         measure: name of the similarity.
         test: (n_queries,) similarity of test rows to all training rows.
-        held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds.
+        held_out: kind of folds -> (n_queries,) similarity of training rows to the rows of other folds; no
+            entry without a held-out row among those that are compared.
     """
 
     measure: str
@@ -74,7 +75,7 @@ def similarities(
             Similarity(
                 measure=measure,
                 test=np.array([similarity_to_train(i).max() for i in range(n, n_rows)]),
-                held_out={kind: np.array(values) for kind, values in held_out.items()},
+                held_out={kind: np.array(values) for kind, values in held_out.items() if values},
             )
         )
     return results

@@ -79,7 +79,7 @@ def _check_single_gpu(share: float) -> float:
     return share
 
 
-TargetTransform = Literal["none", "standard", "robust", "min_max", "quantile", "power", "log1p"]
+TargetTransform = Literal["none", "quantile", "power", "log1p"]
 GpuShare = Annotated[float, AfterValidator(_check_single_gpu)]
 
 

@@ -172,9 +172,6 @@ def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
     has_box_cox = np.nanmin(labels) > 0 and (smallest < largest).all()  # it has no parameter for a constant
     n_labelled = int(train.is_labelled.sum())  # some rows have auxiliary targets only
     transform = {
-        "standard": preprocessing.StandardScaler(),
-        "robust": preprocessing.RobustScaler(),
-        "min_max": preprocessing.MinMaxScaler(),
         "quantile": preprocessing.QuantileTransformer(
             n_quantiles=min(1000, n_labelled), output_distribution="normal", subsample=None
         ),

@@ -130,7 +130,7 @@ def train_and_submit(
     jobs = budget.current_plan
     finished = finished_part(jobs)
     previous = name_of_latest(all_jobs.paths)
-    left_out = [*left_out_by_budget(budget, config, finished), *left_out_of(jobs, results)]
+    left_out = [*left_out_by_budget(budget, finished), *left_out_of(jobs, results)]
     advice = describe_larger_budget(budget)
     options.result |= {
         "advice": [HAS_ENDED, *advice] if has_ended else advice,
@@ -189,7 +189,7 @@ def describe_larger_budget(budget: Budget) -> list[str]:
     ]
 
 
-def left_out_by_budget(budget: Budget, config: Config, finished: JobPlan) -> list[LeftOut]:
+def left_out_by_budget(budget: Budget, finished: JobPlan) -> list[LeftOut]:
     """Return a row per stage or seed that a budget does not train, and per network with fewer epochs."""
     rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.decisions.left_out]
     states = [state for state in budget.states.values() if state.name in finished.stages]

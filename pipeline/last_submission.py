@@ -120,7 +120,7 @@ class InterimSubmissions:
             print(f"no {which} of the finished stages yet: {result.error}")
 
 
-def submit_finished(config: Config, plan: JobPlan, level: Level = Level.BLEND) -> JobResult:
+def submit_finished(config: Config, plan: JobPlan, level: Level) -> JobResult:
     """Build the submission of the finished stages and seeds with its report, in a worker."""
     finished = open_run(config, finished_part(plan))
     finished = replace(finished, folder=plan.paths.run(SO_FAR))

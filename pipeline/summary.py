@@ -34,7 +34,8 @@ def describe_run(run: Run, config: Config, previous: str) -> dict[str, Any]:
         record = records(pair, previous, config)[0]
         compared = {"over": previous, **{key: record[key] for key in GAIN}}
     holdout = load_answers(run) if may_score and run.config.competition.holdout_of else None
-    not_examined = [NOT_EXAMINED] if run.manifest.shift is None else []
+    has_test_table = run.config.competition.has_test_table
+    not_examined = [NOT_EXAMINED] if run.manifest.shift is None and has_test_table else []
     return {
         "run": run.name,
         "metric": run.metric.name,

@@ -22,7 +22,6 @@ from core.paths import display_path
 from core.text import format_number
 from core.user_code import short_ref
 from core.yaml_files import dump_yaml
-from models.stage import Stage
 from submissions.blend.data import Blend, to_json
 from submissions.blend.selection import (
     CONVEX,
@@ -45,9 +44,9 @@ from submissions.manifest import (
     SO_FAR,
     STD_FILE,
     SUBMISSION_FILE,
-    Ablation,
     CandidateScores,
     Choice,
+    Compared,
     Manifest,
     StageRecord,
     StageScores,
@@ -171,7 +170,7 @@ def _write_files(run: Run, folder: Path, selection: Selection, level: Level) -> 
     for file, model in fitted.items():
         write_json(folder / file, to_json(replace(model, postprocess=None)))  # a path of this machine
     tables = {
-        OOF_TABLE: columns.table(chosen),
+        OOF_TABLE: columns.table(chosen).head(run.n_train_rows),  # extra rows follow
         CROSS_FITTED: _cross_fitted_table(run, chosen),
         CANDIDATES_TABLE: _candidates_table(run, selection.candidates),
         STD_FILE: std_table(run.plan, chosen.final, columns.names, run.plan.test_key, columns.test_ids),
@@ -274,26 +273,12 @@ def _scores(run: Run, fit: CrossFit) -> dict[str, Any]:
     }
 
 
-def families(stages: dict[str, Stage]) -> dict[str, list[str]]:
-    """Return weights -> the stages that use them, for weights of several stages.
-
-    Errors of such stages are correlated, though the stages look like independent models.
-    """
-    users: dict[str, list[str]] = {}
-    for name, stage in stages.items():
-        for weights in stage.weight_names():
-            users.setdefault(weights, []).append(name)
-    return {weights: names for weights, names in users.items() if len(names) > 1}
-
-
-def _ablation(run: Run, selection: Selection) -> dict[str, Ablation]:
-    """Return the default blend without each stage, and without the stages that share their weights."""
-    names = run.columns.names
-    left_out = {stage: [stage] for stage in sorted(names)} | families(dict(run.config.stages))
+def _ablation(run: Run, selection: Selection) -> dict[str, Compared]:
+    """Return the default blend without each stage."""
     blend = MEAN if selection.default == MEAN else run.config.default_blend
     try:
-        compared = ablation(run.columns, names, left_out, blend, selection.candidates[selection.default])
-        return {name: Ablation(**compared.loc[name], stages=left_out[name]) for name in compared.index}
+        compared = ablation(run.columns, run.columns.names, blend, selection.candidates[selection.default])
+        return {name: Compared(**compared.loc[name]) for name in compared.index}
     except Exception as error:  # a user's function may need all columns
         reason = f"{type(error).__name__}: {error}"
         selection.failed.append(f"The leave-one-stage-out blends are left out: {reason}")

@@ -55,11 +55,11 @@ class Config(StrictModel):
         others = [name for name in self.blends if name in unfit]
         names = [short_ref(code_ref) for code_ref in {*self.blends}]
         duplicates = sorted({name for name in names if names.count(name) > 1})
-        taken = sorted({*self.stages} & {*CANDIDATES, LIGHTGBM_STACK, *names, "submission"})
+        taken = sorted({*self.stages} & {*CANDIDATES, LIGHTGBM_STACK, *names, "submission", "fold", "rows"})
         errors = []
         if taken:
             errors.append(
-                f"stages: {', '.join(taken)} names a blend or the submission in the report; rename the stage"
+                f"stages: {', '.join(taken)} names a blend, or a column of the report; rename the stage"
             )
         if others:
             errors.append(

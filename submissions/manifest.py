@@ -38,7 +38,7 @@ CANDIDATES_TABLE = "candidates.parquet"
 STD_FILE = "spread.csv"
 SO_FAR = "so_far"
 """Folder of a submission that is not complete, next to those of the runs."""
-FORMAT = 4
+FORMAT = 5
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 NOT_EXAMINED = "It was not examined whether test rows differ from training rows."
@@ -130,13 +130,6 @@ class CandidateScores(StageScores):
     """Whether `submissions.postprocess` is applied to it."""
 
 
-class Ablation(Compared):
-    """The default blend without some stages, compared with the blend of all."""
-
-    stages: list[str]
-    """The stages that are left out."""
-
-
 class ExpectedShift(StrictModel):
     """How test rows differ from training rows."""
 
@@ -200,8 +193,8 @@ class Choice(StrictModel):
     stages: dict[str, StageScores]
     best_stage: str
     """The stage with the best score. It is chosen on the same rows, which favours it a little."""
-    ablation: dict[str, Ablation]
-    """Stage, or weights that several stages start from -> the default blend without them."""
+    ablation: dict[str, Compared]
+    """Stage -> the default blend without it, compared with the blend of all."""
     expected: Expected
 
     @property
@@ -264,7 +257,11 @@ class Manifest(StrictModel):
         if self.level not in MISSING:
             return lines
         is_last = self.level is self.tried
-        reason = "there was no time for them" if is_last else "with them the cross-fitted score is worse"
+        reason = (
+            "there was no time for them, or not yet"
+            if is_last
+            else "with them the cross-fitted score is worse"
+        )
         return [*lines, f"{MISSING[self.level]} are left out: {reason}."]
 
     @property

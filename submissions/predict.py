@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from competition.clean import describe_raw_inputs
 from competition.dataset import read_prepared
-from competition.prepare import describe_raw_inputs, prepare_test, require_owned_outputs
+from competition.prepare import describe_dropped, prepare_test, require_owned_outputs
 from competition.summary import describe_new_categories
-from core.errors import join_first
 from core.files import digest, read_json, write_table
 from core.paths import Paths
 from core.user_code import short_ref
@@ -42,6 +42,7 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     print(f"run {run.folder.name}: {run.chosen}", flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
     lines = [*describe_raw_inputs(raw, competition, test_file.name)]
+    lines += describe_dropped([], 0, dropped)
     if competition.categorical and run.paths.train.exists():
         train = read_prepared(run.paths.train)  # of the latest settings, which may have other columns
         if {*competition.categorical} <= {*train}:
@@ -64,11 +65,6 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     sample = raw.reindex(columns=manifest.sample_columns, fill_value="")
     file = folder / "submission.csv"
     write_submission(file, sample, competition.id, run.task, predicted_ids, scored, manifest.label_means)
-    if dropped:
-        print(
-            f"{len(dropped)} unreadable rows get the mean, or the most frequent, training label: "
-            f"{join_first(dropped)}"
-        )
     return file
 
 

@@ -180,7 +180,7 @@ class Run:
     def changed_files(self) -> list[str]:
         """What user code opened for the run in the folder, and what has changed since; [] without one."""
         try:
-            return files_changed_since(self.config, read_manifest(self.folder))
+            return [*changed_files(self.config.model_dump(), read_manifest(self.folder).opened)]
         except DataError:
             return []
 
@@ -337,21 +337,16 @@ def opened_by(config: Config, plan: JobPlan) -> Opened:
     return merge_opened(*records, opened_files(config.model_dump()))
 
 
-def files_changed_since(config: Config, manifest: Manifest) -> list[str]:
-    """Return the names of what user code opened for a run and what has changed since."""
-    return [*changed_files(config.model_dump(), manifest.opened)]
-
-
 def require_same_code(config: Config, manifest: Manifest) -> None:
     """Raise a DataError if user code in the settings, or a file that it opened, has changed since the run."""
     full = f"./run.sh full {config.competition.paths.on_command_line}"
     changed = [entry[0] for entry in user_code_of(config) if entry not in manifest.user_code]
     if changed:
         raise DataError(f"Your code in {changed[0]} has changed since the run. Run {full}, then this again.")
-    changed = files_changed_since(config, manifest)
-    if changed:
+    opened = [*changed_files(config.model_dump(), manifest.opened)]
+    if opened:
         raise DataError(
-            f"{join_first(changed, str)}, which your code opened, changed since the run. "
+            f"{join_first(opened, str)}, which your code opened, changed since the run. "
             f"Run {full}, then this again."
         )
 

@@ -21,6 +21,7 @@ from models.context import Context
 from models.features import molecule_blocks
 from models.inputs.columns import table_blocks
 from models.inputs.encoder_settings import EncoderFeature
+from models.inputs.ngrams import N_RANGES
 from models.inputs.scaling import fit_scaling, scaled_blocks
 from models.stage import Feature
 from models.stages.tabular import FeatureStage, TargetData
@@ -28,8 +29,6 @@ from models.stages.tabular import FeatureStage, TargetData
 BASELINE = "baseline.npz"
 N_HASHES = 2**14
 """Number of columns that the n-grams of a text column are hashed into."""
-N_GRAMS = {"word": (1, 2), "char_wb": (1, 3)}
-"""Analyzer of scikit-learn -> smallest and largest n."""
 MIN_WORDS = 3.0
 """Mean number of words of a text below which only characters are read, as in scripts without blanks."""
 MAX_CHARACTERS = 8_000_000
@@ -82,7 +81,7 @@ class Baseline(FeatureStage):
             has_characters = n_characters <= MAX_CHARACTERS_TWICE or not has_words
             is_used = {"word": has_words, "char_wb": has_characters}
             fitted[f"{name} length"] = np.array(length)
-            for analyzer in [analyzer for analyzer in N_GRAMS if is_used[analyzer]]:
+            for analyzer in [analyzer for analyzer in N_RANGES if is_used[analyzer]]:
                 fitted[f"{name} {analyzer}"] = tfidf_of(texts.str[:length], analyzer)[1]
         np.savez_compressed(folder / BASELINE, **fitted)
 
@@ -98,7 +97,7 @@ class Baseline(FeatureStage):
             blocks += [normalize(np.log1p(counts)) for counts in molecules if counts.shape[1]]
             for name in context.text:
                 texts = rows.inputs[name].str[: int(fitted[f"{name} length"])]
-                used = [analyzer for analyzer in N_GRAMS if f"{name} {analyzer}" in fitted]
+                used = [analyzer for analyzer in N_RANGES if f"{name} {analyzer}" in fitted]
                 blocks += [tfidf_of(texts, analyzer, fitted[f"{name} {analyzer}"])[0] for analyzer in used]
         return sparse.hstack([*map(sparse.csr_matrix, blocks)], format="csr")
 
@@ -151,7 +150,7 @@ def tfidf_of(texts: "pd.Series[str]", analyzer: str, idf: Array | None = None) -
 
     words = {"token_pattern": WORD_OF_TWO} if analyzer == "word" else {}
     hashing = HashingVectorizer(
-        analyzer=analyzer, ngram_range=N_GRAMS[analyzer], n_features=N_HASHES,
+        analyzer=analyzer, ngram_range=N_RANGES[analyzer], n_features=N_HASHES,
         norm=None, alternate_sign=False, dtype=np.float32, **words,
     )  # fmt: skip
     ngrams = hashing.transform(texts)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
 from competition.dataset import Dataset
+from core.errors import join_first
 from core.modules import load
 from models.context import Context, molecule_columns
 from models.inputs.cache import Cache, distinct_values
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
 
 
 COMMON = "models.networks.unimol_common"
-MAX_CHARACTERS = 60
-"""Number of characters of a SMILES in a message."""
-MAX_LISTED = 5
-"""Number of SMILES in a message."""
 
 
 class ConformerStage(MoleculeStage):
@@ -104,7 +101,7 @@ class ConformerStage(MoleculeStage):
             note = (
                 f"{len(flat)} of {len(smiles)} training molecules have flat coordinates, "
                 f"since RDKit finds no others or they have {MAX_ATOMS} or more atoms "
-                f"({MAX_ATOMS} are read): {', '.join(map(shortened, flat[:MAX_LISTED]))}"
+                f"({MAX_ATOMS} are read): {join_first(flat, '{:.60}'.format)}"
             )
             write_notes(folder, [note])
         return backbone
@@ -122,8 +119,3 @@ class ConformerStage(MoleculeStage):
         items = [inputs[text] for text in smiles]
         lengths = np.array([len(item["tokens"]) for item in items])
         return Batches(items, lengths, self.collate, self.pads)
-
-
-def shortened(smiles: str) -> str:
-    """Return the first characters of a SMILES, for messages."""
-    return smiles if len(smiles) <= MAX_CHARACTERS else f"{smiles[:MAX_CHARACTERS]} ..."

@@ -19,8 +19,9 @@ import numpy as np
 from core.files import derive_seed
 from core.types import Array
 from core.user_code import load_user_code, user_code_errors
-from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, System, computed_once
+from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, System
 from submissions.blend.logits import Link, log_loss_weights, margins
+from submissions.blend.scoring import computed_once
 
 LIGHTGBM_STACK = "lightgbm_stack"
 """Name of the candidate in `stack.py`, which corrects the default blend."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from competition.metrics import REGRESSION, Metric
 from competition.task import Task
 from core.types import Array
-from submissions.blend.scoring import Scorer
+from submissions.blend.scoring import Scorer, computed_once
 
 N_LEVELS = 101
 """Number of quantiles of the labels that are tried as constants."""
@@ -27,6 +27,7 @@ FINE_SLOPES = np.array([0.7, 0.85, 1.0, 1.15, 1.3])
 """Slopes that a correction tries, and then factors of the best of them."""
 
 
+@computed_once
 def best_constant(scorer: Scorer) -> tuple[Array, float]:
     """Return the constant prediction with the best score on the labels, (n_scored,), and its score.
 
@@ -34,13 +35,6 @@ def best_constant(scorer: Scorer) -> tuple[Array, float]:
     has a score; for classes their shares and, where labels are scored, each class. A correlation with a
     constant counts as 0. The score of a metric of the user is NaN if it is undefined.
     """
-    if "constant" not in scorer.memo:
-        scorer.memo["constant"] = _best_constant(scorer)
-    constant, score = scorer.memo["constant"]
-    return constant, score
-
-
-def _best_constant(scorer: Scorer) -> tuple[Array, float]:
     metric = scorer.metric
     y = scorer.y[scorer.has_fold]
     is_per_target = metric.column_score is not None

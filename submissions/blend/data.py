@@ -13,19 +13,18 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from competition.metrics import METRICS, Metric
+from competition.metrics import METRICS, Metric, top_k_of
 from competition.task import Task
 from core.types import Array
 from core.user_code import load_user_code
 from submissions.blend.logits import Link, logits, on_scale, probabilities, target_outputs
-from submissions.blend.scoring import Scorer
+from submissions.blend.scoring import Scorer, computed_once
 
 FoldSet = frozenset[int]
 TIE = 1e-4
@@ -136,22 +135,6 @@ class System:
         if unit < MIN_UNIT * np.linalg.norm(r[:, 1]) or unit == 0:  # constant labels: a rounding error
             unit = 1.0
         return System(deviations / unit, r[:, 2:] / unit, float(center + shift))
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def computed_once(function: Function) -> Function:
-    """Decorate a function of `BlendData` and other arguments to store its results in the memo of the data."""
-
-    @wraps(function)
-    def look_up(data: "BlendData", *arguments: Any) -> Any:
-        key = (function.__name__, *arguments)
-        if key not in data.memo:
-            data.memo[key] = function(data, *arguments)
-        return data.memo[key]
-
-    return cast(Function, look_up)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -301,9 +284,8 @@ class BlendData(Scorer):
         if metric.kind == "ranks" and metric.column_score is not None:
             labels = [self.labelled(target, fold)[1] for fold in folds]
             return metric if smallest_class(labels, self.task) >= MIN_CLASS_ROWS else METRICS["log_loss"]
-        is_user_metric = metric.column_score is None and metric.kind == "probabilities"
-        has_tuning = metric.row_losses is not None or (is_user_metric and is_per_target)
-        return metric if has_tuning else METRICS["log_loss"]
+        is_tuned = is_per_target and metric.kind == "probabilities" and not top_k_of(metric.name)
+        return metric if is_tuned else METRICS["log_loss"]
 
     def loss(
         self, target: int, folds: FoldSet, weights_without: Callable[[int], Array], in_logits: bool = False

@@ -11,9 +11,11 @@ Annals of Statistics 1989 (delete-d jackknife).
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -36,6 +38,20 @@ FEW_RESAMPLES = 20
 SLOW_CALL = 0.02
 """Seconds of a call from which a user-defined metric is slow. The time of most is far from it, so that a
 repeated command has the same number of resamples."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def computed_once(function: Function) -> Function:
+    """Decorate a function of a `Scorer` and other arguments to store its results in the memo of the scorer."""
+
+    @wraps(function)
+    def look_up(scorer: "Scorer", *arguments: Any) -> Any:
+        key = (function.__name__, *arguments)
+        if key not in scorer.memo:
+            scorer.memo[key] = function(scorer, *arguments)
+        return scorer.memo[key]
+
+    return cast(Function, look_up)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -99,7 +115,7 @@ class Scorer:
 
     def gain(self, difference: Number) -> Number:
         """Return a difference of scores, or several, with the sign turned so that positive is better."""
-        return difference if self.metric.greater_is_better else -difference
+        return difference if self.metric.greater_is_better else 0.0 - difference  # no -0.0
 
     def aligned(self, table: pd.DataFrame) -> Array:
         """Return the scored columns of a table indexed by id, (n_rows, n_scored); NaN for missing ids."""

@@ -271,29 +271,23 @@ def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) 
     return (default, f"Keeping the default {default}: {best}, the best other candidate, {explanation}")
 
 
-def ablation(
-    data: BlendData, names: list[str], left_out: dict[str, list[str]], blend: str, default: CrossFit
-) -> pd.DataFrame:
-    """Return the default blend without some columns, refitted with the settings tuned for all columns.
+def ablation(data: BlendData, names: list[str], blend: str, default: CrossFit) -> pd.DataFrame:
+    """Return the default blend without each stage, refitted with the settings tuned for all stages.
 
     Args:
         names: the stages, in the order of the columns.
-        left_out: name -> stages to leave out together.
         blend: a name of CANDIDATES, or `file.py:function` of the user.
         default: this blend of all columns.
 
     Returns:
-        Its comparison with the default, a row per name (`Scorer.compare`).
+        Its comparison with the default, a row per stage (`Scorer.compare`); no row of a single stage.
     """
+    if len(names) == 1:
+        return pd.DataFrame()
     tuned = default.final.predictor.settings if isinstance(default.final.predictor, Blend) else []
     scored = {"all stages": default.scored}
-    for name, stages in left_out.items():
-        is_used = ~np.isin(names, stages)
-        if is_used.any():
-            part = replace(data, preds=data.preds[:, is_used], tuned=tuple(tuned))
-            scored[name] = cross_fit(
-                part, partial(fit_candidate, part, blend), default.final.postprocess
-            ).scored
-    if len(scored) == 1:
-        return pd.DataFrame()
+    for name in sorted(names):
+        is_used = np.array(names) != name
+        part = replace(data, preds=data.preds[:, is_used], tuned=tuple(tuned))
+        scored[name] = cross_fit(part, partial(fit_candidate, part, blend), default.final.postprocess).scored
     return data.compare(scored, "all stages").drop(index="all stages")

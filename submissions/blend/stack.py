@@ -118,7 +118,7 @@ def _fit_correction(
     std = float(of_blend.std())
     if not std > 0:
         return 1.0, ""
-    power = 1 if data.metric.separable_loss == "absolute" else 2
+    power = 1 if data.metric.minimizes_absolute_error else 2
     return std, fit_trees(x, (y - of_blend[:, 0]) / std, folds, power)
 
 

@@ -24,7 +24,7 @@ from core.errors import ConfigError, DataError
 from core.files import read_text_table, write_table
 from core.paths import Paths
 from core.settings import StrictModel
-from core.text import format_number
+from core.text import format_number, is_finite
 from submissions.blend.scoring import describe_resamples
 from submissions.columns import training_labels
 from submissions.manifest import (
@@ -262,11 +262,18 @@ def pick_final_two(drawn: pd.DataFrame, metric: Metric) -> str:
     )
 
 
+def format_board_score(score: float | None) -> str:
+    """Return a score with the digits of a leaderboard, or "-" without one."""
+    return f"{score:.7g}" if is_finite(score) else "-"
+
+
 def _table(rows: list[Submission]) -> str:
     """Return a row per submission; empty columns are left out."""
     table = pd.DataFrame([row.model_dump() for row in rows])
     is_default = table["message"].str.startswith("run ")
     table["message"] = table["message"].where(~is_default, "").str.slice(stop=60)
+    boards = ["public", "private"]
+    table[boards] = table[boards].map(format_board_score)
     columns = ["submission", "time", "run", "chosen", *BOARDS, "status", "message"]
-    table = table[columns].astype(object).replace("", None).dropna(axis=1, how="all")
+    table = table[columns].astype(object).replace(["", "-"], None).dropna(axis=1, how="all")
     return str(table.fillna("-").to_string(index=False, float_format=format_number, justify="left"))

@@ -29,6 +29,7 @@ from submissions.kaggle.ledger import (
     Submission,
     find_run,
     find_submission,
+    format_board_score,
     read,
     scores_of,
     write,
@@ -166,7 +167,7 @@ def check_slot(competition: CompetitionConfig, row: Submission) -> None:
         if was_sent and sent_row.file_digest == row.file_digest:
             raise SubmissionError(
                 f"This was sent at {sent_row.time} as {sent_row.submission}, public "
-                f"{format_number(sent_row.public)}, and would get the same score."
+                f"{format_board_score(sent_row.public)}, and would get the same score."
             )
     slug = str(competition.kaggle)
     n_left = client.submissions_left(slug)
@@ -179,8 +180,8 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     """Return the status or the scores of a submission, in a line."""
     if row.public is None:
         return f"{row.submission}: {row.status}, {row.message}"
-    public = format_number(row.public)
-    private = format_number(row.private)
+    public = format_board_score(row.public)
+    private = format_board_score(row.private)
     line = f"{row.submission}: public {public}, private {private}, expected {_expected(row)}"
     interval = row.interval
     if interval is None:

@@ -9,7 +9,7 @@ import pandas as pd
 from competition.dataset import read_prepared
 from competition.task import Task
 from core.files import read_table
-from core.text import format_with_error, shortened
+from core.text import format_with_error
 from core.types import Array
 from folds.comparison import read_comparison
 from folds.make import missing_class_warnings
@@ -197,7 +197,9 @@ def folds_and_shift(run: Run) -> list[Element]:
 
 
 def _shift(run: Run) -> list[Element]:
-    """Return the results of `./run.sh folds` about test and training rows."""
+    """Return the results of `./run.sh folds` about test and training rows; [] without a test table."""
+    if not run.config.competition.has_test_table:
+        return []
     command = f"./run.sh folds {run.paths.on_command_line}"
     comparison = read_comparison(run.paths)
     if comparison is None:
@@ -293,5 +295,5 @@ def _confident_errors(run: Run) -> pd.DataFrame:
         probability = (run.task.one_hot(predicted) * y_pred).sum(axis=1, keepdims=True)
     is_correct_or_missing = np.isnan(y) | (y == predicted)
     numbers = pd.DataFrame({"truth": y.ravel(), "prediction": predicted.ravel()})
-    names = numbers.replace(dict(enumerate(map(shortened, run.task.classes))))
+    names = numbers.replace(dict(enumerate(run.task.classes)))
     return names.assign(its_probability=np.where(is_correct_or_missing, np.nan, probability).ravel())

@@ -20,7 +20,7 @@ from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
-from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SUBMISSION_FILE, describe_interval
+from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SO_FAR, SUBMISSION_FILE, describe_interval
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.importances import column_importances, feature_importances
 from submissions.report.predictions import (
@@ -136,7 +136,7 @@ def build_report(run: Run) -> Report:
         title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
         subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over {resampled})",
         summary=_summary(run),
-        warnings=run.choice.expected.warnings,
+        warnings=[*_incomplete(run), *run.choice.expected.warnings],
         facts=facts,
         closing=closing,
         sections=[section for section in sections if section.elements],
@@ -174,7 +174,7 @@ def _summary(run: Run) -> str:
         sentences.append(expected.unknown)
     else:
         sentences.append(f"Expect {run.metric.name} {expected.text}{like_them}.")
-        if run.manifest.shift is None:
+        if run.manifest.shift is None and run.config.competition.has_test_table:
             sentences.append(NOT_EXAMINED)
     prepared = read_json(run.paths.prepare_report)
     sentences += [f"{line}." for line in prepared["answers"]]
@@ -188,12 +188,23 @@ def _summary(run: Run) -> str:
     return " ".join(sentences)
 
 
+def _incomplete(run: Run) -> list[str]:
+    """Return a warning if the submission was made while other stages trained; [] otherwise."""
+    if run.folder.name != SO_FAR or not run.has_all_folds:
+        return []
+    return [
+        "WARNING: This submission is not complete: it is of the stages that were finished when it was made. The same "
+        "command goes on from there."
+    ]
+
+
 def _closing(run: Run) -> list[str]:
     """Return where the submission is, and a line for each thing that could be better, or be done now."""
     holdout_of = run.config.competition.holdout_of
     if holdout_of:
         first = (
-            f"Nothing to submit: these are training rows. ./run.sh full {holdout_of} predicts the test rows."
+            f"Nothing to submit: these are training rows of {holdout_of}. "
+            "The same command without --holdout predicts the test rows."
         )
     else:
         of_run = display_path(run.folder / SUBMISSION_FILE)

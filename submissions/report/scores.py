@@ -149,12 +149,18 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
             rows.append({**dict(record), "name": label, "kind": kind, "test_score": test_score})
     table = pd.DataFrame(rows)
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
+    weighted = f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else "the submission"
     caption = (
-        "Cross-validated scores of stages, with their mean weight in the submission, "
+        f"Cross-validated scores of stages, with their mean weight in {weighted}, "
         "and cross-fitted scores of candidates, "
-        f"± one standard error{'; diamonds: test scores' if answers.scores else ''}"
+        f"± one standard error{f'; diamonds: {_name_of_test_score(run)}' if answers.scores else ''}"
     )
     return [Figure(caption, score_chart(table, run.metric))]
+
+
+def _name_of_test_score(run: Run) -> str:
+    """Return the name of scores on the answers, which `--holdout` has kept of the training table."""
+    return "holdout_score" if run.config.competition.holdout_of else "test_score"
 
 
 def score_section(run: Run, answers: Answers) -> list[Element]:
@@ -164,6 +170,7 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
     table = pd.DataFrame(lines, columns=[*COLUMNS]).dropna(axis="columns", how="all").fillna("")
     if len(run.task.targets) == 1:
         table = table.drop(columns="target")
+    table = table.rename(columns={"test_score": _name_of_test_score(run)})
     legend = LEGEND.format(
         chosen=f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen,
         default=choice.default,
@@ -241,7 +248,7 @@ def _candidate_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
 
 
 def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
-    """Return a line for each stage and target, and for stages that start from the same weights."""
+    """Return a line for each stage and target."""
     weights = pd.DataFrame(run.weights)  # a row per stage, a column per output
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
@@ -253,14 +260,11 @@ def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
                 line["weight"] = f"{weights[line['target']][name]:.3f}"
         marks = run.manifest.stages[name].marks
         of_stage[0] |= {"seconds": f"{seconds_of_stage(run, name):.1f}", "flags": ", ".join(marks)}
+        without = run.choice.ablation.get(name)
+        if without:
+            improvement = gain(run, 0.0, without.difference)  # with the stage against without it
+            of_stage[0]["gain"] = format_with_error(improvement, without.standard_error)
         lines += of_stage
-    first_lines = {line[NAME]: line for line in lines if NAME in line}
-    for name, without in run.choice.ablation.items():
-        if name not in first_lines:
-            first_lines[name] = {NAME: f"{name}: {', '.join(without.stages)}"}
-            lines.append(first_lines[name])
-        improvement = gain(run, 0.0, without.difference)  # with the stage against without it
-        first_lines[name]["gain"] = format_with_error(improvement, without.standard_error)
     return lines
 
 
@@ -307,7 +311,8 @@ def class_section(run: Run) -> list[Element]:
     label_arrays = {}
     if task.scores_labels:
         submitted = submitted_rows(run, SUBMISSION_FILE)
-        label_arrays = {"share in training": run.columns.y, "out of fold": predicted, "on test": submitted}
+        y_train = run.columns.y[: run.n_train_rows]
+        label_arrays = {"share in training": y_train, "out of fold": predicted, "on test": submitted}
     parts = []
     for t, target in enumerate(task.targets):
         y = run.columns.y[:, t]

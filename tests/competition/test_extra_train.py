@@ -53,6 +53,13 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path):
     assert rows.weights.tolist() == [1.0] * N + [0.25] * 2
 
 
+def test_what_is_changed_in_a_table_of_extra_rows_is_said(tmp_path):
+    more = "SMILES,y,place CCF,1,Orle\u0301ans CCCCF,2,Caen"
+    assert "WARNING: 1 cells and names of more.csv have decomposed letters" in describe(
+        with_more(tmp_path, more).report
+    )
+
+
 @pytest.mark.parametrize(
     ("fold", "in_time_order", "trained"),
     [

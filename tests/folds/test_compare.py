@@ -10,7 +10,7 @@ from core.files import sha256_of
 from core.paths import Paths
 from folds import adversarial
 from folds.adversarial import adversarial_validation, readable_features, rows_like_test
-from folds.compare import describe_evidence
+from folds.compare import describe_evidence, describe_similarity
 from folds.comparison import read_comparison
 from folds.similarity import similarities
 from pipeline import commands
@@ -123,7 +123,9 @@ def test_similarity_is_to_rows_of_other_folds_and_of_test_rows_to_all():
     assert result.test.tolist() == [1.0, 1.0]
     assert result.held_out["kfold"].max() < 0.5  # the other ethanol shares the fold
     assert sorted(result.held_out["time"])[1:] == [1.0]  # and here is earlier; rows of -1 are never held out
+    folds["file"] = np.full(4, -1)  # no row of the sample is held out
     (result,) = similarities(train, test, config(smiles=["s", "r"]), folds)
+    assert list(result.held_out) == ["kfold", "time"] and "held out, file" not in describe_similarity(result)
     assert result.test[0] == 1.0 > result.test[1]  # benzene was seen with another reagent
 
 

@@ -70,6 +70,12 @@ def test_out_of_fold_predictions_have_the_index_of_the_training_table():
     assert run.predict(of_duplicates).index.equals(of_duplicates.index)
 
 
+def test_extra_rows_are_not_among_the_out_of_fold_predictions(tmp_path):
+    molecules(70)[60:].to_csv(tmp_path / "more.csv", index=False)
+    run = fit(molecules(), targets="lumo", extra_train=[{"file": str(tmp_path / "more.csv")}], **SMALL)
+    assert list(run.oof().index) == list(molecules().index)
+
+
 def test_a_run_of_other_tables_is_not_scored_by_those_of_a_later_one():
     first = fit(molecules(), targets="lumo", **SMALL)
     expected = first.scores()["score"]

@@ -112,7 +112,9 @@ def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refus
     labels = by_id(tmp_path / "train.csv").loc[submission.index, TARGETS]
     assert len(labels) == 30
     expected = METRICS["rmse"](labels.to_numpy(), submission[TARGETS].to_numpy())
-    assert f"holdout_score on rows of mixed: {expected:#.4g}, " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"holdout_score on rows of mixed: {expected:#.4g}, " in printed
+    assert "test_score" not in printed + (paths.report / "report.md").read_text()
     assert commands.main(["check", str(path), "--holdout", "0.2"]) is None
     before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}
     with cli.locked(paths, paths.training_lock(1, 1)), pytest.raises(DataError, match="in use"):

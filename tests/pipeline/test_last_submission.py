@@ -75,12 +75,14 @@ def stop_at(monkeypatch, level):
 def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competition(
     finished, monkeypatch, capsys
 ):
-    (line,) = submit_finished(finished.config, finished.plan).lines
+    (line,) = submit_finished(finished.config, finished.plan, Level.BLEND).lines
     interim = latest_run("mixed")
     assert "WARNING: the submission of mixed is not complete" in capsys.readouterr().out
     score = interim.choice.expected.text
     assert line == f"submission of good, fair, poor, expect rmse {score}: {finished.paths.submission}"
     assert (finished.paths.report / "index.html").exists()
+    summary = finished.paths.report / "report.md"
+    assert "WARNING: This submission is not complete" in summary.read_text()
     assert (interim.folder.name, interim.name) == ("so_far", finished.name)
     assert "gain: of the run over so_far" in compare(finished.config)[0]
     over(monkeypatch)
@@ -97,6 +99,8 @@ def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competiti
     assert "WARNING" not in capsys.readouterr().out
     assert finished.paths.submission.read_bytes() == submission_of(finished)
     assert not interim.folder.exists()
+    report(latest_run("mixed"))
+    assert "not complete" not in summary.read_text()
 
 
 def test_an_interim_submission_does_not_replace_that_of_an_earlier_run_and_the_last_line_says_where_it_is(
@@ -109,7 +113,7 @@ def test_an_interim_submission_does_not_replace_that_of_an_earlier_run_and_the_l
         open_run(finished.config.model_copy(update={"submissions": other}), finished.plan), budget=60
     )
     interim = finished.paths.run("so_far") / "submission.csv"
-    (line,) = submit_finished(run.config, run.plan).lines
+    (line,) = submit_finished(run.config, run.plan, Level.BLEND).lines
     assert line.endswith(str(interim))
     (_, line), status = take_latest(run, True)
     assert line.startswith(f"{interim} is the candidate shrunk_ridge: expect rmse 0.")

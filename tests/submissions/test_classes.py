@@ -82,8 +82,12 @@ def test_scores_are_those_of_the_predictions_or_labels_that_are_kept(made):
 
 def test_true_classes_and_levels_are_those_of_the_table(made):
     run, report = made
+    title = "Largest errors" if run.task.problem_type == "ordinal" else "Most confident mistakes"
+    cards = section(report, title)[1:]
+    for card in cards:
+        i_truth = card.errors.header.index("truth")
+        assert {row[i_truth] for row in card.errors.rows} <= {*run.task.classes}
     if run.task.problem_type == "ordinal":
-        cards = section(report, "Largest errors")[1:]
         truth = read_text_table(run.folder.parents[3] / "train.csv").set_index("id")["mood"]
         assert len(cards) == 20
         for card in cards:

@@ -168,7 +168,7 @@ def test_texts_and_columns_that_a_competition_does_not_have_are_in_no_key():
     [
         {**GNN, "epochs": 1, "molecule_features": ["maccs"]},
         {"kind": "bert", "layers": 1, "width": 8, "heads": 1, "epochs": 1, "columns": ["note"]},
-        {**TREES, "features": ["descriptors"], "target_transform": "standard"},
+        {**TREES, "features": ["descriptors"], "target_transform": "quantile"},
         {"kind": "sklearn", "features": ["maccs", MINIMOL], "tfidf_features": 9},
         {"kind": "gp", "kernels": ["ecfp4"]},
     ],

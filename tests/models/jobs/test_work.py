@@ -103,7 +103,7 @@ def test_a_job_that_was_stopped_inside_its_fold_goes_on_to_the_same_bytes(
 
 
 def test_the_score_after_the_last_epoch_is_that_of_the_fold(tmp_path):
-    net = {**GNN, "epochs": 3, "pooler_dropout": 0.2, "target_transform": "standard"}
+    net = {**GNN, "epochs": 3, "pooler_dropout": 0.2, "target_transform": "quantile"}
     plan = planned(tmp_path, stages={"net": net})
     job, competition = plan.jobs[0], plan.competition
     assert run_job(job, plan).status == "ok"

@@ -123,8 +123,8 @@ def test_blends_that_do_not_fit_the_problem_type_are_rejected(
         load_config(str(path))
 
 
-@pytest.mark.parametrize("name", ["mean", LIGHTGBM_STACK, "submission"])
-def test_a_stage_has_another_name_than_blends_and_the_submission(tmp_path, name):
+@pytest.mark.parametrize("name", ["mean", LIGHTGBM_STACK, "submission", "rows"])
+def test_a_stage_has_another_name_than_blends_the_submission_and_columns_of_the_report(tmp_path, name):
     path = fake_classes(tmp_path, "binary", "log_loss", stages={name: {"kind": "baseline"}})
-    with pytest.raises(ConfigError, match=f"stages: {name} names a blend or the submission"):
+    with pytest.raises(ConfigError, match=f"stages: {name} names a blend, or a column of"):
         load_config(str(path))

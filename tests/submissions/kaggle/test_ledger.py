@@ -43,12 +43,13 @@ def test_every_submission_is_a_row_and_two_are_to_select(run_ledger, paths):
         scores = {"cross_fitted_score": 0.6 + day / 10, "public": 0.65 + day / 10}
         made = {"run": run.name, "chosen": chosen, "file_digest": f"of {chosen}", **scores}
         write(paths.ledger, one(name, day, status="scored", **made))
-    write(paths.ledger, one("mine", 4, status="scored", public=0.99, cross_fitted_score=0.98))
+    write(paths.ledger, one("mine", 4, status="scored", public=0.98765, cross_fitted_score=0.98))
     write(paths.ledger, one("gone", 5, status="failed", message="try: 3 rows too few"))
     output = run_ledger()
     header, *rows = (line.split() for line in output.splitlines()[2:8])
     assert " ".join(header) == "submission time run chosen cross_fitted_score public status message"
     assert [row[0] for row in rows] == ["first", "copy", "other", "mine", "gone"]
+    assert "0.98765" in rows[3]  # as the board shows it
     assert " ".join(rows[-1][4:]) == "- - failed try: 3 rows too few"
     text = " ".join(output.split())
     assert "Spearman of cross_fitted_score and public: 1.00, n = 3." in text
