@@ -108,7 +108,9 @@ def _categories(column: "pd.Series[str]", folder: Path) -> NDArray[np.str_]:
         return values
     most_frequent = np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]
     n_rare = len(values) - MAX_CATEGORIES
-    note = f"{column.name}: only its {MAX_CATEGORIES} most frequent values are read, and not the other {n_rare}"
+    note = (
+        f"{column.name}: only its {MAX_CATEGORIES} most frequent values are read, and not the other {n_rare}"
+    )
     write_notes(folder, [note])
     return values[np.sort(most_frequent)]
 
