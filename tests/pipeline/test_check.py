@@ -203,6 +203,15 @@ def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(tmp_p
     assert words in checked(path)
 
 
+def test_too_many_rows_for_the_memory_of_the_machine_that_trains_are_an_error(tmp_path, monkeypatch):
+    """Of 60 rows, 40 train the models of a fold."""
+    monkeypatch.setattr("models.stages.gp.memory_bytes", lambda: 10)
+    path = written(tmp_path, stages="gp: {kind: gp}")
+    with pytest.raises(ConfigError, match="Gaussian process of 40 training rows needs .* GiB of memory"):
+        checked(path)
+    assert "stage gp" in checked(path, here=False)
+
+
 @pytest.mark.parametrize(("max_rows", "counted"), [(60, "4 of 80"), (30, "3 of 50")])
 def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path, monkeypatch, max_rows, counted):
     """Two special tokens are added to the words. Of 60 training rows every second one is looked at, of 30."""
