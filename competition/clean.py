@@ -49,7 +49,11 @@ MAX_COPIES = 0.1
 FIRST_ROWS = 32
 """Rows in the first call of a user's function; later calls get as many as fit into SECONDS_PER_CALL."""
 SECONDS_PER_CALL = 30.0
-"""A kill loses at most the features of one call of each worker."""
+MIN_SECONDS_BETWEEN_WRITES = 10.0
+"""A kill loses at most the features of these seconds and of one call of each worker. Ctrl-C and an error lose those
+of the calls only."""
+MAX_SHARE_OF_WRITES = 0.1
+"""Share of the time that writing features may take, since each write is of all of them."""
 MIN_SECONDS_OF_WORKER = 10.0
 """Seconds of work for which a worker is started."""
 CHECKED_ROWS = 3
@@ -225,18 +229,34 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str, n_workers: int | None)
     new_rows = np.flatnonzero(is_new)
     if len(new_rows):
         print(f"{short_ref(code_ref)}: computing features of {len(new_rows)} rows", flush=True)
+    n_written = len(cached)
+    next_write = time.monotonic() + MIN_SECONDS_BETWEEN_WRITES
     with closing(_compute(function, inputs, new_rows, code_ref, n_workers or cpu_count())) as parts:
-        for rows, computed in parts:
-            computed.index = pd.Index(keys[rows], name=INPUT_KEY)
-            if len(cached) and list(computed) != list(cached):
-                raise ConfigError(
-                    f"competition.features {code_ref} returned the columns {join_first(computed, str)} for "
-                    f"some rows, and {join_first(cached, str)} for others."
-                )
-            cached = pd.concat([cached, computed]) if len(cached) else computed
-            write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
-            write_table(file, cached.reset_index())
+        try:
+            for rows, computed in parts:
+                computed.index = pd.Index(keys[rows], name=INPUT_KEY)
+                if len(cached) and list(computed) != list(cached):
+                    raise ConfigError(
+                        f"competition.features {code_ref} returned the columns {join_first(computed, str)} for "
+                        f"some rows, and {join_first(cached, str)} for others."
+                    )
+                cached = pd.concat([cached, computed]) if len(cached) else computed
+                if time.monotonic() > next_write:
+                    next_write = _write_features(file, cached, code_ref)
+                    n_written = len(cached)
+        finally:
+            if len(cached) > n_written:
+                _write_features(file, cached, code_ref)
     return cached.loc[keys.tolist()].reset_index(drop=True)
+
+
+def _write_features(file: Path, features: pd.DataFrame, code_ref: str) -> float:
+    """Write all features by key of the inputs, and return the time from which more of them are written again."""
+    started = time.monotonic()
+    write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
+    write_table(file, features.reset_index())
+    ended = time.monotonic()
+    return ended + max(MIN_SECONDS_BETWEEN_WRITES, (ended - started) / MAX_SHARE_OF_WRITES)
 
 
 def _compute(

@@ -179,7 +179,7 @@ def _count_alone(train: pd.Series, test: pd.Series, pattern: str) -> int:
     def parts(text: str) -> set[str]:
         return {*re.findall(pattern, text.lower())}
 
-    n_texts = Counter(chain.from_iterable(train.map(parts)))
+    n_texts = Counter(chain.from_iterable(map(parts, train)))
     texts = [text for text in pd.concat([train, test]) if text.strip()]
     return sum(all(n_texts[part] < 2 for part in parts(text)) for text in texts)
 

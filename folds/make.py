@@ -412,10 +412,11 @@ def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     if not classes:
         return y
     first = 1 if len(classes) == 2 else 0
-    shares = pd.DataFrame(index=y.index)
+    indicators: dict[str, pd.Series] = {}
     for name in y:
         for k in range(first, len(classes)):
-            shares[f"{name}={classes[k]}"] = (y[name] == k).where(y[name].notna()).astype(float)
+            indicators[f"{name}={classes[k]}"] = (y[name] == k).where(y[name].notna()).astype(float)
+    shares = pd.DataFrame(indicators)
     return shares.loc[:, shares.mean().rank(method="first") <= MAX_LISTED]
 
 

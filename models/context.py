@@ -88,6 +88,7 @@ class CheckTables:
         in_time_order: whether the rows of a fold are later than its training rows.
         has_weights: whether the rows of the training table have weights.
         has_extra_weights: whether rows of an extra table count more or less than others.
+        here: whether this machine trains.
     """
 
     context: Context
@@ -99,6 +100,7 @@ class CheckTables:
     in_time_order: bool
     has_weights: bool = False
     has_extra_weights: bool = False
+    here: bool = True
 
     @property
     def y(self) -> Array:

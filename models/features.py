@@ -3,6 +3,7 @@
 Everything that they fit, they fit on the training rows only, and write it into the folder of the job.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,8 @@ ENCODERS = "encoders.json"
 REDUCTIONS = "encoders.npz"
 MAX_UNKNOWN = 0.05
 """Share of unknown tokens that a text in the language of an encoder may have, such as emojis."""
+MAX_CHECKED_ROWS = 2000
+"""Maximum number of rows of a table whose texts are tokenized before training."""
 DEAD = 1e-9
 """Pooled features of texts below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
 N_COUNTS = 3
@@ -90,12 +93,16 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
         texts = load(TEXTS)
         texts.read_templates(settings, tables.context)
         require_pooling(settings)
-        counts = [
-            texts.count_tokens(settings, tables.context, table) for table in (tables.train, tables.test)
-        ]
-        n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
+        counts = []
+        for table in (tables.train, tables.test):
+            step = max(1, math.ceil(len(table) / MAX_CHECKED_ROWS))
+            counts.append(texts.count_tokens(settings, tables.context, table[::step]))
+        n_texts, n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
         if n_cut:
-            yield f"WARNING: {n_cut} texts have more than {settings.max_length} tokens (max_length) and will be cut"
+            yield (
+                f"WARNING: {n_cut} of {n_texts} texts looked at have more than {settings.max_length} tokens "
+                "(max_length) and will be cut"
+            )
         if n_unknown > MAX_UNKNOWN * n_tokens:
             yield f"WARNING: {n_unknown / n_tokens:.0%} of the tokens are unknown to {settings.weights}"
 

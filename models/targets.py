@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from competition.dataset import FEATURE, Dataset
-from competition.pairs import with_pair_features
+from competition.pairs import NAMES, feature_names, with_pair_features
 from competition.swap import Swap
 from competition.task import Task
 from core.errors import ConfigError, DataError
@@ -129,11 +129,32 @@ def _orders(rows: Dataset, context: Context) -> list[Dataset]:
     if swap is None:
         return orders
     for turn in range(1, swap.n_orders):
-        inputs = swap.inputs(rows.inputs, turn)
-        of_pairs = [name for name in inputs if str(name).startswith(FEATURE)]
-        inputs = with_pair_features(inputs.drop(columns=of_pairs), context.pairs)
-        orders.append(replace(rows, inputs=inputs))
+        orders.append(replace(rows, inputs=_turned(rows.inputs, swap, turn, context.pairs)))
     return orders
+
+
+def _turned(inputs: pd.DataFrame, swap: Swap, turn: int, pairs: list[list[str]]) -> pd.DataFrame:
+    """Return inputs after a turn of the columns, with what their texts then have in common.
+
+    That is copied where the same two texts are compared before the turn, in either order.
+    """
+    of_pairs = [name for name in inputs if str(name).startswith(FEATURE)]
+    turned = swap.inputs(inputs.drop(columns=of_pairs), turn)
+    blocks = [turned]
+    for pair in pairs:
+        names = feature_names(*pair)
+        first, second = swap.in_place_of(pair, turn)
+        in_order, reversed_order = feature_names(first, second), feature_names(second, first)
+        if in_order[0] in of_pairs:
+            block = inputs[in_order]
+        elif reversed_order[0] in of_pairs:
+            block = inputs[reversed_order]
+            difference = reversed_order[NAMES.index("difference in words")]
+            block = block.assign(**{difference: 0 - block[difference]})
+        else:
+            block = with_pair_features(turned, [pair])[names]
+        blocks.append(block.set_axis(names, axis=1))
+    return pd.concat(blocks, axis=1)
 
 
 def _numbers(stage: Stage, method: str, returned: Any, rows: Dataset, task: Task) -> Array:

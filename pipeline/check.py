@@ -59,7 +59,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     Errors of the tables are reported first; errors of all stages are reported together.
 
     Args:
-        here: whether this machine trains, so that it must support the precision of the stages.
+        here: whether this machine trains, so that it must have the memory of the stages and support their precision.
     """
     competition = config.competition
     train_rows = without_extra_rows(prepared.train)
@@ -76,6 +76,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         in_time_order=config.folds.is_ordered_in_time,
         has_weights=competition.weight is not None,
         has_extra_weights=any(extra.weight != 1 for extra in competition.extra_train),
+        here=here,
     )
     with time_limit(MAX_SECONDS):
         metric_lines = _check_metric(tables, competition)

@@ -8,6 +8,7 @@ killed keeps its finished shards. A key is in the shard that it was computed wit
 
 import functools
 import io
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,9 @@ class Cache:
         values = list(self.compute(keys))
         lengths = [len(value) for value in values]
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, keys=keys, lengths=lengths, values=np.concatenate(values))
+        # An array of texts would give each of them the memory of the longest one.
+        bytes_of_keys = np.frombuffer(json.dumps(keys).encode(), np.uint8)
+        np.savez_compressed(buffer, keys=bytes_of_keys, lengths=lengths, values=np.concatenate(values))
         write_atomically(self.shard(keys), buffer.getvalue())
         return dict(zip(keys, values, strict=True))
 
@@ -130,10 +133,13 @@ def _index_of_folder(folder: Path) -> dict[str, Path]:
 
 
 def _read(shard: Path, *names: str) -> dict[str, Any]:
-    """Return some arrays of a shard; {} for one that cannot be read, which is deleted."""
+    """Return the keys and other arrays of a shard; {} for one that cannot be read, which is deleted."""
     try:
         with np.load(shard) as arrays:
-            return {name: arrays[name].tolist() if name == "keys" else arrays[name] for name in names}
+            read = {name: arrays[name] for name in names}
+        # Shards of earlier versions have an array of texts.
+        is_json = read["keys"].dtype == np.uint8
+        return read | {"keys": json.loads(read["keys"].tobytes()) if is_json else read["keys"].tolist()}
     except FileNotFoundError:  # another process has deleted it
         return {}
     except Exception as error:  # of any kind, by the bytes that are wrong

@@ -1,5 +1,6 @@
 """N-grams of the text columns, of words and of characters, as features of trees and of regressors."""
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ N_RANGES = {"word": (1, 2), "char_wb": (1, 3)}
 """Analyzer of scikit-learn -> smallest and largest n of its n-grams. N-grams of characters, within words,
 read misspellings, emojis and scripts without blanks.
 """
+MAX_CHARACTERS = 20_000_000
+"""Approximate number of characters of a column that n-grams are chosen by, which takes half a gigabyte."""
 NGrams = tuple[str, dict[str, Any]]
 """Text column, and settings of a vectorizer of scikit-learn, with the vocabulary."""
 
@@ -25,7 +28,8 @@ def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path
     A note names the columns without n-grams, which are not used.
 
     Args:
-        train: training rows. An n-gram counts if at least two of them contain it.
+        train: training rows. An n-gram counts if at least two of them contain it, where of long tables every
+            second, third, ... row is read.
         max_features: maximum number of n-grams per column and analyzer, the most frequent first; 0: no
             column is used.
     """
@@ -37,8 +41,10 @@ def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path
         if analyzer == "word":
             settings["token_pattern"] = WORD_OF_TWO
         vectorizer = CountVectorizer(**settings, min_df=2, max_features=max_features)
+        texts = train.inputs[name]
+        step = max(1, math.ceil(texts.str.len().sum() / MAX_CHARACTERS))
         try:
-            counts = vectorizer.fit_transform(train.inputs[name])
+            counts = vectorizer.fit_transform(texts[::step])
         except ValueError:  # no n-gram is in two rows
             continue
         if (counts.max(axis=0) != counts.min(axis=0)).nnz:  # not if all rows have https alone

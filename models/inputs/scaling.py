@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.types import Array
+from models.job_folder import write_notes
 
 SCALING = "scaling.npz"
 QUANTILES = 200
@@ -29,6 +30,8 @@ STD_EPSILON = 1e-25
 than the rounding noise of a dead neuron."""
 ROUNDING = 1e-14
 """Rounding noise of the standard deviation of equal numbers, as a share of them."""
+MAX_CATEGORIES = 1000
+"""Maximum number of values of a categorical column that have a column of their own, the most frequent ones."""
 Blocks = dict[str, Any]
 """Name -> numbers (n_rows, n_columns), NaN for a missing one, or a DataFrame of categories."""
 
@@ -36,15 +39,18 @@ Blocks = dict[str, Any]
 def fit_scaling(blocks: Blocks, folder: Path, ranked: Container[str] = ()) -> None:
     """Fit the curves and the categories on the blocks of training rows, and write them.
 
+    A note names the columns of categories with more than MAX_CATEGORIES values.
+
     Args:
+        folder: folder of the job.
         ranked: names of the blocks that become ranks. The others are standardised, which would move
             molecules with a rare substructure far from all others.
     """
     fitted: dict[str, Any] = {}
     for name, block in blocks.items():
         if isinstance(block, pd.DataFrame):
-            columns = [column.to_numpy(str) for _, column in block.items()]
-            fitted |= {f"{name} {number}": np.unique(cells) for number, cells in enumerate(columns)}
+            for number, column in enumerate(block):
+                fitted[f"{name} {number}"] = _categories(block[column], folder)
             continue
         is_missing = np.isnan(block)
         numbers = np.where(is_missing.all(axis=0), 0, block)
@@ -65,7 +71,8 @@ def scaled_blocks(blocks: Blocks, folder: Path) -> Blocks:
     """Return the blocks of rows, scaled as the training rows were, (n_rows, n_columns) each.
 
     A missing number becomes the median. Each column with missing numbers in training has an indicator of
-    them, after all numbers. Categories are one-hot, all zeros for a category without training rows.
+    them, after all numbers. Categories are one-hot, all zeros for a category without training rows, or one
+    of the rarest of more than MAX_CATEGORIES.
 
     Args:
         folder: folder that `fit_scaling` wrote to.
@@ -92,6 +99,20 @@ def scaled_matrix(blocks: Blocks, folder: Path) -> NDArray[Any]:
     """Return the blocks of `scaled_blocks` side by side, (n_rows, n_columns); float32 if all of them are."""
     scaled = [*scaled_blocks(blocks, folder).values()]
     return np.hstack([scaled[0][:, :0].astype(np.float32), *(block for block in scaled if block.shape[1])])
+
+
+def _categories(column: "pd.Series[str]", folder: Path) -> NDArray[np.str_]:
+    """Return the sorted values of a column of training rows, of many the MAX_CATEGORIES most frequent ones."""
+    values, counts = np.unique(column.to_numpy(str), return_counts=True)
+    if len(values) <= MAX_CATEGORIES:
+        return values
+    most_frequent = np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]
+    n_rare = len(values) - MAX_CATEGORIES
+    note = (
+        f"{column.name}: only its {MAX_CATEGORIES} most frequent values are read, and not the other {n_rare}"
+    )
+    write_notes(folder, [note])
+    return values[np.sort(most_frequent)]
 
 
 def _rank_curves(numbers: NDArray[Any]) -> tuple[Array, Array]:

@@ -182,14 +182,14 @@ def read_templates(stage: TextStage, inputs: Context) -> list[Template]:
     return [Template([column], ["", ""], template.smiles & {column}) for column in columns] or [template]
 
 
-def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int]:
-    """Return the number of texts with more than `max_length` tokens, of all tokens, and of the unknown ones.
+def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int, int]:
+    """Return the numbers of texts, of those with more than `max_length` tokens, of all tokens, and of unknown ones.
 
-    It is 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
+    They are 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
     """
     files = find_weights(stage.weights) if stage.weights else {}
     if "tokenizer.json" not in files or reads_atoms(stage):
-        return 0, 0, 0
+        return 0, 0, 0, 0
     tokenizer = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"]))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -203,7 +203,7 @@ def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple
             n_cut += len(text.ids) > stage.max_length
             n_tokens += len(text.ids)
             n_unknown += sum(map(unknown.__contains__, text.ids))
-    return n_cut, n_tokens, n_unknown
+    return len(texts), n_cut, n_tokens, n_unknown
 
 
 def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:

@@ -19,6 +19,7 @@ from competition.task import Task
 from core.errors import ConfigError
 from core.modules import load
 from core.types import Array
+from folds.training_rows import trains_fold
 from models.context import CheckTables, Context
 from models.features import check_encoders, feature_blocks, fit_encoders
 from models.hardware import memory_bytes
@@ -139,12 +140,14 @@ class Gp(Stage):
         return [(cache, molecules) for cache in self._features(names, context)]
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check that the kernels have columns, and warn of many rows; see also `Stage.check`."""
+        """Check the columns and the memory of the kernels, and warn of many rows; see also `Stage.check`."""
         yield from super().check(tables)
         yield from check_encoders(self, tables)
         context = tables.context
         has_numbers = bool(context.numeric or context.categorical)
         self._require_columns(bool(context.smiles), has_numbers)
+        if tables.here:
+            _require_memory(_largest_fit(tables))
         n_labelled = int(tables.train[tables.task.targets].notna().any(axis=1).sum())
         if n_labelled > MANY_ROWS:
             yield (
@@ -299,6 +302,15 @@ def load_model(folder: Path) -> tuple[dict[str, Any], Inputs]:
     """Return the fitted arrays of a job by name, and what its kernels read of the training rows."""
     model = from_bytes((folder / MODEL).read_bytes())
     return model, Inputs(model["fingerprints"], model["numbers"])
+
+
+def _largest_fit(tables: CheckTables) -> int:
+    """Return the number of rows of the competition that train the models of a fold, in all orders of columns."""
+    swap = tables.context.swap
+    n_rows = []
+    for fold in np.unique(tables.folds[tables.folds >= 0]):
+        n_rows.append(trains_fold(tables.folds, fold, tables.in_time_order).sum())
+    return int(max(n_rows)) * (swap.n_orders if swap else 1)
 
 
 def _require_memory(n_rows: int) -> None:

@@ -32,7 +32,7 @@ MAX_RESAMPLES = 200
 MIN_RESAMPLES = 50
 """Number of resamples of large tables."""
 MAX_LABELS = 20_000_000
-"""Labels of all resamples together, above which there are fewer."""
+"""Labels, or probabilities of classes, that are scored of all resamples together, above which there are fewer."""
 FEW_RESAMPLES = 20
 """Number of resamples for a slow metric, with which a standard error is accurate to 16 %."""
 SLOW_CALL = 0.02
@@ -161,7 +161,7 @@ class Scorer:
         n_drawn = n_groups if n_rows is None else max(1, round(n_rows / len(scored_rows) * n_groups))
         # A mean over so many groups, each drawn once, varies like that over n_drawn groups, drawn with copies.
         n_drawn_once = max(1, round(n_groups * n_drawn / (n_groups + n_drawn)))
-        n_labels = len(scored_rows) * self.y.shape[1]
+        n_labels = len(scored_rows) * len(self.task.scored_columns)
         is_timed = n_resamples is None and self.metric.table_score is not None
         rng = np.random.default_rng(derive_seed(self.seed, "bootstrap"))
         scores: list[list[float]] = []

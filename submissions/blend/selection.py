@@ -34,6 +34,8 @@ MEAN = "mean"
 """Candidate that takes the place of a default that cannot be fitted."""
 CONVEX = "convex"
 """Candidate that is submitted if nothing is scored: its weights have the least squared error."""
+MAX_CLASSES_OF_STACK = 50
+"""Maximum number of classes of a stack: the time of an iteration grows with their square, to minutes."""
 MIN_GAIN_SHARE = 0.001
 """Smallest gain that justifies a switch, as a share of the default's gain over a constant prediction.
 With many rows the standard error of a paired difference is so small that even useless gains would be
@@ -194,7 +196,10 @@ def select_candidate(data: BlendData, test: Array, settings: SubmissionsConfig) 
         candidates[MEAN] = cross_fit(data, partial(fit_candidate, data, MEAN))
         failed.append(f"WARNING: submissions.postprocess is not applied to the {MEAN}.")
     default = short_ref(default_blend)
-    if settings.stack and default in candidates:
+    n_classes = len(data.task.classes)
+    if settings.stack and n_classes > MAX_CLASSES_OF_STACK:
+        failed.append(f"{LIGHTGBM_STACK} is left out: {n_classes} classes would take it hours.")
+    elif settings.stack and default in candidates:
         try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
         if LIGHTGBM_STACK in candidates:
             stack = _validated_stack(candidates.pop(LIGHTGBM_STACK), candidates[default], data)

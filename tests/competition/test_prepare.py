@@ -1,5 +1,7 @@
 """Raw tables: what is refused, with the row named, and what is cleaned and counted."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from competition.cells import canonical_cells
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_prepared, read_rows
 from competition.prepare import describe, prepare, prepare_test, write_prepared
+from competition.summary import _count_alone
 from core.errors import DataError, UserError
 from core.files import read_table, write_table
 from tests.competition.small import TRAIN, prepared, write_small
@@ -277,6 +280,17 @@ def test_test_rows_with_a_category_that_no_training_row_has_are_a_warning(tmp_pa
         "WARNING: category site: {} test rows have a value that no training row has, so that it tells nothing"
     )
     assert [line.removesuffix(" about them") for line in warnings] == [expected.format(n) for n in said]
+
+
+def test_words_of_many_texts_are_counted_without_keeping_those_of_each_text():
+    """The words of one text take some 100 kB, and those of all texts at once more than 10 MB."""
+    texts = pd.Series([" ".join(f"w{k}" for k in range(1000))] * 100 + ["alone"])
+    tracemalloc.start()
+    n_alone = _count_alone(texts, texts[:0], r"\w+")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_alone == 1
+    assert peak < 2_000_000
 
 
 def test_copies_of_a_text_are_counted_beside_equal_inputs(tmp_path):

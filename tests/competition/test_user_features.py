@@ -195,6 +195,29 @@ def test_features_that_take_long_are_computed_by_several_processes_in_the_order_
     assert re.search(r"mine\.py:make: \d+% of them, .* left\n", said)
 
 
+def test_many_parts_are_written_a_few_times_and_an_interruption_keeps_all_that_are_finished(
+    slow, monkeypatch
+):
+    """Parts are single rows. The third part of the training rows is interrupted, and two rows are left."""
+    n_rows, write = list[int](), clean.write_table
+    monkeypatch.setattr(clean, "write_table", lambda *args: n_rows.append(len(args[1])) or write(*args))
+
+    def until_interrupted(tables, code_ref, n_workers):
+        for number, table in enumerate(tables):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield clean._compute_in_worker(table, code_ref)[0]
+
+    with monkeypatch.context() as changed:
+        changed.setattr(clean, "_compute_by_workers", until_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(load_competition(str(slow)), n_workers=2)
+    assert n_rows == [2, 6]
+    monkeypatch.setattr(clean, "MIN_SECONDS_BETWEEN_WRITES", 0)
+    prepare(load_competition(str(slow)), n_workers=2)
+    assert n_rows == [2, 6, 8]
+
+
 def test_an_error_in_another_process_is_one_sentence_with_the_line_and_what_it_opens_is_recorded(
     slow, monkeypatch
 ):

@@ -84,6 +84,17 @@ def test_missing_keys_and_lists_of_records_are_cells(tmp_path):
     assert table.index.tolist() == [1, 2]
 
 
+def test_half_of_a_surrogate_pair_is_replaced_in_names_and_cells_with_a_warning(tmp_path):
+    lines = (
+        rb'{"id": "\udc00", "t\ud83d": ["cut \ud83d"]}' + b"\n" + rb'{"id": "2", "t\ud83d": "\ud83d\ude00"}'
+    )
+    table = read(tmp_path, "a.jsonl", lines)
+    assert table.columns.tolist() == ["id", "t\ufffd"]
+    assert table.to_numpy().tolist() == [["\ufffd", '["cut \ufffd"]'], ["2", "😀"]]
+    (warning,) = table.attrs["warnings"]
+    assert warning.startswith("WARNING: 3 cells and names of a.jsonl have half of a character")
+
+
 def test_of_a_workbook_the_first_sheet_is_read_with_its_rows_as_numbered_there(tmp_path):
     records = [
         {"id": 1.0, "day": datetime(2026, 1, 2, 3), "y": 0.5},

@@ -1,5 +1,6 @@
 """The cache of arrays by molecule or text."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,25 @@ def test_arrays_are_in_the_requested_order_and_each_is_computed_once_by_all_proc
         assert all(value.base is None for value in loaded)  # a view keeps its shard in memory
     assert calls == ["CC", "CCC", "C", "CCCC", "CCCCC"]
     assert len(list(cache.folder.iterdir())) == 3  # 2 + 2 + 1 of the keys
+
+
+def test_a_long_key_takes_no_memory_for_the_others_and_keys_keep_their_nuls(cache, calls):
+    """An array of texts would take 400 MB."""
+    keys = [f"{number:05}" for number in range(999)] + ["x" * 100_000, "C\0", "\ud83d"]
+    tracemalloc.start()
+    cache.compute_shard(keys)
+    _index_of_folder.cache_clear()  # as in another process
+    assert cache.missing(keys) == []
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert len(cache.load(["C\0"])[0]) == 2 and len(calls) == len(keys)
+
+
+def test_a_shard_of_an_earlier_version_is_read(cache, calls):
+    cache.folder.mkdir(parents=True)
+    np.savez_compressed(cache.shard(["CO", "C"]), keys=["CO", "C"], lengths=[2, 1], values=np.ones((3, 2)))
+    _index_of_folder.cache_clear()
+    assert [len(value) for value in cache.load(["C", "CO"])] == [1, 2] and calls == []
 
 
 @pytest.mark.parametrize("is_indexed", [False, True])

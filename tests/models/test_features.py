@@ -30,6 +30,16 @@ def test_ngrams_that_two_training_rows_share_are_counted(tmp_path):
     assert block[2, 2:].sum() == 2  # the blanks before and after a word
 
 
+def test_ngrams_of_a_long_table_are_chosen_by_some_of_its_rows_and_counted_in_all(tmp_path, monkeypatch):
+    """Of 48 characters, 24 are read: those of every second row."""
+    monkeypatch.setattr(ngrams, "MAX_CHARACTERS", 24)
+    train = rows(note=["red pear", "hut pear", "red plum", "hut plum", "big plum", "hut nuts"])
+    words, _ = fitted = ngrams.fit_ngrams(train, 99, context(tmp_path, text=["note"]), tmp_path)
+    assert words[1]["vocabulary"] == ["plum", "red"]
+    counts = ngrams.ngram_counts(train, fitted).toarray()
+    assert counts[:, :2].tolist() == [[0, 1], [0, 0], [1, 1], [1, 0], [1, 0], [0, 0]]
+
+
 def test_molecule_columns_are_concatenated_and_numbers_keep_their_gaps(tmp_path):
     table = rows(s=["CC", "CO"], t=["O", "CC"], x=[1.0, NAN])
     stage_context = context(tmp_path, smiles=["s", "t"], numeric=["x"])

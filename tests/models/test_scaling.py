@@ -7,6 +7,7 @@ from sklearn.preprocessing import QuantileTransformer
 
 from models.inputs import scaling
 from models.inputs.scaling import fit_scaling, scaled_blocks, scaled_matrix
+from models.job_folder import read_notes
 
 NAN = np.nan
 
@@ -48,6 +49,19 @@ def test_categories_are_those_of_their_column_whatever_its_name(tmp_path):
     table = pd.DataFrame([["a", "p", "x"], ["b", "q", "x"]], columns=names)
     fit_scaling({"categories": table}, tmp_path)
     assert scaled_matrix({"categories": table}, tmp_path).tolist() == [[1, 0, 1, 0, 1], [0, 1, 0, 1, 1]]
+
+
+def test_of_many_categories_the_most_frequent_have_a_column_and_a_note_counts_the_others(
+    tmp_path, monkeypatch
+):
+    """Of the two that are equally frequent it is the first one in the order of the alphabet."""
+    monkeypatch.setattr(scaling, "MAX_CATEGORIES", 2)
+    users, sites = ["u4", "u3", "u3", "u1", "u1", "u2", "u2", "u2"], ["x", "y"] * 4
+    train = {"categories": pd.DataFrame({"user": users, "site": sites})}
+    fit_scaling(train, tmp_path)
+    scaled = scaled_matrix(train, tmp_path)[:, :2]
+    assert scaled.tolist() == [[0, 0]] * 3 + [[1, 0]] * 2 + [[0, 1]] * 3
+    assert read_notes(tmp_path) == ["user: only its 2 most frequent values are read, and not the other 2"]
 
 
 def test_an_outlier_of_the_training_rows_is_clipped_and_huge_numbers_are_finite(tmp_path):

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
+import competition.pairs
 from competition.dataset import FEATURE, Dataset
 from competition.pairs import with_pair_features
 from competition.swap import Swap
@@ -140,6 +142,28 @@ def test_what_texts_have_in_common_is_that_of_the_other_order(tmp_path):
     seen = stage.stage.seen["train"].inputs
     assert seen[f"{FEATURE}u and v: difference in words"].tolist() == [1, -1]
     assert seen[f"{FEATURE}prompt and u: difference in words"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "n_compared"), [([["prompt", "u"], ["prompt", "v"], ["u", "v"]], 0), ([["prompt", "u"]], 3)]
+)
+def test_texts_are_compared_again_after_a_turn_only_where_no_pair_has_them(
+    tmp_path, monkeypatch, pairs, n_compared
+):
+    prompts, first, second = ["a b 3", "", "c d e"], ["a", "b b b", ""], ["B b a 3", "", "c d e"]
+    texts = pd.DataFrame({"prompt": prompts, "u": first, "v": second})
+    expected = with_pair_features(IN_ANY_ORDER.inputs(texts, 1), pairs)
+    inputs, compared = with_pair_features(texts, pairs), []
+    compare = competition.pairs.compare_texts
+    monkeypatch.setattr(
+        "competition.pairs.compare_texts", lambda *both: compared.append(both) or compare(*both)
+    )
+    made = context(tmp_path, text=["prompt", "u", "v"], pairs=pairs, swap=IN_ANY_ORDER)
+    stage = build_stage(Recorder(seen={}), made)
+    stage.fit(Dataset(["r", "s", "t"], inputs, np.ones((3, 1))), tmp_path)
+    turned = stage.stage.seen["train"].inputs[3:].reset_index(drop=True)
+    pd.testing.assert_frame_equal(turned, expected)
+    assert len(compared) == n_compared
 
 
 class Ratio(Recorder):

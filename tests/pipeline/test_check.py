@@ -203,22 +203,33 @@ def test_many_rows_for_a_gaussian_process_are_reported_before_any_training(tmp_p
     assert words in checked(path)
 
 
-def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path):
-    """Two special tokens are added to the words."""
+def test_too_many_rows_for_the_memory_of_the_machine_that_trains_are_an_error(tmp_path, monkeypatch):
+    """Of 60 rows, 40 train the models of a fold."""
+    monkeypatch.setattr("models.stages.gp.memory_bytes", lambda: 10)
+    path = written(tmp_path, stages="gp: {kind: gp}")
+    with pytest.raises(ConfigError, match="Gaussian process of 40 training rows needs .* GiB of memory"):
+        checked(path)
+    assert "stage gp" in checked(path, here=False)
+
+
+@pytest.mark.parametrize(("max_rows", "counted"), [(60, "4 of 80"), (30, "3 of 50")])
+def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path, monkeypatch, max_rows, counted):
+    """Two special tokens are added to the words. Of 60 training rows every second one is looked at, of 30."""
+    monkeypatch.setattr("models.features.MAX_CHECKED_ROWS", max_rows)
     weights = publish(tmp_path / "published")
     short = f"{{kind: bert, max_length: 8, weights: {weights}, template: '{{note}} red red'}}"
     long = f"{{kind: sklearn, features: [{{encoder: {weights}, max_length: 9, columns: [note]}}]}}"
     notes = ["red blue old new fast"] * 3 + ["red blue old new"] * 57
     changed = {"note": notes}, {"note": notes[2:22]}
     output = checked(written(tmp_path, *changed, stages=f"short: {short}, long: {long}"))
-    assert (
-        "published; WARNING: 4 texts have more than 8 tokens (max_length) and will be cut; 3 jobs" in output
-    )
+    words = f"{counted} texts looked at have more than 8 tokens (max_length) and will be cut"
+    assert f"published; WARNING: {words}; 3 jobs" in output
     assert output.count("will be cut") == 1
 
 
-def test_texts_of_another_language_are_unknown_to_an_encoder(tmp_path):
+def test_texts_of_another_language_are_unknown_to_an_encoder(tmp_path, monkeypatch):
     """Two of five tokens are, with those around the text."""
+    monkeypatch.setattr("models.features.MAX_CHECKED_ROWS", 7)
     weights = publish(tmp_path / "published")
     notes = {"note": ["\u72d0 red \u72d0"] * 60}, {"note": ["\u72d0 red \u72d0"] * 20}
     output = checked(

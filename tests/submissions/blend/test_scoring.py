@@ -74,6 +74,16 @@ def test_large_tables_have_fewer_resamples(monkeypatch):
         assert len(scorer("mae", y).resampled({"a": y})) == n_resamples
 
 
+def test_probabilities_of_many_classes_have_fewer_resamples_and_their_labels_do_not(monkeypatch):
+    monkeypatch.setattr(scoring, "MAX_LABELS", 20_000)
+    task = Task(["y"], problem_type="multiclass", classes=["a", "b", "c"])
+    y = np.arange(99.0)[:, None] % 3
+    of_probabilities = replace(scorer("log_loss", y), task=task)
+    assert len(of_probabilities.resampled({"a": np.full((99, 3), 1 / 3)})) == 67
+    of_labels = replace(scorer("accuracy", y), task=replace(task, scores_labels=True))
+    assert len(of_labels.resampled({"a": y})) == 202
+
+
 @pytest.mark.parametrize("name", ["r2", "pearson"])
 def test_resamples_with_equal_labels_have_no_score(name):
     """Five labels of 200 differ from the others, so that some resamples have none of them."""

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from submissions.blend import selection
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.blend.selection import min_gain, select
+from submissions.blend.settings import SubmissionsConfig
 from tests.submissions.blend.data import classes, cross_fitted, fit, noisy_classes, noisy_numbers, numbers
 
 NAN = float("nan")
@@ -100,6 +102,14 @@ def test_missing_labels_are_masked_in_scores():
     for name in ("mean", "shrunk_ridge", LIGHTGBM_STACK):
         scores = [data.score(cross_fitted(name, data).scored) for data in (sparse, labelled)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+
+
+def test_the_stack_of_many_classes_is_left_out_with_a_line(monkeypatch):
+    monkeypatch.setattr(selection, "MAX_CLASSES_OF_STACK", 2)
+    preds, y = noisy_classes("multiclass", 60)
+    selected = selection.select_candidate(classes(preds, y), preds, SubmissionsConfig())
+    assert LIGHTGBM_STACK not in selected.candidates
+    assert selected.failed == ["lightgbm_stack is left out: 3 classes would take it hours."]
 
 
 # The rule
