@@ -370,7 +370,7 @@ class Stage(StrictModel):
         """Raise a ConfigError if this machine cannot train the stage with its settings."""
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Yield warnings about the stage with the tables of the competition.
+        """Yield warnings about the stage, and its frozen encoders, with the tables of the competition.
 
         Raises:
             ConfigError: the stage cannot be trained on them.
@@ -380,7 +380,8 @@ class Stage(StrictModel):
             require_weights_of_kind(self.initial_weights, [self.kind])
         for encoder in self.encoders:
             require_weights_of_kind(encoder.weights, [*FROZEN_KINDS])
-        yield from ()
+        if self.encoders or self.text_settings:
+            yield from load(FEATURES).check_encoders(self, tables)
 
     def fold_mark(self, folder: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:
         """Return a key of `FOLD_MARKS` if external predictions have other folds than these, else None.

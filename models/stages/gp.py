@@ -21,7 +21,7 @@ from core.modules import load
 from core.types import Array
 from folds.training_rows import trains_fold
 from models.context import CheckTables, Context
-from models.features import check_encoders, feature_blocks, fit_encoders
+from models.features import feature_blocks, fit_encoders
 from models.hardware import memory_bytes
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.columns import table_blocks
@@ -142,7 +142,6 @@ class Gp(Stage):
     def check(self, tables: CheckTables) -> Iterator[str]:
         """Check the columns and the memory of the kernels, and warn of many rows; see also `Stage.check`."""
         yield from super().check(tables)
-        yield from check_encoders(self, tables)
         context = tables.context
         has_numbers = bool(context.numeric or context.categorical)
         self._require_columns(bool(context.smiles), has_numbers)

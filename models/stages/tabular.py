@@ -17,7 +17,6 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
 from core.types import Array, Integers
 from models.context import CheckTables, Context
-from models.features import check_encoders
 from models.inputs.encoder_settings import EncoderFeature
 from models.job_folder import TRAINING
 from models.stage import Feature, Stage
@@ -111,13 +110,12 @@ class FeatureStage(Stage):
         return self.kind
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check the columns and the texts of the frozen encoders as well; see `Stage.check`."""
+        """Check that there are columns as well; see `Stage.check`."""
         yield from super().check(tables)
         context = tables.context
         columns = [*context.numeric, *context.categorical, *context.text]
         if not self.features and not any(columns):
             raise ConfigError("features is empty, and all input columns are molecules; name a feature")
-        yield from check_encoders(self, tables)
 
     @abstractmethod
     def library_errors(self) -> tuple[type[Exception], ...]:

@@ -14,7 +14,6 @@ from core.types import Array
 from core.user_code import MAX_SECONDS, time_limit, user_code
 from models.context import CheckTables, Context, molecule_columns
 from models.hardware import cards_in_new_process, cpu_has_bf16, require_precision
-from models.stage import FEATURES
 from models.targets import require_auxiliary
 from models.training.batches import Batches, join_columns
 from models.training.schedules import with_warmup
@@ -99,10 +98,8 @@ class NeuralStage(TrainingSettings):
         require_precision(self.precision, bool(cards), has_bf16)
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check auxiliary targets, frozen encoders and a user's schedule as well; see `Stage.check`."""
+        """Check auxiliary targets and a user's schedule as well; see `Stage.check`."""
         yield from super().check(tables)
-        if self.encoders or self.text_settings:
-            yield from load(FEATURES).check_encoders(self, tables)
         if self.learns_auxiliary_targets:
             names = tables.context.auxiliary
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
