@@ -199,10 +199,8 @@ def run_study(
     if not unfinished:
         return text, 0
     stages = ", ".join(dict.fromkeys(job.stage for job in unfinished))
-    warning = (
-        f"WARNING: {len(unfinished)} jobs of {stages} failed and are missing; the same command retries them"
-    )
-    return f"{text}\n{warning}", 3
+    warning = f"WARNING: {len(unfinished)} jobs of {stages} are missing, since jobs failed"
+    return f"{text}\n{warning}; the same command retries them", 3
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:

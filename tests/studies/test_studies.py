@@ -168,7 +168,7 @@ def test_a_variant_that_always_fails_costs_only_its_row(tmp_path, monkeypatch):
     results = pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")
     assert results["variant"].tolist() == ["baseline"] * 3 + ["by_1"] * 3
     assert status == 3
-    assert "WARNING: 3 jobs of level__fails failed" in text
+    assert "WARNING: 3 jobs of level__fails are missing" in text
     only_fails = {"level": {"settings": {"kind": "mean.py:Mean", "moved": 9}}}
     assert run_study(written(tmp_path, stages=only_fails, seeds=[0]))[1] == 3
 

@@ -132,11 +132,13 @@ def test_a_card_on_which_each_task_fails_gets_one_which_another_card_repeats(rea
     assert capsys.readouterr().out == f"{failed}: {error}; tried once more, on another GPU if there is one\n"
 
 
-def test_tasks_that_fail_on_every_card_leave_no_card_unused():
-    fails = failing(*names(stage_tasks("a", 4)), reason="memory")
-    executor = FakeProcesses(4, ["0", "1"], outcome=fails)
-    run(Queue([*stage_tasks("a", 4, resources=CARD), *stage_tasks("b", 8, resources=CARD)]), executor)
-    assert {placement.slot.card for placement in executor.moments[-2].values()} == {"0", "1"}
+def test_a_task_that_fails_on_a_second_card_is_at_fault_itself_and_no_card_is_avoided():
+    executor = FakeProcesses(6, ["0", "1", "2"], outcome=failing("a/0", reason="memory"))
+    results = run(
+        Queue([*stage_tasks("a", 1, resources=CARD), *stage_tasks("b", 9, resources=CARD)]), executor
+    )
+    assert [name for name, result in results.items() if result.status == "failed"] == ["a/0"]
+    assert executor.bad_cards == set()
 
 
 @pytest.mark.parametrize(
