@@ -16,8 +16,7 @@ By `target_transform`: target_transform.skops, transformed_range.json. By frozen
 By networks:
 
     weights.safetensors       the weights
-    training.json             mean and scale of the labels, losses of each epoch, dropout rates, precision,
-                              seed
+    training.json             mean and scale of the labels, dropout rates, precision, seed
     losses.csv                loss, learning rate and held-out score while it trains
     message_passing.json, vocabulary.json    shape of a gnn; token ids of Uni-Mol
     config.json, tokenizer.json, tokenizer_config.json, base_model.json    of bert; the last one of an adapter

@@ -103,25 +103,25 @@ def train(options: Namespace) -> int:
     """Train every job that is not finished.
 
     A job is one (stage, seed, fold), or a seed's refit on all rows, which starts when its folds are finished.
-    With --shard I/N, this machine trains every N-th job, and other machines the rest.
+    With --shard I/N, this machine trains every N-th job, and other machines the rest; all of them need the
+    same --stages, in the same order.
 
     Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights,
     out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A failed job stops no
     other stage; the next run retries it last. Exit status 3 if a job failed.
     """
 
-    overrides = Overrides(options.overrides.values)  # a selected stage may need jobs of another one
-    config = load_config(options.competition, overrides)
+    config = load_config(options.competition, options.overrides)
     competition = config.competition
     if options.executor == "local":
-        require_visible_gpu(load_config(options.competition, options.overrides))  # of the selected stages
+        require_visible_gpu(config)
     with cli.locked(competition.paths, wait=True):
         make.run(competition, config.folds, options.workers)
     with cli.training(competition.paths, options.shard):
         if options.resume_from:
             resume(options.resume_from, competition.paths)
         plan = make_plan(competition, dict(config.stages), options.reuse)
-        plan = plan.select(options.stages, options.fold, options.shard or (1, 1))
+        plan = plan.select(options.fold, options.shard or (1, 1))
         for line in describe_retraining(plan):
             print(line, flush=True)
         with closing(make_executor(options.executor, options.workers)) as executor:

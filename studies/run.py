@@ -5,7 +5,7 @@ base, so its jobs are trained, resumed and skipped like others. Options of `./ru
 --workers=2 and --executor=ray, are passed on.
 
 Reads: studies/<name>.yaml, the base's YAML and tables. Writes: work/study_<name>_<data>/ with the jobs;
-work/study_<name>/ with results.csv (a row per job) and table.md.
+work/study_<name>/ with results.csv (a row per finished job) and table.md. Exit status 3 if a job failed.
 """
 
 import argparse
@@ -160,8 +160,8 @@ def deep_merge(document: Any, changes: Any) -> Any:
 
 def run_study(
     file: Path, quick: bool = False, folder: Path | None = None, options: Sequence[str] = ()
-) -> str:
-    """Train the missing jobs and write the results; return lines to print.
+) -> tuple[str, int]:
+    """Train the missing jobs and write the results; return lines to print, and 3 if jobs failed, else 0.
 
     Args:
         folder: folder with data that may not be embedded.
@@ -192,7 +192,15 @@ def run_study(
     results = Paths(f"study_{name}").root / "results.csv"
     write_table(results, jobs)
     write_atomically(results.with_name("table.md"), text + "\n")
-    return f"{text}\n\nTable of jobs: {display_path(results)}"
+    text += f"\n\nTable of jobs: {display_path(results)}"
+    unfinished = [
+        job for data, plan in plans.items() for job in measured_jobs(plan, study, data) if not job.finished
+    ]
+    if not unfinished:
+        return text, 0
+    stages = ", ".join(dict.fromkeys(job.stage for job in unfinished))
+    warning = f"WARNING: {len(unfinished)} jobs of {stages} are missing, since jobs failed"
+    return f"{text}\n{warning}; the same command retries them", 3
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:
@@ -240,10 +248,17 @@ def trained_plan(study: Study, path: Path, options: Sequence[str]) -> JobPlan:
     for choice in choices:
         call = [sys.executable, "-m", "pipeline", "train", str(path), *options, *choice]
         status = subprocess.run(call, check=False).returncode
-        if status:
+        if status not in (0, 3):  # 3: a job failed; the others are measured all the same
             sys.exit(status)
     config = load_config(str(path))
     return make_plan(config.competition, dict(config.stages))
+
+
+def measured_jobs(plan: JobPlan, study: Study, data: str) -> list[Job]:
+    """Return the jobs of all cells on a data set, with the folds of the study; they may be unfinished."""
+    folds = study.folds or range(plan.n_folds)
+    cells = cells_of(study, data)
+    return [job for cell in cells for job in plan.jobs_of_stage(cell.name) if job.fold in folds]
 
 
 def job_table(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
@@ -254,14 +269,15 @@ def job_table(plans: dict[str, JobPlan], study: Study) -> pd.DataFrame:
     """
     rows = []
     for data, plan in plans.items():
-        folds = study.folds or range(plan.n_folds)
-        for cell in cells_of(study, data):
-            jobs = [job for job in plan.jobs_of_stage(cell.name) if job.finished and job.fold in folds]
-            for job in jobs:
+        cells = {cell.name: cell for cell in cells_of(study, data)}
+        for job in measured_jobs(plan, study, data):
+            if job.finished:
+                cell = cells[job.stage]
                 row: dict[str, Any] = {"data": data, "metric": plan.competition.scorer.name}
                 row |= {"stage": cell.stage, "variant": cell.variant, "seed": job.seed, "fold": job.fold}
                 rows.append(row | measure_job(job, plan, study, data))
-    return pd.DataFrame(rows)
+    columns = ["data", "metric", "stage", "variant", "seed", "fold", "score", "seconds"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
 
 
 def measure_job(job: Job, plan: JobPlan, study: Study, data: str) -> dict[str, float]:
@@ -381,7 +397,7 @@ def find_study(name: str) -> Path:
     return path.resolve()
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line and run the command."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("./run.sh study", description=__doc__, formatter_class=layout)
@@ -391,7 +407,9 @@ def main() -> None:
     where = "folder with data that may not be embedded"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=where)
     args, of_train = parser.parse_known_args()
-    print(run_study(find_study(args.study), args.quick, args.data, of_train))
+    text, status = run_study(find_study(args.study), args.quick, args.data, of_train)
+    print(text)
+    return status
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ from models.jobs.job_files import read_failure
 from models.jobs.pace import Paces, TimedResources, makespan
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, JobResult, Queue, Task, run
-from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about
+from models.jobs.tasks import groups_needed_by, is_cache, job_tasks, lines_about, warn_about_part
 
 
 class Budget:
@@ -109,10 +109,7 @@ class Budget:
     @property
     def tried_plans(self) -> list[JobPlan]:
         """The jobs of each stage with each number of epochs that was considered."""
-        plans: list[JobPlan] = []
-        for state in self.states.values():
-            plans += state.plans.values()
-        return plans
+        return [plan for state in self.states.values() for plan in state.plans.values()]
 
     def larger_budgets(self) -> dict[str, float]:
         """Return stage -> seconds of a budget that also trains it, for unfinished stages with a pace."""
@@ -197,6 +194,11 @@ class Budget:
             task = self.on_seed()
             self.queue.waiting[:0] = [task] if task else []
 
+    def _on_part_end(self, group: str, result: JobResult) -> None:
+        """Report a part of a cache that failed, and measure the pace of the others as for jobs."""
+        warn_about_part(result)
+        self.paces.add(group, result)
+
     def _forecast(self) -> None:
         """Print a line for each accepted stage with a measured pace, in their order."""
         accepted = self._with_status("accepted")
@@ -261,10 +263,8 @@ class Budget:
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)
-            jobs = [
-                (each, state.resources(self.executor))
-                for each in self.paces.seconds_of_jobs(unfinished, pace)
-            ]
+            seconds = self.paces.seconds_of_jobs(unfinished, pace)
+            jobs = [(each, state.resources(self.executor)) for each in seconds]
             if self._seconds_until_end(self._tasks(), jobs) <= self._seconds_left():
                 state.seeds = [*state.seeds, seed]
                 self.decisions.write(self.states)
@@ -393,8 +393,8 @@ class Budget:
         has_failed = any(read_failure(job.folder) for job in state.plan.jobs)
         position = list(self.states).index(state.name)
         for task in tasks:
-            if is_cache(task):  # its pace is measured as for jobs
-                self.queue.waiting.append(replace(task, on_end=partial(self.paces.add, task.group)))
+            if is_cache(task):
+                self.queue.waiting.append(replace(task, on_end=partial(self._on_part_end, task.group)))
                 continue
             job = task.arguments[0]
             number = state.settings.seeds.index(job.seed) if self.clock.has_limit else 0

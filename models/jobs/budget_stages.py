@@ -13,7 +13,7 @@ from models.jobs.job import Job
 from models.jobs.job_files import report_of
 from models.jobs.plan import JobPlan
 from models.jobs.scheduler import Executor, Resources, Task
-from models.jobs.tasks import resources_of, shard_of
+from models.jobs.tasks import is_computed, resources_of
 from models.stage import Stage
 
 SHARE_OF_NETWORK = 0.6
@@ -212,7 +212,7 @@ class StageState:
     @property
     def missing_inputs(self) -> list[Task]:
         """Parts of its inputs that were not computed when it was given up, and still are not."""
-        return [task for task in self.inputs if not shard_of(task).exists()]
+        return [task for task in self.inputs if not is_computed(task)]
 
     def jobs_of(self, seed: int) -> list[Job]:
         """Return the jobs of a seed."""

@@ -17,7 +17,7 @@ from loky.process_executor import BrokenProcessPool
 from core.cli import SIGNALS
 from core.workers import ignored, new_pool
 from models.hardware import Card, visible_cards
-from models.jobs.scheduler import JobResult, Resources, Task, one_line, run_task
+from models.jobs.scheduler import JobResult, Resources, Task, may_be_fault_of_card, one_line, run_task
 
 CORES_OF_GPU_TASK = 2
 """Cores of a task on a card, if there are at least twice as many per card; one core prepares batches."""
@@ -57,12 +57,16 @@ class LocalExecutor:
 
     Attributes:
         cards: None until the first task asks for a card, since torch has to be imported in a worker to know.
+        bad_cards: cards that may be at fault for a failure; they are avoided while others work.
+        failed: names of the tasks that failed on a card.
     """
 
     n_workers: int | None = None
     cards: list[Card] | None = None
     running: dict[Task, Placement] = field(default_factory=dict)
     idle: list[Slot] = field(default_factory=list)
+    bad_cards: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
 
     @property
     def max_threads(self) -> int:
@@ -167,19 +171,35 @@ class LocalExecutor:
             if not placement.future.done():
                 continue
             del self.running[task]
-            is_dead = placement.future.exception() is not None
-            if is_dead or (placement.slot.card and placement.future.result().status == "failed"):
+            if placement.future.exception() is not None:
                 placement.slot.end()
+            elif placement.slot.card and placement.future.result().status == "failed":
+                placement.slot.end()
+                self._judge_card(placement.slot.card, task, placement.future.result())
             else:
                 self.idle.append(placement.slot)
 
+    def _judge_card(self, card: str, task: Task, result: JobResult) -> None:
+        """Avoid a card on which a task failed, if the card may be at fault.
+
+        A task that fails once more is at fault itself; then no card is avoided any more.
+        """
+        if task.name in self.failed:
+            self.bad_cards.clear()
+        elif may_be_fault_of_card(task, result):
+            self.bad_cards.add(card)
+        self.failed.add(task.name)
+
     def _card_for(self, share: float) -> str | None:
-        """Return the fullest card that still has this share free; None if no card has."""
+        """Return the fullest card that still has this share free, so that others stay empty for jobs that need
+        a whole card; None if no card has. Bad cards are only used if all are bad.
+        """
         used = dict.fromkeys((card.name_for_cuda for card in self.cards or []), 0.0)
         for placement in self.running.values():
             if placement.slot.card:
                 used[placement.slot.card] += placement.resources.gpus
-        fitting = [card for card in used if used[card] + share <= 1 + TOLERANCE]
+        allowed = used.keys() - self.bad_cards or used.keys()
+        fitting = [card for card in used if card in allowed and used[card] + share <= 1 + TOLERANCE]
         return max(fitting, key=used.__getitem__, default=None)
 
     def _detect_cards(self) -> None:

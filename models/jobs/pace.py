@@ -173,18 +173,19 @@ class Paces:
 def makespan(jobs: TimedResources, capacity: Resources) -> float:
     """Return the seconds until the last job ends, if each starts in order as soon as its cores are free.
 
-    This is a lower bound for jobs on GPUs, as if they did not wait for cores and filled the GPUs without
-    gaps.
+    A job on a GPU starts on the one that is free first, as if it did not wait for cores, and as if jobs with
+    shares of a GPU filled it without gaps.
     """
     free = [0.0] * max(1, capacity.cpus)  # seconds until each core is free
-    on_gpus = 0.0
+    cards = [0.0] * int(capacity.gpus)  # seconds until each GPU is free
     longest_on_gpu = 0.0
     for seconds, resources in jobs:
-        if capacity.gpus > 0 and resources.gpus > 0:
-            on_gpus += seconds * resources.gpus / capacity.gpus
+        if cards and resources.gpus > 0:
+            cards.sort()
+            cards[0] += seconds * resources.gpus
             longest_on_gpu = max(longest_on_gpu, seconds)
             continue
         free.sort()
         n_cores = min(resources.cpus, len(free))
         free[:n_cores] = [free[n_cores - 1] + seconds] * n_cores
-    return max(*free, on_gpus, longest_on_gpu)
+    return max(*free, *cards, longest_on_gpu)

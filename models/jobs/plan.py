@@ -13,7 +13,7 @@ import inspect
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -115,20 +115,14 @@ class JobPlan:
             made_by={**self.made_by, name: trained_by},
         )
 
-    def select(
-        self, stages: Sequence[str] = (), fold: int | None = None, shard: tuple[int, int] = (1, 1)
-    ) -> "JobPlan":
-        """Return the jobs of --stages (none: of all), --fold and --shard.
+    def select(self, fold: int | None = None, shard: tuple[int, int] = (1, 1)) -> "JobPlan":
+        """Return the jobs of --fold and --shard.
 
         Shard i of n has every n-th job, finished or not, so that the shards do not depend on when they start.
         """
-        unknown = [stage for stage in stages if stage not in self.keys]
-        if unknown:
-            raise ConfigError(f"--stages takes some of {', '.join(self.keys)}; got {', '.join(unknown)}.")
         if fold is not None and not 0 <= fold < self.n_folds:
             raise ConfigError(f"--fold must be from 0 to {self.n_folds - 1}; got {fold}.")
-        shard_jobs = self.jobs[shard[0] - 1 :: shard[1]]
-        jobs = [job for job in shard_jobs if job.stage in (stages or self.keys) and fold in (None, job.fold)]
+        jobs = [job for job in self.jobs[shard[0] - 1 :: shard[1]] if fold in (None, job.fold)]
         return replace(self, jobs=jobs, shard=shard)
 
 

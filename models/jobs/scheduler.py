@@ -6,7 +6,8 @@ A task returns a `JobResult` and never raises. The scheduler knows tasks, groups
 
 Failure policy: after a failed task, the tasks of its group that have not started are skipped. If a worker was
 killed, its task is tried once more, last and alone. If a task ran out of memory on a shared GPU, it is tried
-once more with the whole GPU. Every other failure is final until the next run.
+once more with the whole GPU. If it may have failed by its GPU, it is tried once more, on another GPU if there
+is one. Every other failure is final until the next run.
 """
 
 import ctypes
@@ -36,6 +37,8 @@ BAR = "jobs {percentage:3.0f}% |{bar:40}| {elapsed} elapsed, {remaining} left"
 """Format of the progress bar."""
 SECONDS_BETWEEN_LINES = 30.0
 """Seconds between two lines about what runs."""
+CARD_ERRORS = ("cuda error", "torch sees none")
+"""Parts of the messages of errors that may be those of a GPU, in lower case."""
 MAX_ERROR_LENGTH = 400
 OVER = "time ran out"
 Reason = Literal["", "error", "killed", "timeout", "memory", "disk", "dependency", "group", "time"]
@@ -203,6 +206,8 @@ class Queue:
         elif result.reason == "memory" and 0 < task.resources.gpus < 1:
             retry = replace(task, resources=replace(task.resources, gpus=1.0))
             how = " with the whole GPU"
+        elif may_be_fault_of_card(task, result):
+            how = ", on another GPU if there is one"
         if how and task.is_retried and task.name not in self.retried:
             self.retried.add(task.name)
             print(f"{task.name}: {result.error}; tried once more{how}", flush=True)
@@ -234,6 +239,13 @@ class Queue:
         ending = {task: result for task, result in self.ending.items() if task in self.running}
         self.ending.clear()
         return ending
+
+
+def may_be_fault_of_card(task: Task, result: JobResult) -> bool:
+    """Return whether a task may have failed by its GPU: by an error of CUDA, or too little memory of a whole GPU."""
+    if result.reason == "memory":
+        return task.resources.gpus == 1
+    return result.reason == "error" and any(part in result.error.lower() for part in CARD_ERRORS)
 
 
 class DiskFull(OSError):

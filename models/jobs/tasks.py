@@ -3,6 +3,7 @@
 This module does not import torch, since the driver process uses it.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,8 @@ from models.stage import Stage
 
 USABLE_MEMORY = 0.8
 """Share of a card's memory that jobs may fill together, since each has a context of CUDA and fragments."""
+MAX_PARTS = 1000
+"""Maximum number of parts of a cache: the scheduler looks at each waiting task whenever a task ends."""
 
 
 def job_tasks(
@@ -100,11 +103,7 @@ def cache_tasks(
         groups.add(group)
         missing = {key for key in cache.missing(keys) if (cache.folder, key) not in planned}
         planned.update((cache.folder, key) for key in missing)
-        # Parts are cut from all keys, so that several machines on one folder have the same parts.
-        for start in range(0, len(keys), cache.per_shard):
-            part = [key for key in keys[start : start + cache.per_shard] if key in missing]
-            if not part:
-                continue
+        for start, part in cut_into_parts(cache, keys, missing).items():
             task = Task(
                 name=f"{group} for {stage_name}, from {start} of {len(keys)}",
                 function=fill,
@@ -112,15 +111,42 @@ def cache_tasks(
                 resources=Resources(gpus=1.0 if cache.gpu else 0.0),
                 group=group,
                 skips_group=False,
+                on_end=warn_about_part,
             )
             tasks.append(task)
     return tasks, frozenset(groups)
 
 
+def cut_into_parts(cache: Cache, keys: list[str], missing: set[str]) -> dict[int, list[str]]:
+    """Return position of its first key -> missing keys, of each part of a cache with missing keys.
+
+    Parts are cut from all keys, so that several machines on one folder have the same parts. A part has one
+    shard, or several if there would be more than MAX_PARTS parts.
+    """
+    size = cache.per_shard * max(1, math.ceil(len(keys) / (cache.per_shard * MAX_PARTS)))
+    parts = {}
+    for start in range(0, len(keys), size):
+        parts[start] = [key for key in keys[start : start + size] if key in missing]
+    return {start: part for start, part in parts.items() if part}
+
+
 def fill(cache: Cache, keys: list[str]) -> None:
-    """Compute one shard of a cache, unless another machine has done so meanwhile."""
-    if not cache.shard(keys).exists():
-        cache.compute_shard(keys)
+    """Compute the shards of a part of a cache, except those that another machine has computed meanwhile."""
+    for shard_keys in shards_of(cache, keys):
+        if not cache.shard(shard_keys).exists():
+            cache.compute_shard(shard_keys)
+
+
+def shards_of(cache: Cache, keys: list[str]) -> list[list[str]]:
+    """Return the keys of each shard of a part of a cache."""
+    return [keys[start : start + cache.per_shard] for start in range(0, len(keys), cache.per_shard)]
+
+
+def warn_about_part(result: JobResult) -> None:
+    """Print why a part of a cache could not be computed."""
+    if result.status == "failed":
+        how = f"failed ({result.reason}): {result.error}"
+        print(f"WARNING: {result.name} {how}; its jobs compute it themselves", flush=True)
 
 
 def is_cache(task: Task) -> bool:
@@ -128,11 +154,10 @@ def is_cache(task: Task) -> bool:
     return task.function is fill
 
 
-def shard_of(task: Task) -> Path:
-    """Return the file that a part of a cache is written to."""
+def is_computed(task: Task) -> bool:
+    """Return whether all shards of a part of a cache exist."""
     cache, keys = task.arguments
-    shard: Path = cache.shard(keys)
-    return shard
+    return all(cache.shard(shard_keys).exists() for shard_keys in shards_of(cache, keys))
 
 
 def groups_needed_by(tasks: Iterable[Task]) -> set[str]:

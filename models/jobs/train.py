@@ -8,7 +8,7 @@ from models.jobs.budget import Budget
 from models.jobs.budget_stages import Clock
 from models.jobs.job_files import verify_job
 from models.jobs.plan import JobPlan, key_of_test_table
-from models.jobs.scheduler import Executor, JobResult, Queue, exit_status, run
+from models.jobs.scheduler import Executor, JobResult, Queue, run
 from models.jobs.tasks import job_tasks
 
 
@@ -22,7 +22,6 @@ def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> d
         Job title -> how it ended, of the jobs that were not finished before.
 
     Raises:
-        DataError: if jobs need other jobs that are not part of the plan.
         DiskFull: if a worker cannot write.
     """
     results = Budget(plan, executor, Clock()).train(lambda: None, job_timeout)
@@ -31,14 +30,6 @@ def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> d
         print(
             f"{len(waiting)} jobs wait for jobs of other shards: train again when those are finished, or "
             f"run ./run.sh full {plan.paths.on_command_line}"
-        )
-    elif waiting and not exit_status(results):
-        needs = {need for job in waiting for need in job.dependencies}
-        missing = {need.stage for need in needs if not need.has_predicted(plan.test_key)}
-        raise DataError(
-            f"{len(waiting)} jobs need finished jobs of {', '.join(sorted(missing))}; "
-            f"run ./run.sh train {plan.paths.on_command_line} with --stages for these first, or without --stages "
-            "and --fold."
         )
     return results
 

@@ -67,11 +67,6 @@ class LossLog:
         """Optimizer steps at the last row."""
         return self.records[-1].step if self.records else 0
 
-    def history(self, phase: str) -> list[dict[str, float]]:
-        """Return loss and learning rate of each epoch of a phase, by their last rows."""
-        last_rows = {record.epoch: record for record in self.records if record.phase == phase}
-        return [{"train_loss": row.loss, "learning_rate": row.learning_rate} for row in last_rows.values()]
-
     def due(self) -> bool:
         """Whether the last row was written SECONDS_BETWEEN_ROWS ago."""
         return time.monotonic() >= self.written + SECONDS_BETWEEN_ROWS

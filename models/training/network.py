@@ -161,6 +161,17 @@ def halve_frozen(module: nn.Module) -> None:
                 part.weight.data = halved
 
 
+def require_no_batch_norm(backbone: nn.Module) -> None:
+    """Raise a ConfigError if a backbone has batch norm, which no dropout rate turns off."""
+    names = [
+        path for path, part in backbone.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    ]
+    if names:
+        raise ConfigError(
+            f"{', '.join(names)}: batch norm depends on the other rows of a batch; use LayerNorm or GroupNorm."
+        )
+
+
 @torch.no_grad()
 def audit(backbone: nn.Module, batch: dict[str, Tensor]) -> None:
     """Run one batch twice in training mode and once in evaluation mode; all three outputs must be the same.

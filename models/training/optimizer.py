@@ -1,4 +1,4 @@
-"""The optimizer with rates per layer of the backbone, and the schedule that it follows.
+"""The optimizer with rates per layer of the backbone.
 
 A layer is a member of the longest numbered list of the backbone (`encoder.layer.7`, `layers.3`), in any
 library.
@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from models.training.network import Network
-from models.training.schedules import with_warmup
 from models.training.settings import TrainingSettings
 
 INPUT_PARTS = ("embed", "emb_layer_norm", "gbf", "atom_feature", "edge_feature", "se3_invariant_kernel")
@@ -65,10 +64,3 @@ def _depth(name: str, layers: list[str]) -> int:
         if name.startswith(f"{layer}."):
             return i
     return 0 if any(part in name for part in INPUT_PARTS) else len(layers)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainingSettings, total_steps: int
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Return the schedule of the settings; call its `step` after each step of the optimizer."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup(settings, total_steps))

@@ -119,6 +119,7 @@ def with_warmup(settings: Any, total_steps: int) -> Callable[[int], float]:
     start = WARMUP_STARTS.get(function, 0.0)
 
     def multiplier(step: int) -> float:
+        step = min(step, total_steps - 1)  # torch asks once more after the last step
         if step < warmup_steps:
             return start + (1 - start) * (step + 1) / (warmup_steps + 1)
         return schedule(step - warmup_steps, max(total_steps - warmup_steps, 1))

@@ -34,9 +34,11 @@ from models.training.network import (
     halve_frozen,
     make_accelerator,
     rates,
+    require_no_batch_norm,
     set_rates,
 )
-from models.training.optimizer import make_optimizer, make_schedule, recompute_layers
+from models.training.optimizer import make_optimizer, recompute_layers
+from models.training.schedules import with_warmup
 from models.training.settings import TrainingSettings
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -92,9 +94,7 @@ class Trainer:
             if pretrain_set is not None:
                 pretrain_labels = self.make_labels(pretrain_set)
                 self.train_epochs(pretrain_set.encoded, pretrain_labels, "pretrain")
-                self.report["pretrain_history"] = self.log.history("pretrain")
             self.train_epochs(train.encoded, labels, "train")
-            self.report["history"] = self.log.history("train")
         finally:
             self.accelerator.end_training()
         # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each
@@ -131,6 +131,7 @@ class Trainer:
                 present or [0, 1] for present in classes
             ]  # [0, 1]: a head without labels
         backbone = self.network.backbone
+        require_no_batch_norm(backbone)
         set_rates(backbone, self.settings.backbone_dropout)
         if self.settings.gradient_checkpointing:
             recompute_layers(backbone)
@@ -156,7 +157,7 @@ class Trainer:
         n_steps = self.steps_per_epoch(encoded)
         optimizer = make_optimizer(self.network, settings)
         n_total = n_steps * settings.epochs
-        schedule = make_schedule(optimizer, settings, n_total)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup(settings, n_total))
         if settings.warmup > max(1, n_total / 2):
             note = f"the warm-up of {settings.warmup:g} steps is cut to half of the {n_total} steps"
             write_notes(self.folder, [note])
@@ -188,7 +189,7 @@ class Trainer:
                         learning_rate=float(schedule.get_last_lr()[0]),
                         held_out_score=self._held_out_score() if is_last else None,
                     )
-                if checkpoint.due():
+                if checkpoint.due() and loss_sum.isfinite():  # else the weights may be NaN
                     checkpoint.save(epoch, n_done, loss_sum)
             first_step = 0
             loss_sum = no_loss

@@ -18,6 +18,7 @@ from core.files import read_json
 from models.job_folder import read_notes
 from models.stages.gnn import Gnn
 from models.targets import require_auxiliary
+from models.training.loss_log import read_losses
 from tests.models import made
 
 SMILES = [
@@ -82,7 +83,8 @@ def test_extra_rows_come_first_and_alone_if_configured(how, mean, tmp_path):
     assert steps[:24] == [(step, 24) for step in range(1, 25)]  # of eight rows, in two epochs
     trained = read_json(tmp_path / "training.json")
     assert trained["mean"][0] == pytest.approx(mean, abs=5)  # pretrain: scaled by the competition's own rows
-    assert len(trained.get("pretrain_history", [])) == (2 if how == "pretrain" else 0)
+    phases = [row.phase for row in read_losses(tmp_path)]
+    assert phases == ["pretrain"] * (2 if how == "pretrain" else 0) + ["train"] * 2
 
 
 def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path):
@@ -104,8 +106,8 @@ def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_
     training = read_json(tmp_path / "training.json")
     assert training["mean"] == pytest.approx([np.nanmean(own), np.nanmean(assay)])
     assert training["scale"] == pytest.approx([np.nanstd(own), np.nanstd(assay)])
-    losses = [epoch["train_loss"] for epoch in training.get("pretrain_history", training["history"])]
-    assert max(losses) < 2
+    losses = read_losses(tmp_path)
+    assert max(row.loss for row in losses if row.phase == losses[0].phase) < 2
     assert one.predict(train, tmp_path).shape == (144, 1)
 
 

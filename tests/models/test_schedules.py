@@ -72,6 +72,9 @@ def vanishes(step, total_steps):
 
 def rises(step, total_steps):
     return -step
+
+def ends_at_0(step, total_steps):
+    return 1 - (step + 1) / total_steps
 """
 
 
@@ -83,6 +86,13 @@ def test_a_schedule_of_the_users_follows_the_warm_up_and_its_code_is_in_the_key_
     assert keys[0] == keys[1] != keys[2]
     rate = with_warmup(stage, 12)
     assert [rate(step) for step in (0, 1, 2, 6, 7, 11)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 0.2, 0.2])
+
+
+def test_a_schedule_of_the_users_is_not_asked_beyond_the_last_step(tmp_path):
+    """torch asks for one more rate after it."""
+    (tmp_path / "mine.py").write_text(MINE)
+    rate = with_warmup(settings(f"{tmp_path}/mine.py:ends_at_0", 0), 4)
+    assert [rate(step) for step in range(5)] == [0.75, 0.5, 0.25, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from torch import nn
 
 from competition.dataset import Dataset
 from competition.task import Task
-from core.errors import DataError
-from core.files import read_json, sha256_of
+from core.errors import ConfigError, DataError
+from core.files import sha256_of
 from models import job_folder
 from models.context import HeldOut
 from models.job_folder import read_notes
@@ -184,6 +184,16 @@ def test_probabilities_are_averaged_and_not_logits_and_a_class_without_rows_has_
     assert y_pred[0].tolist() == pytest.approx([(1 / 2 + 1 / 4) / 2, 0, (1 / 2 + 3 / 4) / 2])
 
 
+@pytest.mark.parametrize("backbone_dropout", [0.0, 0.1])
+def test_batch_norm_in_a_backbone_is_named(tmp_path, backbone_dropout):
+    net = network()
+    net.backbone.norm = nn.BatchNorm1d(24)
+    with pytest.raises(
+        ConfigError, match=r"^norm: batch norm depends on the other rows of a batch; use LayerN"
+    ):
+        fit(tmp_path, net, backbone_dropout=backbone_dropout)
+
+
 def test_the_gradient_of_a_step_is_clipped(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "CLIP_NORM", 0.0)
     torch.testing.assert_close(fit(tmp_path, epochs=1).state_dict(), network().state_dict())
@@ -195,12 +205,11 @@ def test_a_loss_that_is_not_finite_is_a_data_error_with_advice(tmp_path):
     assert not (tmp_path / job_folder.WEIGHTS).exists()
 
 
-def test_the_rate_in_the_history_follows_the_schedule(tmp_path):
+def test_the_rates_in_losses_csv_follow_the_schedule(tmp_path):
     fit(tmp_path, epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3)
     rate = with_warmup(settings(schedule="cosine", warmup=0.25), 20)  # 40 rows, batches of 8, 4 epochs
-    history = read_json(tmp_path / job_folder.TRAINING)["history"]
     expected = [1e-3 * rate(5 * n) for n in (1, 2, 3, 4)]
-    assert [epoch["learning_rate"] for epoch in history] == pytest.approx(expected)
+    assert [row.learning_rate for row in read_losses(tmp_path)] == pytest.approx(expected)
 
 
 def test_the_last_score_is_that_of_the_saved_weights(tmp_path):
@@ -372,6 +381,16 @@ def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_pat
         assert not (killed / job_folder.WEIGHTS).exists()
         assert fit_until(killed, None, seed=9, **changes) == steps[stop_at - 1 :]
         assert written(killed) == written(tmp_path / "whole"), stop_at
+
+
+def test_a_loss_that_is_not_finite_when_a_checkpoint_is_due_leaves_the_one_before(tmp_path, monkeypatch):
+    """At this rate the weights are finite after the first step, and no loss is after that."""
+    monkeypatch.setattr(trainer.Checkpoint, "due", lambda self: True)
+    with pytest.raises(DataError, match="lower the stage's learning_rate"):
+        fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
+    content = torch.load(tmp_path / "checkpoint_train_0.pt", weights_only=True)
+    assert content["position"][:2] == (0, 1)
+    assert all(tensor.isfinite().all() for tensor in content["parts"]["network"].values())
 
 
 def test_a_job_with_a_damaged_checkpoint_starts_again(tmp_path, every_step, capsys):

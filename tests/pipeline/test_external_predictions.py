@@ -57,6 +57,13 @@ def test_all_mistakes_of_all_stages_are_reported_at_once(tmp_path):
     assert "given/gone" in lines[0]
 
 
+def test_a_stage_is_trained_although_the_files_of_another_one_are_missing(tmp_path, capsys):
+    path = small(tmp_path, stages="level: {kind: baseline}")
+    (tmp_path / "given" / "x" / "oof.csv").unlink()
+    assert commands.main(["train", str(path), "--stages", "level"]) == 0
+    assert capsys.readouterr().out.count("stage level  seed 0  fold") == 3
+
+
 def test_rows_that_preparation_drops_need_no_prediction(tmp_path):
     train = ["id,SMILES,y", *(f"{name},{'C' * i},{i}" for i, name in enumerate("abcdef", 1)), "bad,c1cc,1"]
     for oof in (OOF, f"{OOF}bad,\n"):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,10 @@ from core.errors import ConfigError, DataError
 from core.files import PROJECT
 from core.paths import CONFIGS
 from models.jobs.job import read_predictions
+from pipeline import commands
 from studies.run import STUDIES, cells_of, corrected_interval, load_study, run_study
 from tests.competition.small import write_small
+from tests.models.jobs.common import InlineExecutor
 
 SMOKE = str(CONFIGS / "smoke.yaml")
 MEAN = """
@@ -28,6 +31,8 @@ class Mean(Stage):
     moved: float
 
     def fit(self, train, folder, context):
+        if self.moved == 9:
+            raise ValueError("as the test asks")
         noise = np.random.default_rng(context.seed).normal(scale=0.01)
         write_json(folder / "mean.json", (train.y.mean(axis=0) + self.moved + noise).tolist())
         write_json(folder / "measures.json", {"rows": len(train)})
@@ -121,7 +126,8 @@ def test_the_interval_of_five_differences_by_hand():
 
 def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stopped(tmp_path):
     file, work = written(tmp_path), tmp_path / "work"
-    output = run_study(file, options=["--workers", "1"])
+    output, status = run_study(file, options=["--workers", "1"])
+    assert status == 0
     results = pd.read_csv(work / "study_moved" / "results.csv")
     columns = ["data", "metric", "stage", "variant", "seed", "fold", "score", "seconds", "rows"]
     assert list(results.columns) == columns
@@ -145,6 +151,26 @@ def test_a_study_measures_every_cell_pairs_the_gains_and_goes_on_where_it_stoppe
     after = {path: path.stat().st_mtime_ns for path in work.rglob("models/**/report.json")}
     assert len(after) == 18
     assert before.items() <= after.items()
+
+
+def test_a_variant_that_always_fails_costs_only_its_row(tmp_path, monkeypatch):
+    """Training is in this process. A mean that is moved by 9 is an error."""
+    monkeypatch.setattr("models.jobs.cluster.LocalExecutor", InlineExecutor)
+
+    def train(call, check):
+        return SimpleNamespace(returncode=commands.main(call[3:]))
+
+    monkeypatch.setattr("studies.run.subprocess.run", train)
+    variants = {"by_1": {"moved": 1}, "fails": {"moved": 9}}
+    stages = {"level": {"settings": {"kind": "mean.py:Mean", "moved": 0}, "variants": variants}}
+    file = written(tmp_path, stages=stages, seeds=[0])
+    text, status = run_study(file)
+    results = pd.read_csv(tmp_path / "work" / "study_moved" / "results.csv")
+    assert results["variant"].tolist() == ["baseline"] * 3 + ["by_1"] * 3
+    assert status == 3
+    assert "WARNING: 3 jobs of level__fails are missing" in text
+    only_fails = {"level": {"settings": {"kind": "mean.py:Mean", "moved": 9}}}
+    assert run_study(written(tmp_path, stages=only_fails, seeds=[0]))[1] == 3
 
 
 def test_data_that_may_not_be_embedded_is_read_from_the_folder_that_is_named_or_left_out(tmp_path, capsys):

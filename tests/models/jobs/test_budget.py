@@ -229,6 +229,13 @@ def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_i
     assert pace in capsys.readouterr().out
 
 
+def test_five_folds_of_a_shortened_network_on_four_cards_fit_into_the_budget(tmp_path, machine_of):
+    """The fifth fold starts when another one has ended: the time is that of two folds."""
+    job_plan = planned(tmp_path, stages={"net": NET}, folds={"n_folds": 5})
+    machine = machine_of(by_epoch(net=20), cores=8, cards=["0", "1", "2", "3"])
+    assert trained(spent(job_plan, machine, 300)) == "net: 5 epochs, 0"
+
+
 def test_the_baseline_is_trained_first_with_nothing_beside_it_and_gets_no_more_seeds(tmp_path, machine_of):
     """Also if it is not the first stage, and if no other stage fits."""
     stages = {"net": NET, "baseline": {"kind": "baseline"}, "trees": TREES}
@@ -516,6 +523,7 @@ def test_each_job_starts_when_there_is_room_for_it_on_a_card_or_the_cores():
     assert makespan([(10, Resources(8))], Resources(2)) == 10
     assert makespan([(10, HALF)] * 3 + [(8, ONE)] * 2, Resources(2, 1)) == 15
     assert makespan([(10, HALF)] * 3, Resources(2)) == 20
+    assert makespan([(100, Resources(1, 1.0))] * 5, Resources(8, 4)) == 200  # not 125
 
 
 START = 1000.0

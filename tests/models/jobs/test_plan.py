@@ -1,6 +1,7 @@
 """Which jobs there are, what their keys depend on, and what happens to finished jobs of other code."""
 
 import os
+from dataclasses import replace
 from importlib import metadata
 
 import pytest
@@ -106,7 +107,7 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and
 ):
     stages = {"trees": TREES, "others": {**TREES, "parameters": {"num_leaves": 4}}}
     old = planned(tmp_path, stages=stages)
-    finish(old.select(["trees"]), 400.0)
+    finish(replace(old, jobs=old.jobs_of_stage("trees")), 400.0)
     assert describe_retraining(old) == []
     edit(monkeypatch, "models/stages/lightgbm.py")
     edit(monkeypatch, "folds/groups.py")
@@ -118,7 +119,7 @@ def test_finished_jobs_that_will_be_trained_again_are_counted_with_the_files_and
         "changes of folds/groups.py, models/stages/lightgbm.py; --reuse keeps them"
     ]
     assert describe_retraining(planned(tmp_path, stages=stages, reuse=True)) == []
-    finish(new.select(["trees"], fold=0), 400.0)
+    finish(new.select(fold=0), 400.0)
     assert describe_retraining(new) == []  # training has begun
 
 
@@ -248,22 +249,17 @@ def test_seeds_and_folds_have_different_random_numbers_which_stages_share(tmp_pa
     assert tables[0].job_seed(0, 0) == 1904144577
 
 
-def test_shards_have_each_job_once_and_a_stage_goes_by_its_full_name(tmp_path):
+def test_shards_have_each_job_once(tmp_path):
     plan = planned(tmp_path, stages={"a": TREES, "ab": {**TREES, "final_fit": "both"}})
 
-    def selected(*options, **more):
-        return [job.title.replace("/seed_0/fold_", "") for job in plan.select(*options, **more).jobs]
+    def selected(**options):
+        return [job.title.replace("/seed_0/fold_", "") for job in plan.select(**options).jobs]
 
     shares = [selected(shard=(i, 3)) for i in (1, 2, 3)]
     assert shares == [["a0", "ab0", "aball"], ["a1", "ab1"], ["a2", "ab2"]]
-    assert selected(["a"]) == ["a0", "a1", "a2"]
     assert selected(fold=1) == ["a1", "ab1"]
-    for options, message in (
-        ((["a", "forest"],), "--stages takes some of a, ab; got forest"),
-        (((), 3), "--fold must be from 0 to 2; got 3"),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            plan.select(*options)
+    with pytest.raises(ConfigError, match="--fold must be from 0 to 2; got 3"):
+        plan.select(fold=3)
 
 
 def test_a_stage_with_other_settings_has_the_jobs_that_a_plan_of_it_has(tmp_path):

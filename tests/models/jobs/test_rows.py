@@ -3,8 +3,6 @@
 Some have only labels of an auxiliary target.
 """
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,14 +10,12 @@ from rdkit import Chem
 
 from competition.dataset import REFIT_FOLD
 from competition.molecules import canonical_smiles
-from core.errors import DataError
 from core.files import read_json, read_table, write_table
 from folds.make import read_folds
 from models.jobs.job import Job
 from models.jobs.run_job import run_job
-from models.jobs.train import train
 from tests.conftest import mixed_tables
-from tests.models.jobs.common import GNN, TREES, InlineExecutor, planned, rows_of
+from tests.models.jobs.common import GNN, TREES, planned, rows_of
 
 TRAIN, TEST = (table.assign(SMILES=table["SMILES"].map(canonical_smiles)) for table in mixed_tables())
 NEW = ["C" * n + "Br" for n in range(5, 15)]
@@ -136,15 +132,6 @@ def test_extra_rows_are_in_the_groups_and_folds_of_the_training_rows(tmp_path):
         assert len(set(rows.train.groups[places])) == 1
         assert rows.context.fold_ids[places].tolist() == [held_out] * 2
         assert rows.train.extra[places].tolist() == [False, True]
-
-
-def test_a_part_of_a_refit_without_its_folds_says_which_command_trains_them(tmp_path):
-    plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "refit"}})
-    alone = replace(plan, jobs=[job for job in plan.jobs if job.fold == REFIT_FOLD])
-    with pytest.raises(
-        DataError, match=r"1 jobs need finished jobs of trees; run \./run\.sh train .*mixed\.yaml with --st"
-    ):
-        train(alone, InlineExecutor())
 
 
 def test_a_refit_gets_the_folders_of_its_folds(tmp_path):

@@ -113,6 +113,32 @@ def test_a_task_that_ran_out_of_a_shared_card_gets_the_full_card_once():
 
 
 CARD, HALF = Resources(1, 1.0), Resources(1, 0.5)
+ECC = "AcceleratorError: CUDA error: uncorrectable ECC error encountered"
+
+
+@pytest.mark.parametrize(("reason", "error"), [("error", ECC), ("memory", "CUDA out of memory")])
+def test_a_card_on_which_each_task_fails_gets_one_which_another_card_repeats(reason, error, capsys):
+    tried = []
+
+    def outcome(task):
+        is_bad = executor.running[task].slot.card == "2"
+        tried.append((task.name, is_bad))
+        return JobResult(task.name, "failed", reason, error) if is_bad else JobResult(task.name)
+
+    executor = FakeProcesses(8, ["0", "1", "2", "3"], outcome=outcome)
+    results = run(Queue(stage_tasks("a", 12, resources=CARD)), executor)
+    assert set(statuses(results).values()) == {("ok", "")}
+    (failed,) = [name for name, is_bad in tried if is_bad]
+    assert capsys.readouterr().out == f"{failed}: {error}; tried once more, on another GPU if there is one\n"
+
+
+def test_a_task_that_fails_on_a_second_card_is_at_fault_itself_and_no_card_is_avoided():
+    executor = FakeProcesses(6, ["0", "1", "2"], outcome=failing("a/0", reason="memory"))
+    results = run(
+        Queue([*stage_tasks("a", 1, resources=CARD), *stage_tasks("b", 9, resources=CARD)]), executor
+    )
+    assert [name for name, result in results.items() if result.status == "failed"] == ["a/0"]
+    assert executor.bad_cards == set()
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ import pytest
 
 from core.files import read_json, read_table, write_table
 from models.hardware import Card
+from models.inputs.cache import Cache
 from models.jobs.job_files import attempt_folder, read_failure
 from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, read_progress
 from models.jobs.run_job import predict_test, run_job
-from models.jobs.scheduler import JobResult
-from models.jobs.tasks import fill, job_tasks, lines_about
+from models.jobs.scheduler import JobResult, Task
+from models.jobs.tasks import MAX_PARTS, cut_into_parts, fill, is_computed, job_tasks, lines_about
 from models.jobs.train import predict_jobs, train
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, STAGES, TREES, InlineExecutor, planned
@@ -69,6 +70,52 @@ def test_molecules_of_one_job_are_parts_for_all_cores_which_no_other_stage_and_n
         waits = {task.group: task.wait_for_groups for task in jobs}
         assert waits["one"] == waits["same"] != waits["other"]
         assert {task.group for task in parts} == waits["one"] | waits["other"]
+
+
+def test_a_million_keys_become_at_most_max_parts_tasks_cut_in_the_same_places_whatever_is_missing(tmp_path):
+    cache = Cache(tmp_path, "numbers", {}, list)
+    for n, size in ((1000, 100), (100_000, 100), (100_001, 200), (1_000_000, 1000)):
+        keys = list(map(str, range(n)))
+        parts = cut_into_parts(cache, keys, {*keys})
+        assert len(parts) <= MAX_PARTS
+        assert list(parts) == list(range(0, n, size))
+        assert cut_into_parts(cache, keys, {keys[0], keys[-1]}) == {0: keys[:1], max(parts): keys[-1:]}
+
+
+def test_a_part_of_several_shards_continues_after_those_that_a_kill_has_left(tmp_path):
+    computed = []
+
+    def compute(keys):
+        computed.append(keys)
+        return [np.zeros(1)] * len(keys)
+
+    cache = Cache(tmp_path, "numbers", {}, compute, per_shard=2)
+    cache.compute_shard(["a", "b"])
+    task = Task("part", fill, (cache, list("abcde")))
+    assert not is_computed(task)
+    fill(*task.arguments)
+    assert computed == [["a", "b"], ["c", "d"], ["e"]]
+    assert is_computed(task)
+
+
+def test_a_part_of_a_cache_that_failed_is_a_warning_and_its_jobs_compute_it(tmp_path, monkeypatch, capsys):
+    """In training and in the prediction of new rows."""
+
+    def fails(cache, keys):
+        raise ValueError("no")
+
+    monkeypatch.setattr("models.jobs.tasks.fill", fails)
+    trees = {**TREES, "features": ["descriptors"]}
+    plan = planned(tmp_path, stages={"trees": trees}, folds={"n_folds": 2})
+    train(plan, InlineExecutor())
+    assert all(job.finished for job in plan.jobs)
+    warning = "failed (error): ValueError: no; its jobs compute it themselves"
+    assert capsys.readouterr().out.count(warning) == 1
+    new = tmp_path / "new.parquet"
+    write_table(new, read_table(plan.paths.test)[:5].assign(SMILES="C" * 30))
+    predict_jobs(replace(plan, paths=replace(plan.paths, new_test=new)), InlineExecutor())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if warning in line]
+    assert line.startswith("WARNING: descriptors (")
 
 
 def counted(folder, note=""):
