@@ -71,7 +71,7 @@ def test_a_submission_is_sent_with_its_score_expected_and_its_score_comes_back(
         rf"run {row.run}, {row.chosen}, expected rmse .* \(80 % interval .* to .*\) \[{row.submission}\]"
     )
     assert re.fullmatch(expected, sent["description"])
-    assert f"{row.submission}: public 0.5100, private -, expected" in outputs[0]
+    assert f"{row.submission}: public 0.51, private -, expected" in outputs[0]
 
 
 def test_without_a_yes_nothing_is_sent_and_what_was_checked_is_sent_whatever_becomes_of_the_file(
@@ -117,13 +117,13 @@ def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(submitted,
 def test_a_public_score_is_held_against_the_interval_of_the_expected_one():
     expected = {"expected_score": 0.65, "lower": 0.6, "upper": 0.7, "coverage": 0.8}
     row = one("a", status="scored", **expected, public=0.71)
-    line = "a: public 0.7100, private -, expected 0.6500 (80 % interval 0.6000 to 0.7000)"
+    line = "a: public 0.71, private -, expected 0.6500 (80 % interval 0.6000 to 0.7000)"
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{line}: public is worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{line}: public is better"
     inside = submit.describe_outcome(row.with_changes(public=0.7), METRICS["r2"])
     assert inside.endswith("to 0.7000), which holds the public score")
     unknown = submit.describe_outcome(row.with_changes(lower=None), METRICS["r2"])
-    assert unknown == "a: public 0.7100, private -, expected 0.6500"
+    assert unknown == "a: public 0.71, private -, expected 0.6500"
 
 
 def test_for_another_platform_the_checked_file_and_a_row_are_written_and_nothing_is_sent(
@@ -223,7 +223,7 @@ def test_a_score_is_waited_for_no_longer_than_the_limit_and_over_a_passing_troub
     assert submit.LIMIT - 2 * client.POLL <= sum(clock) <= submit.LIMIT
     (row,) = read(paths.ledger)
     server.score(row.ref, 0.4, 0.3)
-    news = f"{row.submission}: public 0.4000, private 0.3000"
+    news = f"{row.submission}: public 0.4, private 0.3"
     assert news in ledger()
     assert news not in ledger()
     write(paths.ledger, row.with_changes(submission="b"))
