@@ -30,8 +30,8 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "the sign |"}
 """What may stand between two cells, by its name in a message."""
 JSON = re.compile(r'\s*(\{\s*"|\[\s*\{)')
 """Start of a record, or of a list of records."""
-HALF_OF_PAIR = re.compile(r"[\ud800-\udfff]")
-"""Half of a surrogate pair, such as of an emoji that was cut: JSON may contain it, and UTF-8 may not."""
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Surrogate without its partner, such as of an emoji that was cut: JSON may contain it, and UTF-8 may not."""
 
 Rows = dict[int, list[str]]
 """Number of a row -> its cells."""
@@ -151,13 +151,13 @@ def _read_json(path: Path, text: str) -> Cells:
         table = [header, *([_as_text(record.get(name)) for name in header] for record in records)]
     except (ValueError, RecursionError, TypeError, AttributeError) as error:  # the last two: no record
         raise DataError(f"{path} cannot be read as JSON records: {error}. Write one per line.") from None
-    n_changed = sum(bool(HALF_OF_PAIR.search(cell)) for row in table for cell in row)
+    n_changed = sum(bool(LONE_SURROGATE.search(cell)) for row in table for cell in row)
     warning = (
-        f"{n_changed} cells and names of {path.name} have half of a character of two halves "
-        "(a surrogate pair), as of an emoji that was cut; they are read with U+FFFD in its place"
+        f"{n_changed} cells and names of {path.name} have a lone surrogate, as of an emoji that was cut; it is read "
+        "as U+FFFD"
     )
     if n_changed:
-        table = [[HALF_OF_PAIR.sub("\ufffd", cell) for cell in row] for row in table]
+        table = [[LONE_SURROGATE.sub("\ufffd", cell) for cell in row] for row in table]
     header, *rows = table
     form = "JSON" if is_list else "JSON lines"
     return Cells(header, dict(enumerate(rows, start=1)), form, warning if n_changed else "")

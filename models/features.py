@@ -32,6 +32,8 @@ MAX_UNKNOWN = 0.05
 """Share of unknown tokens that a text in the language of an encoder may have, such as emojis."""
 MAX_CHECKED_ROWS = 2000
 """Maximum number of rows of a table whose texts are tokenized before training."""
+MAX_ROWS_OF_PCA = 20_000
+"""Maximum number of training rows that principal components are computed from."""
 DEAD = 1e-9
 """Pooled features of texts below this are 0: scaling would make a feature from a dead dimension (1e-33 in minilm)."""
 N_COUNTS = 3
@@ -100,7 +102,7 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
         n_texts, n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
         if n_cut:
             yield (
-                f"WARNING: {n_cut} of {n_texts} texts looked at have more than {settings.max_length} tokens "
+                f"WARNING: {n_cut} of {n_texts} tokenized texts have more than {settings.max_length} tokens "
                 "(max_length) and will be cut"
             )
         if n_unknown > MAX_UNKNOWN * n_tokens:
@@ -256,8 +258,8 @@ def _fit_reduction(values: NDArray[np.float32], encoder: EncoderFeature, name: s
         )
     arrays = {f"mean {name}": readable.mean(axis=0, dtype=np.float64)}
     if encoder.pca is not None:
-        n_components = min(encoder.pca, *readable.shape)
-        pca = PCA(n_components, svd_solver="covariance_eigh").fit(readable.astype(np.float64))
+        some = readable[:: math.ceil(len(readable) / MAX_ROWS_OF_PCA)].astype(np.float64)
+        pca = PCA(min(encoder.pca, *some.shape), random_state=0).fit(some)
         arrays[f"components {name}"] = pca.components_
     return arrays
 

@@ -170,7 +170,7 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     if stage.transform_for(tables.task) == "log1p":
         columns = [bound + name for bound in ("", LOWER, UPPER) for name in competition.targets]
         require_log1p(tables.train.filter(items=columns).to_numpy())  # also of extra rows
-    warnings = list(stage.check(tables))
+    warnings = list(dict.fromkeys(stage.check(tables)))  # several features of one encoder warn alike
     code_files(stage, tables.context)
     description = stage.kind
     for weights in stage.weight_names():

@@ -5,7 +5,7 @@ base, so its jobs are trained, resumed and skipped like others. Options of `./ru
 --workers=2 and --executor=ray, are passed on.
 
 Reads: studies/<name>.yaml, the base's YAML and tables. Writes: work/study_<name>_<data>/ with the jobs;
-work/study_<name>/ with results.csv (a row per finished job) and table.md. Exit status 3 if a job failed.
+work/study_<name>/ with results.csv (a row per finished job) and table.md. Exit status 3 if jobs are missing.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def deep_merge(document: Any, changes: Any) -> Any:
 def run_study(
     file: Path, quick: bool = False, folder: Path | None = None, options: Sequence[str] = ()
 ) -> tuple[str, int]:
-    """Train the missing jobs and write the results; return lines to print, and 3 if jobs failed, else 0.
+    """Train the missing jobs and write the results; return lines to print, and 3 if jobs are missing, else 0.
 
     Args:
         folder: folder with data that may not be embedded.
@@ -199,8 +199,10 @@ def run_study(
     if not unfinished:
         return text, 0
     stages = ", ".join(dict.fromkeys(job.stage for job in unfinished))
-    warning = f"WARNING: {len(unfinished)} jobs of {stages} are missing, since jobs failed"
-    return f"{text}\n{warning}; the same command retries them", 3
+    warning = (
+        f"WARNING: {len(unfinished)} jobs of {stages} are missing: they failed, or an option left them out"
+    )
+    return f"{text}\n{warning}. The same command trains what failed", 3
 
 
 def write_competition(path: Path, base: str, folder: Path | None, data: StudyData, cells: list[Cell]) -> None:

@@ -59,7 +59,7 @@ class Config(StrictModel):
         errors = []
         if taken:
             errors.append(
-                f"stages: {', '.join(taken)} names a blend, or a column of the report; rename the stage"
+                f"stages: {', '.join(taken)} is the name of a blend or of a column of the report; rename the stage"
             )
         if others:
             errors.append(

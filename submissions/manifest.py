@@ -258,9 +258,7 @@ class Manifest(StrictModel):
             return lines
         is_last = self.level is self.tried
         reason = (
-            "there was no time for them, or not yet"
-            if is_last
-            else "with them the cross-fitted score is worse"
+            "there was no time for them so far" if is_last else "with them the cross-fitted score is worse"
         )
         return [*lines, f"{MISSING[self.level]} are left out: {reason}."]
 

@@ -28,8 +28,8 @@ def fit_ngrams(train: Dataset, max_features: int, context: Context, folder: Path
     A note names the columns without n-grams, which are not used.
 
     Args:
-        train: training rows. An n-gram counts if at least two of them contain it, where of long tables every
-            second, third, ... row is read.
+        train: training rows. An n-gram counts if at least two of the rows that are read contain it; of a long table
+            every k-th row is read.
         max_features: maximum number of n-grams per column and analyzer, the most frequent first; 0: no
             column is used.
     """

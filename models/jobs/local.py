@@ -74,9 +74,10 @@ class LocalExecutor:
         return self.capacity().cpus
 
     def capacity(self) -> Resources:
-        """Return the cores that tasks may use and the number of cards."""
+        """Return the cores that tasks may use, and the number of cards without those that are avoided."""
         n_cards = len(self.cards or [])
-        return Resources(self.n_workers or max(cpu_count(), n_cards), n_cards)
+        n_sound = n_cards - len(self.bad_cards) or n_cards
+        return Resources(self.n_workers or max(cpu_count(), n_cards), n_sound)
 
     def placed(self, resources: Resources) -> Resources:
         """Return what a task takes here: no card without cards, and at most all cores."""

@@ -101,7 +101,7 @@ class Task:
         folder: folder in which it reports its progress, if it does.
         on_end: called in the driver with its final result.
         runs_alone: whether nothing else may run at the same time.
-        is_retried: whether it is tried once more if its worker is killed.
+        is_retried: whether it is tried once more if its worker was killed, or its GPU failed or was too small.
         n_rows: rows that a job trains on, 0 if it is trained; the seconds of the tasks of a group are compared by it.
         priority: key by which whoever fills the queue sorts it.
     """
@@ -211,7 +211,8 @@ class Queue:
         if how and task.is_retried and task.name not in self.retried:
             self.retried.add(task.name)
             print(f"{task.name}: {result.error}; tried once more{how}", flush=True)
-            self.waiting.append(retry)
+            position = len(self.waiting) if retry.runs_alone else 0  # a second failure ends the group
+            self.waiting.insert(position, retry)
         else:
             self.record(task, result)
 

@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED
 
 import numpy as np
 
-from competition.dataset import Dataset
+from competition.dataset import REFIT_FOLD, Dataset
 from competition.task import Task
 from core.errors import ConfigError
 from core.modules import load
@@ -146,7 +146,7 @@ class Gp(Stage):
         has_numbers = bool(context.numeric or context.categorical)
         self._require_columns(bool(context.smiles), has_numbers)
         if tables.here:
-            _require_memory(_largest_fit(tables))
+            _require_memory(_largest_fit(tables, has_refit=self.final_fit != "folds"))
         n_labelled = int(tables.train[tables.task.targets].notna().any(axis=1).sum())
         if n_labelled > MANY_ROWS:
             yield (
@@ -303,13 +303,12 @@ def load_model(folder: Path) -> tuple[dict[str, Any], Inputs]:
     return model, Inputs(model["fingerprints"], model["numbers"])
 
 
-def _largest_fit(tables: CheckTables) -> int:
-    """Return the number of rows of the competition that train the models of a fold, in all orders of columns."""
+def _largest_fit(tables: CheckTables, has_refit: bool) -> int:
+    """Return the number of rows of the competition in the largest fit, in all orders of columns."""
     swap = tables.context.swap
-    n_rows = []
-    for fold in np.unique(tables.folds[tables.folds >= 0]):
-        n_rows.append(trains_fold(tables.folds, fold, tables.in_time_order).sum())
-    return int(max(n_rows)) * (swap.n_orders if swap else 1)
+    folds = [*np.unique(tables.folds[tables.folds >= 0]), *([REFIT_FOLD] if has_refit else [])]
+    n_rows = max(int(trains_fold(tables.folds, fold, tables.in_time_order).sum()) for fold in folds)
+    return n_rows * (swap.n_orders if swap else 1)
 
 
 def _require_memory(n_rows: int) -> None:

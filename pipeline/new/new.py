@@ -97,8 +97,9 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
                 "; by final_fit: refit the models of the test table train on the latest block, too"
             )
         n_orders = len(swap.setting["columns"][0]) if swap else 1
+        paired = [name for pair in pairs for name in pair.columns]
         stages = choose_stages(
-            args.preset, tables, problem, has_pairs=bool(pairs), n_orders=n_orders, in_time=in_time
+            args.preset, tables, problem, compared=paired, n_orders=n_orders, in_time=in_time
         )
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -185,7 +186,7 @@ def choose_stages(
     preset: str,
     tables: DetectedTables,
     problem: ProblemGuess,
-    has_pairs: bool = False,
+    compared: Sequence[str] = (),
     n_orders: int = 1,
     in_time: bool = False,
 ) -> list[Block]:
@@ -194,7 +195,7 @@ def choose_stages(
     A stage whose package or weights are not installed is left out and named.
 
     Args:
-        has_pairs: whether the YAML has pairs of texts that are compared.
+        compared: text columns of the pairs of the YAML.
         n_orders: number of orders in which rows are trained on (`competition.swap`).
         in_time: whether folds are blocks in time, so that only a refit trains on the latest rows.
     """
@@ -207,6 +208,7 @@ def choose_stages(
     is_foreign = bool(latin) and _are_foreign(tables.train[latin])
     english = [] if is_foreign else latin
     multilingual = notes if notes and _are_in(SCRIPTS_OF_USE, tables.train[notes]) else []
+    paired = [name for name in notes if name in compared]
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
@@ -218,8 +220,8 @@ def choose_stages(
         "long_english" if are_long else "short_english": english,
         "other_language": [] if english else notes,
         "multilingual": multilingual,
-        "multilingual_pairs": multilingual if has_pairs else [],
-        "english_pairs" if english else "other_pairs": notes if has_pairs else [],
+        "multilingual_pairs": paired if multilingual else [],
+        "english_pairs" if english else "other_pairs": paired,
         "table": [] if smiles or text else numbers,
     }
     blocks = {
@@ -271,7 +273,10 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
     for feature in settings.get("features", []):
         is_encoder = isinstance(feature, dict) and "pairs" not in feature
         reads_text = is_encoder and not reads_molecules(feature["encoder"])
-        features.append({**feature, "columns": columns} if reads_text else feature)
+        own_columns = (
+            {"columns": [*columns]} if reads_text else {}
+        )  # a shared list would be an anchor in the YAML
+        features.append(feature | own_columns if is_encoder else feature)
     return {**settings, "features": features} if features else settings
 
 

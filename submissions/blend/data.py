@@ -272,8 +272,8 @@ class BlendData(Scorer):
         """Return what blends of a target are compared by: the metric itself where one target has a score.
 
         Squared errors and the log loss take the place of metrics of labels, which are made after the blend,
-        and of a user's metric of several targets or of rows of the table; the log loss also of metrics of
-        ranks if a fold has few rows of a class.
+        and of a user's metric of several targets or of rows of the table; the log loss also of
+        `map_at_k`, and of metrics of ranks if a fold has few rows of a class.
         """
         metric = self.metric
         is_per_target = metric.column_score is not None or (len(self.targets) == 1 and not metric.takes_rows)

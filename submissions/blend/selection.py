@@ -198,7 +198,7 @@ def select_candidate(data: BlendData, test: Array, settings: SubmissionsConfig) 
     default = short_ref(default_blend)
     n_classes = len(data.task.classes)
     if settings.stack and n_classes > MAX_CLASSES_OF_STACK:
-        failed.append(f"{LIGHTGBM_STACK} is left out: {n_classes} classes would take it hours.")
+        failed.append(f"{LIGHTGBM_STACK} is left out: with {n_classes} classes it would take hours.")
     elif settings.stack and default in candidates:
         try_candidate(LIGHTGBM_STACK, partial(fit_stack, data, default_blend))
         if LIGHTGBM_STACK in candidates:

@@ -92,7 +92,7 @@ def test_half_of_a_surrogate_pair_is_replaced_in_names_and_cells_with_a_warning(
     assert table.columns.tolist() == ["id", "t\ufffd"]
     assert table.to_numpy().tolist() == [["\ufffd", '["cut \ufffd"]'], ["2", "😀"]]
     (warning,) = table.attrs["warnings"]
-    assert warning.startswith("WARNING: 3 cells and names of a.jsonl have half of a character")
+    assert warning.startswith("WARNING: 3 cells and names of a.jsonl have a lone surrogate")
 
 
 def test_of_a_workbook_the_first_sheet_is_read_with_its_rows_as_numbered_there(tmp_path):

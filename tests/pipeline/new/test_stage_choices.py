@@ -270,7 +270,7 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     detected = detected_in(tmp_path, t=[f"{word} {k} {word * 3} :)" for k in range(80)])
     problem = choose_problem(detected)
     without = choose_stages("quick", detected, problem)
-    with_pairs = choose_stages("quick", detected, problem, has_pairs=True)
+    with_pairs = choose_stages("quick", detected, problem, compared=["t"])
     ordered = {
         "lightgbm_pairs": True, "svr_pairs": bool(encoders),
         "minilm_svr": "minilm" in encoders, "minilm_frozen": "minilm" in encoders,
@@ -279,6 +279,10 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     first = [name for name, is_there in ordered.items() if is_there]
     assert [block.name for block in with_pairs[1 : 1 + len(first)]] == first
     assert {name for name in ("minilm", "use_multilingual") if name in str(with_pairs)} == encoders
+    features = [
+        feature for block in with_pairs if "_pairs" in block.name for feature in block.settings["features"]
+    ]
+    assert {feature["encoder"] for feature in features} == encoders
     assert [block for block in with_pairs if block.name not in first] == [
         block for block in without if block.name not in first
     ]

@@ -109,7 +109,7 @@ def test_the_stack_of_many_classes_is_left_out_with_a_line(monkeypatch):
     preds, y = noisy_classes("multiclass", 60)
     selected = selection.select_candidate(classes(preds, y), preds, SubmissionsConfig())
     assert LIGHTGBM_STACK not in selected.candidates
-    assert selected.failed == ["lightgbm_stack is left out: 3 classes would take it hours."]
+    assert selected.failed == ["lightgbm_stack is left out: with 3 classes it would take hours."]
 
 
 # The rule
