@@ -204,11 +204,10 @@ def choose_stages(
     text = tables.with_roles("text")
     numbers = tables.with_roles("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
-    latin = notes if notes and _are_in(LATIN, tables.train[notes]) else []
-    is_foreign = bool(latin) and _are_foreign(tables.train[latin])
-    english = [] if is_foreign else latin
-    multilingual = notes if notes and _are_in(SCRIPTS_OF_USE, tables.train[notes]) else []
+    latin, english, multilingual = _by_language(tables.train[notes])
+    is_foreign = bool(latin) and not english
     paired = [name for name in notes if name in compared]
+    _, english_pairs, multilingual_pairs = _by_language(tables.train[paired])
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
@@ -220,8 +219,9 @@ def choose_stages(
         "long_english" if are_long else "short_english": english,
         "other_language": [] if english else notes,
         "multilingual": multilingual,
-        "multilingual_pairs": paired if multilingual else [],
-        "english_pairs" if english else "other_pairs": paired,
+        "multilingual_pairs": multilingual_pairs,
+        "english_pairs": english_pairs,
+        "other_pairs": paired,
         "table": [] if smiles or text else numbers,
     }
     blocks = {
@@ -280,10 +280,21 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
     return {**settings, "features": features} if features else settings
 
 
-def _are_in(scripts: str, texts: pd.DataFrame) -> bool:
-    """Return whether most letters of about 200 rows are in ranges of characters of a regular expression."""
-    letters = "".join(LETTER.findall("".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel())))
-    return len(re.findall(f"[{scripts}]", letters)) >= 0.5 * len(letters)
+def _by_language(texts: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+    """Return the columns if their texts are in Latin letters, in English, and in letters of use_multilingual; else [].
+
+    Texts without letters, such as emojis, are read by use_multilingual only.
+    """
+    columns = [*texts]
+    some = "".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel())  # of about 200 rows
+    letters = "".join(LETTER.findall(some))
+
+    def are_in(scripts: str) -> bool:
+        return len(re.findall(f"[{scripts}]", letters)) >= 0.5 * len(letters)
+
+    latin = columns if letters and are_in(LATIN) else []
+    english = [] if latin and _are_foreign(texts) else latin
+    return latin, english, columns if are_in(SCRIPTS_OF_USE) else []
 
 
 def _are_foreign(texts: pd.DataFrame) -> bool:

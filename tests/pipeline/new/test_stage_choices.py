@@ -262,6 +262,7 @@ def test_with_folds_in_time_a_model_of_all_rows_predicts_the_test_table(tmp_path
         ("\u0447\u0430\u0439", {"use_multilingual"}),
         ("\u304a\u8336", {"use_multilingual"}),
         ("\u03c4\u03c3\u03ac\u03b9", set()),
+        ("\U0001f600", {"use_multilingual"}),  # of minilm most emojis are the same unknown token
     ],
 )
 def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_their_letters(
@@ -286,6 +287,16 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     assert [block for block in with_pairs if block.name not in first] == [
         block for block in without if block.name not in first
     ]
+
+
+def test_encoders_of_pairs_are_chosen_by_the_compared_texts_and_not_by_others(tmp_path):
+    greek = "\u03ba\u03b1\u03bb\u03ae \u03bc\u03ad\u03c1\u03b1 "
+    detected = detected_in(
+        tmp_path, t=[f"the tea is warm {k}" for k in range(80)], u=[f"{greek * 20} {k}" for k in range(80)]
+    )
+    blocks = choose_stages("quick", detected, choose_problem(detected), compared=["t"])
+    (svm,) = [block for block in blocks if block.name == "svr_pairs"]
+    assert {"encoder": "minilm", "pca": 16, "columns": ["t"]} in svm.settings["features"]
 
 
 @pytest.mark.parametrize(
