@@ -130,9 +130,8 @@ def _clean_rows(
     if config.time:
         dated = table[table[config.time].str.strip() != ""]
         names = [config.id, config.time]
-        with_training = pd.concat([dated, raw.set_axis(-1 - raw.index)])[
-            names
-        ]  # they must have one kind of times
+        of_training = raw[names].set_axis(-1 - raw.index)
+        with_training = pd.concat([dated[names], of_training])  # they must have one kind of times
         times = parse_times(with_training, config.time, config.id, f"{extra.file}, with {config.train.name}")
         rows[TIME] = times.reindex(table.index)
     return rows, is_unreadable

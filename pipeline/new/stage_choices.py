@@ -273,10 +273,8 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
     for feature in settings.get("features", []):
         is_encoder = isinstance(feature, dict) and "pairs" not in feature
         reads_text = is_encoder and not reads_molecules(feature["encoder"])
-        own_columns = (
-            {"columns": [*columns]} if reads_text else {}
-        )  # a shared list would be an anchor in the YAML
-        features.append(feature | own_columns if is_encoder else feature)
+        # A list of its own: YAML would write a shared one as an anchor.
+        features.append({**feature, "columns": [*columns]} if reads_text else feature)
     return {**settings, "features": features} if features else settings
 
 
