@@ -177,7 +177,8 @@ def parse_times(table: pd.DataFrame, name: str, id_column: str, where: object) -
         dates_of_any_form = dates_in_any_form(text)
         numbers = numbers if dates_of_any_form is None else seconds_of(dates_of_any_form)
     what = "times that are neither numbers nor dates such as 2025-05-31 or 31/05/2025 (one kind per column)"
-    raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what)
+    advice = "Correct them; of ids such as E-0001321 make a column of their numbers."
+    raise_if_any(table, ~np.isfinite(numbers), name, id_column, where, what, advice)
     return numbers.astype(float)
 
 

@@ -75,7 +75,9 @@ class CompetitionConfig(StrictModel):
     answers: UserPath | None = None
     """Labels of the test rows, if they are known; only the final scoring reads them."""
     kaggle: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]*$")
-    """Slug of the competition on Kaggle, as in its URL; `submit` and `kernel` need it."""
+    """Slug of the competition on Kaggle, as in its URL. Without it, `submit` only records the file in the ledger,
+    and there is neither `submit --kernel` nor `kernel --training`.
+    """
     holdout_of: str | None = None
     """Name of the competition whose training rows this one splits into training and test rows; `--holdout` sets it."""
     id: str = Field(min_length=1)
@@ -141,7 +143,7 @@ class CompetitionConfig(StrictModel):
     trains in every fold.
     """
     metric: Annotated[str, AfterValidator(_require_metric)]
-    """Name of a metric (`competition/metrics.py`), or a user-defined function, file.py:function. It
+    """Name of a metric (README.md lists them), or a user-defined function, file.py:function. It
     determines whether numbers, probabilities or labels are submitted.
     """
     greater_is_better: bool | None = None
@@ -265,8 +267,8 @@ class CompetitionConfig(StrictModel):
         if len(self.columns_in_sample) > 1 and self.submission_columns not in (None, self._names):
             pairs = zip(self.columns_in_sample, self._names, strict=True)
             mapping = ", ".join(f"{column} = {name}" for column, name in pairs)
-            by_position = "WARNING: columns of the sample by position, since their names match none"
-            yield f"{'columns of the sample by name' if self._matches else by_position}: {mapping}"
+            by_position = "WARNING: columns of the sample are matched by position, since no name matches"
+            yield f"{'columns of the sample are matched by name' if self._matches else by_position}: {mapping}"
 
     @model_validator(mode="before")
     @classmethod

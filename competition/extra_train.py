@@ -127,7 +127,7 @@ def _clean_rows(
         if name not in rows:
             rows[name] = table[name].str.strip()
     rows[[name for name in (TIME, FOLD) if name in train]] = np.nan
-    if config.time:
+    if config.time and config.time != config.id:
         dated = table[table[config.time].str.strip() != ""]
         names = [config.id, config.time]
         of_training = raw[names].set_axis(-1 - raw.index)
@@ -145,8 +145,7 @@ def _missing_group_notes(table: pd.DataFrame, config: CompetitionConfig, file: P
     for name, relation in relations.items():
         if name == config.id:
             yield (
-                f"{file.name}: its ids are not read, so it is unknown whether its rows share a group by {name!r} "
-                "with held-out rows"
+                f"{file.name}: its ids are not read, so it is unknown whether its rows {relation} held-out rows"
             )
         elif (table[name].str.strip() == "").all():
             yield f"{file.name} has no {name!r}, so it is unknown whether its rows {relation} held-out rows"

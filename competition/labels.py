@@ -54,9 +54,11 @@ def describe_range(name: str, labels: pd.Series) -> str:
     code = describe_code(name, labels)
     if code:
         return code
-    smallest = labels.min()
+    if labels.min() < 0:
+        return ""
+    smallest = labels[labels > 0].min()
     largest = labels.max()
-    if not (smallest > 0 and largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
+    if not (largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
         return ""
     powers = math.log10(largest / smallest)
     return (

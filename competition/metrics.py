@@ -163,7 +163,7 @@ def _mae_over_range(y_true: Array, y_pred: Array) -> float:
 
 
 def _relative_absolute_error(y_true: Array, y_pred: Array) -> float:
-    """Return the absolute error relative to a prediction of the mean, as in OpenADMET's challenges."""
+    """Return the absolute error relative to a prediction of the mean; OpenADMET's challenges have it of logarithms."""
     of_mean = np.abs(y_true - y_true.mean()).sum()
     return float(np.abs(y_pred - y_true).sum() / of_mean) if np.ptp(y_true) > 0 else float("nan")
 
@@ -242,9 +242,9 @@ MULTILABEL_METRICS = {
 }
 """Definitions for multilabel tasks: the F1 of class 1 as a mean over targets, and of all targets together."""
 ALIASES = {
-    "pr_auc": "average_precision", "logloss": "log_loss", "qwk": "quadratic_kappa", "auc": "roc_auc",
-    "matthews_corrcoef": "mcc", "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier",
-    "mcrmse": "rmse", "ma_rae": "rae",
+    "pr_auc": "average_precision", "auprc": "average_precision", "auc": "roc_auc", "auroc": "roc_auc",
+    "logloss": "log_loss", "qwk": "quadratic_kappa", "matthews_corrcoef": "mcc",
+    "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse", "ma_rae": "rae",
 }  # fmt: skip
 """Other common name of a metric -> its name in `METRICS`."""
 

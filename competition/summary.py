@@ -38,7 +38,9 @@ def describe_clean_tables(
 ) -> Iterator[str]:
     """Yield lines about the clean training and test rows."""
     of_test = (
-        f"{len(test)} test rows" if config.has_test_table else "which are predicted, without a test table"
+        f"{len(test)} test rows"
+        if config.has_test_table
+        else "which are predicted, since there is no test table"
     )
     yield f"{len(train)} training rows, {of_test}"
     yield from _describe_large_molecules(train, test, config)
@@ -75,7 +77,7 @@ def describe_clean_tables(
             if n_filled and (test[name].isna() | (test[name] == "")).all():
                 yield (
                     f"WARNING: {name} is filled in {n_filled} training rows, and empty in all test rows: "
-                    f"scores count on it, and the submission cannot. Take it out of competition.{role}."
+                    f"scores depend on it, and test predictions cannot use it. Take it out of competition.{role}."
                 )
     yield from describe_new_categories(train, test, config)
     n_missing = {name: train[name].isna().sum() for name in config.targets}

@@ -96,9 +96,10 @@ class FoldsConfig(StrictModel):
     """How the training rows are split into folds. Rows with equal inputs always share a fold."""
 
     kind: Annotated[str, name_or_code_ref(FOLD_KINDS)] = "kfold"
-    """Name of a kind of folds in `folds/kinds.py`. For classification, all kinds of the project except kfold,
-    time, column and file balance the classes. `file.py:name`: a user-defined function from `SplitData`
-    (`folds/splitters.py`) to the fold of each row; rows with equal inputs (`data.groups`) must share a fold.
+    """kfold, stratified, group, stratified_group, scaffold, cluster, time, column or file (docs/folds.md). For
+    classification, all of them except kfold, time, column and file balance the classes. `file.py:name`: a
+    user-defined function from `SplitData` (`folds/splitters.py`) to the fold of each row; rows with equal inputs
+    (`data.groups`) must share a fold.
     """
     n_folds: int = Field(default=5, ge=2)
     """Number of folds; each is held out once. The kinds column and file ignore it."""

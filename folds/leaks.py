@@ -44,7 +44,7 @@ MAX_FOLDS = 10
 MAX_PERIOD = 12
 """Ids and positions are examined modulo 2 to this number."""
 
-UNREAD = "No stage reads it, and no score counts on it"
+UNREAD = "No stage reads it, and no score depends on it"
 """Advice about an id, a position, and a column that no setting names."""
 
 
@@ -87,9 +87,9 @@ def describe_leaks(tables: Prepared, config: CompetitionConfig) -> Iterator[str]
             labels = rows[target].to_numpy(dtype=np.float64)[sampled]
             skill = 0.0 if target == source.name else _skill(source, labels, groups, bool(config.classes))
             if skill:
-                given.append(f"{target} (cross-validated score {skill:.3f} of 1)")
+                given.append(f"{target} (cross-validated score {skill:.3f}; 1 is perfect)")
         if given:
-            yield f"WARNING: {source.what} gives {join_first(given, str)} almost perfectly. {source.advice}"
+            yield f"WARNING: {source.what} predicts {join_first(given, str)} almost perfectly. {source.advice}"
 
 
 def _join_equal(groups: Integers, values: pd.Series) -> Integers:
@@ -113,7 +113,7 @@ def _sources(
         name="",
         what=f"the position in {config.train.name}",
         values=[position, *_residues(position)],
-        advice=f"{UNREAD}. If the test table is in the same order, it tells labels there, too",
+        advice=f"{UNREAD}. If the test table is in the same order, it reveals test labels, too",
         is_order=True,
     )
     ids = rows[config.id].iloc[sampled]
@@ -123,7 +123,7 @@ def _sources(
         name="",
         what=f"the id {config.id!r}",
         values=[*_numbers(ids), last, *_residues(last), *_numbers(without_digits)],
-        advice=f"{UNREAD}. If the ids are older than the split, they tell labels of test rows, too",
+        advice=f"{UNREAD}. If the ids are older than the split, they reveal test labels, too",
         is_order=True,
     )
     for name in map(str, shared):
@@ -153,7 +153,7 @@ def _advice(role: str | None) -> str:
     doubt = "the target in another form, or available only after it"
     if role is None:
         return f"{UNREAD}. If it is not {doubt}, make it an input"
-    return f"Scores count on it. If it is {doubt}, take it out of competition.{role}"
+    return f"Scores depend on it. If it is {doubt}, take it out of competition.{role}"
 
 
 def _residues(numbers: pd.Series) -> list[pd.Series]:

@@ -22,6 +22,8 @@ from folds.units import MAX_SHARE, MIN_AT_RANDOM, UnitShare, UnitTable, compare_
 
 MAX_PART = 0.5
 """Share of the training rows up to which folds can hold out a connected part of them."""
+MIN_NEW = 3.0
+"""Number of rows of a random split that share a value of a column from which it is named if none does."""
 NOT_KNOWN = "the error of the test rows is not known"
 
 
@@ -97,7 +99,7 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     if not chosen:
         kind = "stratified" if stratify else "kfold"
         reason = "the folds cannot hold out what divides the tables" if warnings else _describe_random(units)
-        return Recommendation(kind, reason, warnings, groups, [])
+        return Recommendation(kind, reason, [*warnings, *_describe_new_values(units)], groups, [])
     is_scaffold = len(chosen) == 1 and chosen[0].kind in ("scaffold", "stereo_scaffold")
     if is_scaffold and chosen[0].columns[0] == columns.smiles[0]:
         return Recommendation("scaffold", reason, warnings, groups, [])
@@ -165,9 +167,24 @@ def _describe_random(units: UnitTable) -> str:
     shares = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM and not share.is_found]
     if not shares:
         return ""
-    return (
-        f"the test table looks like a random split: {_describe(min(shares, key=lambda share: share.share))}"
-    )
+    least_shared = min(shares, key=lambda share: share.share)
+    return f"by these columns the test table looks like a random split: {_describe(least_shared)}"
+
+
+def _describe_new_values(units: UnitTable) -> list[str]:
+    """Return what to do about the column of fewest values that no row of a small test table shares; [] without one."""
+    unshared = [
+        share
+        for share in units.shares
+        if share.unit.kind == "value" and MIN_NEW <= share.at_random < MIN_AT_RANDOM and not share.observed
+    ]
+    if not unshared:
+        return []
+    share = min(unshared, key=lambda share: share.n_values)
+    return [
+        f"{_describe(share)}, too few rows to tell; if a hidden test table has new values only, set --group "
+        f"{share.unit.columns[0]!r}"
+    ]
 
 
 def can_stratify(competition: CompetitionConfig) -> bool:
@@ -202,7 +219,7 @@ def fold_warnings(
     """
     too_wide = [
         f"WARNING: folds.kind {config.title} holds out what the test table does not: {_describe(share)}. "
-        "The expected score may be too bad"
+        "The expected score may be too pessimistic"
         for share in _held_out(units, competition, config)
     ]
     if not (units.chosen or units.unknown):
@@ -229,7 +246,7 @@ def fold_warnings(
             )
         if is_split:
             warnings.append(
-                f"WARNING: {_describe(share)}, but {here}: the expected score may be too good. "
+                f"WARNING: {_describe(share)}, but {here}: the expected score may be too optimistic. "
                 f"./run.sh folds recommends {best.setting}"
             )
     return [*warnings, *too_wide]

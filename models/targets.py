@@ -292,7 +292,8 @@ def labelled_rows(y: Array, names: list[str]) -> list[NDArray[np.intp]]:
     for name, labelled in zip(names, rows, strict=True):
         if len(labelled) < 2:
             raise DataError(
-                f"target {name!r} must have labels among the training rows of every fold; "
-                "use fewer folds or folds.kind stratified, or remove the target."
+                f"target {name!r} must have labels among the training rows of every fold, and those of one have "
+                f"{len(labelled)}; lower folds.n_folds (in time, the first model then trains on more rows), use "
+                "folds.kind stratified if the folds need no order, or remove the target."
             )
     return rows

@@ -166,7 +166,7 @@ def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConf
     stage.require_inputs(tables.context.inputs)
     tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
-        load_user_code(setting, code_ref, "what it names")
+        load_user_code(setting, code_ref, code_ref.rpartition(":")[2])
     if stage.transform_for(tables.task) == "log1p":
         columns = [bound + name for bound in ("", LOWER, UPPER) for name in competition.targets]
         require_log1p(tables.train.filter(items=columns).to_numpy())  # also of extra rows
@@ -246,7 +246,9 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> list[s
             continue
         advice = "Correct the function (NaN in y_true is a missing label)"
         if constant:
-            advice = f"There {', '.join(constant)} has only one label; remove it from competition.targets"
+            advice = (
+                f"In these rows {', '.join(constant)} has only one label; remove it from competition.targets"
+            )
         raise ConfigError(
             f"the metric {metric.name} is {score} for predictions near the labels on {subset} ({len(rows)}), "
             f"and must be a finite number. {advice}, or choose another competition.metric."

@@ -99,7 +99,7 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
         *run.manifest.remarks,
         f"cross_fitted_score of the candidates: {', '.join(scores)}",
         f"{SUBMISSION_FILE}: {run.chosen}, checked against the sample",
-        f"{STD_FILE}: standard deviation of each row's prediction over seeds and folds",
+        f"{STD_FILE}: ensemble disagreement of each row, over seeds and folds (not an error bar)",
         *publish(run),
     ]
 

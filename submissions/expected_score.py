@@ -39,6 +39,9 @@ MIN_GROUPS = 3
 MIN_ROWS = 30
 """Number of test rows, or of those of a class or of all others, below which their predictions are not compared with
 those of training rows."""
+MAX_EXAMPLE_ROWS = 50
+MAX_EXAMPLE_SHARE = 0.01
+"""Number of test rows, and share of the number of training rows, up to which the test table is taken for an example."""
 MAX_DISTANCE = 0.5
 MAX_RATIO = 1.5
 """Limits for the test predictions: distance of their mean, in standard deviations of those out of fold, and
@@ -62,7 +65,15 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     if n_dropped:
         scored = with_means(scored, n_dropped / (n_predicted + n_dropped), run.task, run.columns.label_means)
         score = run.columns.score(scored)
-    scores = drawn_scores(run.columns, scored, n_predicted + n_dropped)
+    n_test = n_predicted + n_dropped
+    n_expected = rows_to_expect(n_test, run.n_train_rows)
+    warnings = [*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)]
+    if n_expected != n_test:
+        warnings.append(
+            f"WARNING: the test table has {n_test} rows, which may stand for a hidden one; "
+            f"the interval is for a table of {n_expected:,} rows, like the training table."
+        )
+    scores = drawn_scores(run.columns, scored, n_expected)
     if run.columns.n_groups < MIN_GROUPS:
         unknown = unknown or f"The training rows form only {run.columns.n_groups} groups."
     if run.is_unscored:
@@ -79,8 +90,17 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         interval=None if unknown else interval_of(scores, run.columns.n_groups),
         unknown=unknown,
         shift=shift,
-        warnings=[*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)],
+        warnings=warnings,
     )
+
+
+def rows_to_expect(n_test_rows: int, n_train_rows: int) -> int:
+    """Return how many rows a leaderboard scores: of a test table of a few rows, as many as there are training rows.
+
+    In a code competition the test table is an example, and a notebook predicts a hidden one.
+    """
+    is_example = n_test_rows <= min(MAX_EXAMPLE_ROWS, MAX_EXAMPLE_SHARE * n_train_rows)
+    return n_train_rows if is_example else n_test_rows
 
 
 def with_means(scored: Array, share: float, task: Task, label_means: Sequence[float]) -> Array:

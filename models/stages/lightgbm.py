@@ -105,8 +105,8 @@ class Lightgbm(FeatureStage):
                 )
             if name in RESERVED_PARAMETERS:
                 raise ValueError(
-                    f"{name} is set by the stage, so remove it: by its settings seeds, gpu and max_trees, "
-                    f"by --workers and by the task. It stops early after {PATIENCE} trees "
+                    f"{name} is set by the stage; remove it. Its settings are seeds, gpu and max_trees; threads come "
+                    f"from --workers, classes from the task. It stops early after {PATIENCE} trees "
                     "without a lower error on a split of its training rows"
                 )
             if name not in valid_names:

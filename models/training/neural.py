@@ -47,7 +47,7 @@ def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> N
     if used is not stage:
         size = used.batch_size
         n = used.gradient_accumulation_steps
-        note = f"the memory is too small for batches of {stage.batch_size}: a step has {n} of {size}."
+        note = f"the memory is too small for batches of {stage.batch_size} rows: a step has {n} batches of {size}."
         write_notes(folder, [note])
 
 

@@ -35,6 +35,7 @@ NOTATIONS = {
     "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
 }
 """Notations of molecules that are not read; some of their cells could be SMILES by chance."""
+LINK = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
 NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?|nan|none"
 NUMBER_LIST = re.compile(rf"[\[({{]\s*(({NUMBER})([\s,;]+({NUMBER}))*[\s,;]*)?[\])}}]", re.IGNORECASE)
 """Numbers in brackets, as Python and NumPy write lists, such as [0.3, 0.7] and [1.0]."""
@@ -133,7 +134,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     is_code = cells.str.fullmatch(r"0\d+").any()  # 007 is a name, and would lose its zeros
     if numbers.notna().any() and not is_invalid.any() and not is_code:
         if counts_rows(train) or counts_rows(cells):
-            return column("left out", "counts the rows")
+            return column("left out", "consecutive row numbers")
         if train.is_unique and ID_NAME.search(name):
             return column("left out", "has a unique value in every row and a name like an id")
         reason = "numbers" + (f", {numbers.isna().sum()} cells empty" if numbers.hasnans else "")
@@ -182,7 +183,7 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
         return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
     if np.mean([is_reaction(value) for value in sample]) >= MIN_PARSED:
-        return column("text", "reaction SMILES (with >), which only language models read", reaction=True)
+        return column("text", "reaction SMILES (with >), a text for encoders and n-grams", reaction=True)
     n_words = np.mean([len(WORD.findall(value)) for value in sample])
     reason = f"{n_distinct} distinct values in {n_cells} cells"
     is_long = n_distinct > 10 and (n_words >= 5 or (n_words >= 3 and n_distinct > 0.2 * n_cells))
@@ -194,7 +195,8 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     are_new = n_new > MIN_NEW * n_filled and train.nunique() > MIN_DISTINCT_WORDS
     if are_sequences and (are_new or n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")
-    if are_new and are_words(sample):
+    are_links = bool(np.mean([bool(LINK.fullmatch(value)) for value in sample]) >= MIN_PARSED)
+    if are_new and are_words(sample) and not are_links:
         reason += f", words; {describe_new(n_new, n_filled)}"
         return column("text", reason, is_name=n_distinct > 0.5 * n_cells)
     if n_distinct <= 0.5 * n_cells:
@@ -204,7 +206,8 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     is_long = n_letters >= MIN_LENGTH and not all(re.fullmatch("[0-9A-Fa-f-]+", value) for value in sample)
     warning = "WARNING: " if is_long else ""
     advice = f"if they are informative, --text {to_yaml(name)}"
-    return column("left out", f"{warning}{reason}, single words like ids; {advice}")
+    what = "links" if are_links else "single words like ids"
+    return column("left out", f"{warning}{reason}, {what}; {advice}")
 
 
 def describe_new(n_new: int, n_filled: int) -> str:

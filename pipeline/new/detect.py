@@ -384,6 +384,11 @@ def find_targets(
             f"{sample_file} needs a column per target after the id, in their order; it has "
             f"{', '.join(expected) or 'none'}."
         )
+    by_name = match_columns(tuple(missing), tuple(only_in_train))
+    if len(missing) > 1 and len({*by_name.values()}) == len(missing):
+        pairs = ", ".join(f"{new} is {old}" for new, old in by_name.items())
+        predicted = [by_name.get(name, name) for name in expected]
+        return predicted, expected, f"GUESS, by name: in the sample {pairs}"
     if not fits:
         for name in only_in_train:
             is_there = [train[name].str.contains(label, regex=False).any() for label in missing]

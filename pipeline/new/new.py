@@ -149,7 +149,7 @@ def _competition_lines(
     lines = ["competition:"]
     for key, table in files.items():
         lines += setting(key, table and written_yaml(table, path))
-    lines += setting("kaggle", args.kaggle, "for submit and kernel")
+    lines += setting("kaggle", args.kaggle, "slug on Kaggle")
     lines += setting("id", tables.id, tables.id_reason)
     lines += setting("targets", tables.targets, tables.targets_reason)
     lines += setting("problem_type", problem.type, problem.reasons["type"])

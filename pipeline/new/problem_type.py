@@ -133,7 +133,7 @@ def _describe_misfit(labels: LabelSummary, possible: list[ProblemType], option: 
     """Return why the labels do not allow the metric or the problem type of the user."""
     targets = labels.tables.targets
     examples = labels.classes
-    fit = f"fit to {' or '.join(possible)}, not to {option}"
+    fit = f"suit {' or '.join(possible)}, not {option}"
     if not possible:  # a few damaged cells among numbers
         names = pd.Series(labels.classes)
         examples = list(names[to_numbers(names)[1]])
@@ -208,7 +208,8 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
     has_enough_rows = labels.counts.min() >= MIN_ROWS_PER_LEVEL
     has_integers_in_sample = labels.tables.sample.stack().str.fullmatch(r"[+-]?\d+").all()
     if is_consecutive and has_enough_rows and has_integers_in_sample:
-        reason = f"{n_classes} consecutive levels, and whole numbers in the sample"
+        reason = f"{n_classes} consecutive levels, and whole numbers in the sample; "
+        reason += "--problem-type multiclass if they have no order"
         return ["ordinal", "multiclass", "regression"], reason
     reason = "whole numbers; --problem-type multiclass if they are classes"
     return ["regression", "multiclass", "ordinal"], reason
@@ -250,7 +251,7 @@ def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str,
         ratio = std.max() / std.min() if std.min() > 0 else np.inf
         reason = f"GUESS: the standard deviations of the targets differ by a factor of {ratio:.1f}"
         if ratio <= 2:
-            return "rmse", f"{reason}, little"
+            return "rmse", f"{reason}, which is little"
         return "r2", f"{reason}, so that the one with the largest would dominate rmse"
     if problem_type == "ordinal":
         return "quadratic_kappa", "GUESS, the usual one for ordinal levels"

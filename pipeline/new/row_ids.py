@@ -23,8 +23,8 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
     candidates = [name for name in shared if id_column in (None, name)]
     if candidates and _are_molecules(candidates[0], train):
         raise DataError(
-            f"{candidates[0]!r} has molecules, which cannot be the ids, too. Number the rows of all three tables in a "
-            "column id, the sample's as those of the test table."
+            f"{candidates[0]!r} has molecules, which cannot be the ids, too. Add a column id with distinct values to "
+            "all three tables; the sample and the test table must have the same ids."
         )
     for name in candidates:
         if _is_id(name, tables):
@@ -43,8 +43,8 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
         )
     if id_column is None and first in train and first not in test:
         raise DataError(
-            f"no id: {first!r}, the sample's first column, is not in the test table. Number the rows of all three "
-            "tables in a column id, the sample's as those of the test table, or name the ids with --id."
+            f"no id: {first!r}, the sample's first column, is not in the test table. Add a column id with "
+            "distinct values to all three tables, the same in the sample and the test table, or name the ids with --id."
         )
     n_per_row, rest = divmod(len(sample), len(test))
     if id_column is None and first not in train and n_per_row > 1 and not rest:
@@ -86,7 +86,7 @@ def _require_one_column(tables: dict[str, pd.DataFrame], shared: list[str], name
     parts = [column for column in shared if not _is_id(column, tables)]
     if not any(table.duplicated(parts).any() for table in tables.values()):
         raise DataError(
-            f"rows are told apart by {join_first(parts)} together, and by no column alone. Join their cells in a new "
+            f"no column alone identifies the rows, but {join_first(parts)} together do. Join their cells in a new "
             "column of all three tables, such as row_id, and name it with --id row_id."
         )
     (train_file, train), *others = tables.items()

@@ -49,6 +49,8 @@ FOREIGN_WORDS = re.compile(
     r"van|niet|nie|jest|bir|ve)\b"
 )
 """Frequent words of German, French, Spanish, Italian, Dutch, Polish and Turkish."""
+MIN_FOREIGN = 0.2
+"""Share of the rows in other languages from which texts are not taken for English."""
 Need = Literal[
     "molecules", "adme", "no_adme", "several_molecules", "reactions", "text", "latin", "short_english", "long_english",
     "other_language", "multilingual", "english_pairs", "multilingual_pairs", "other_pairs", "table",
@@ -204,10 +206,10 @@ def choose_stages(
     text = tables.with_roles("text")
     numbers = tables.with_roles("numeric", "categorical")
     notes = [name for name in text if name not in reactions]
-    latin, english, multilingual = _by_language(tables.train[notes])
+    latin, english, multilingual = _by_language(tables, notes)
     is_foreign = bool(latin) and not english
     paired = [name for name in notes if name in compared]
-    _, english_pairs, multilingual_pairs = _by_language(tables.train[paired])
+    _, english_pairs, multilingual_pairs = _by_language(tables, paired)
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
     columns: dict[Need, list[str]] = {
         "molecules": smiles,
@@ -235,7 +237,7 @@ def choose_stages(
         print("left out: English encoders, since most letters of the texts are not Latin")
     if is_foreign:
         print(
-            "WARNING: the texts do not look English, as minilm expects; use_multilingual reads 16 languages, and "
+            "WARNING: many texts do not look English, as minilm expects; use_multilingual reads 16 languages, and "
             "xlm_roberta of --preset gpu a hundred"
         )
     n_rows = len(tables.train) * n_orders
@@ -278,27 +280,29 @@ def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any
     return {**settings, "features": features} if features else settings
 
 
-def _by_language(texts: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
+def _by_language(tables: DetectedTables, columns: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Return the columns if their texts are in Latin letters, in English, and in letters of use_multilingual; else [].
 
-    Texts without letters, such as emojis, are read by use_multilingual only.
+    About 200 rows of each table count. Texts without letters, such as emojis, are read by use_multilingual only.
     """
-    columns = [*texts]
-    some = "".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel())  # of about 200 rows
-    letters = "".join(LETTER.findall(some))
+    some = [table[columns].iloc[:: max(1, len(table) // 200)] for table in (tables.train, tables.test)]
+    texts = [" ".join(row) for table in some for row in table.to_numpy()]
+    letters = "".join(LETTER.findall(" ".join(texts)))
 
     def are_in(scripts: str) -> bool:
         return len(re.findall(f"[{scripts}]", letters)) >= 0.5 * len(letters)
 
     latin = columns if letters and are_in(LATIN) else []
-    english = [] if latin and _are_foreign(texts) else latin
-    return latin, english, columns if are_in(SCRIPTS_OF_USE) else []
+    is_english = sum(map(_is_foreign, texts)) < MIN_FOREIGN * len(texts)
+    return latin, latin if is_english else [], columns if are_in(SCRIPTS_OF_USE) else []
 
 
-def _are_foreign(texts: pd.DataFrame) -> bool:
-    """Return whether about 200 rows have more frequent words of other languages than of English."""
-    text = " ".join(texts.iloc[:: max(1, len(texts) // 200)].to_numpy().ravel()).lower()
-    return len(FOREIGN_WORDS.findall(text)) > len(ENGLISH_WORDS.findall(text))
+def _is_foreign(text: str) -> bool:
+    """Return whether most letters are not Latin, or more words are frequent ones of other languages than of English."""
+    letters = "".join(LETTER.findall(text))
+    is_latin = len(re.findall(f"[{LATIN}]", letters)) >= 0.5 * len(letters)
+    n_english = len(ENGLISH_WORDS.findall(text.lower()))
+    return not is_latin or len(FOREIGN_WORDS.findall(text.lower())) > n_english
 
 
 def _mean_words(texts: pd.DataFrame) -> float:

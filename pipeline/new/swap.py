@@ -52,7 +52,7 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
         others = [name for name in tables.with_roles("numeric") if name not in series]
         if any(_depends_on_order(tables, problem, pair, name) for pair in pairs for name in others):
             return None
-        reason = "the columns have the same molecules, with like labels in each"
+        reason = "the columns have the same molecules, with similar labels in each"
     else:
         return None
     setting = {"columns": [series for series in columns if len(series) == n_orders], **labels}

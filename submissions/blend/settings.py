@@ -29,7 +29,7 @@ class SubmissionsConfig(StrictModel):
     margin: float = Field(default=2.0, ge=0)
     """Standard errors of the paired difference by which another candidate must be better."""
     trials: int = Field(default=40, ge=2)
-    """Trials of Optuna on the shrinkage of the default."""
+    """Trials of Optuna on the penalty of `shrunk_ridge`, for each target; other blends ignore them."""
     stack: bool = True
     """Whether the stack is a candidate: small trees on the residual of the default blend."""
     postprocess: UserCodeRef | None = None

@@ -27,6 +27,7 @@ from core.settings import StrictModel
 from core.text import format_number, is_finite
 from submissions.blend.scoring import describe_resamples
 from submissions.columns import training_labels
+from submissions.expected_score import rows_to_expect
 from submissions.manifest import (
     CANDIDATES_TABLE,
     MANIFEST,
@@ -238,7 +239,8 @@ def draw_scores(competition: CompetitionConfig, files: list[Submission]) -> pd.D
     labels = labels.on_rows_of(*scored.values())
     if labels.has_fold.sum() < 2:
         return None
-    return labels.resampled(scored, len(read_prepared(paths.test)))
+    n_rows = rows_to_expect(len(read_prepared(paths.test)), int(labels.has_fold.sum()))
+    return labels.resampled(scored, n_rows)
 
 
 def pick_final_two(drawn: pd.DataFrame, metric: Metric) -> str:

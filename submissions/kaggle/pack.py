@@ -247,8 +247,13 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
         if path in tables and is_there:
             return str(kaggle_mount(slug) / inside)
         if path in tables:
+            is_test = path == competition.test
+            hidden = (
+                ": the notebook predicts its rows, and not those of a hidden test table" if is_test else ""
+            )
             print(
-                f"note: {inside} is packed with the code, since it is not known to be a file of the platform"
+                f"{'WARNING' if is_test else 'note'}: {inside} is packed with the code, since it is not known to be "
+                f"a file of the platform{hidden}"
             )
         return copy_of_user(path, bundle, bundle.root, opened)
 

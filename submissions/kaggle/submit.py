@@ -245,7 +245,7 @@ def submit(options: Namespace) -> None:
         if competition.kaggle is None:
             write(paths.ledger, row.with_changes(status="submitted", ref=BY_HAND))
             file = display_path(paths.root / row.file)
-            print("Nothing was sent, since the YAML has no competition.kaggle, its slug on Kaggle.")
+            print("Nothing was sent, since the YAML has no competition.kaggle (the slug on Kaggle).")
             print(f"Submit {file} yourself, and add its score to the ledger:")
             print(f"./run.sh ledger {options.competition} --submission {row.submission} --public SCORE")
             return

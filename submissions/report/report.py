@@ -163,7 +163,8 @@ def _summary(run: Run) -> str:
     sentences = [expected.shift.sentence] if expected.shift else []
     like_them = ""
     if expected.shift and expected.shift.factor is not None:
-        like_them = f": their error is expected to be {expected.shift.factor:.2f} times the cross-fitted one"
+        factor = f"{expected.shift.factor:.2f}"
+        like_them = f": the error of the test rows is expected to be {factor} times the cross-fitted one"
     if expected.score is None:
         sentences.append(f"The score is not known. {expected.unknown}")
     elif expected.interval is None:

@@ -12,7 +12,7 @@ from competition.config import CompetitionConfig
 from competition.labels import parse_labels
 from competition.metrics import raw_rows_for
 from competition.task import class_name, class_numbers, from_submission_columns
-from core.errors import ConfigError
+from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, read_text_table
 from core.text import format_number, format_with_error
 from core.types import Array
@@ -86,24 +86,24 @@ def load_answers(run: Run) -> Answers:
     if file is None or not file.exists() or run.is_unscored:
         return Answers({}, [])
     ids = list(read_table(run.paths.sample)[competition.id])
-    answers = read_answers(competition, file)
-    y = answers.reindex(ids).to_numpy()
     rows = np.arange(len(ids))
-    scorer = Scorer(
-        metric=run.metric,
-        task=run.task,
-        y=y,
-        folds=0 * rows,
-        groups=rows,
-        ids=ids,
-        rows=raw_rows_for(run.metric, file, competition.id, ids),
-    )
     scores = {}
     try:
+        answers = read_answers(competition, file)
+        y = answers.reindex(ids).to_numpy()
+        scorer = Scorer(
+            metric=run.metric,
+            task=run.task,
+            y=y,
+            folds=0 * rows,
+            groups=rows,
+            ids=ids,
+            rows=raw_rows_for(run.metric, file, competition.id, ids),
+        )
         for record in [*run.choice.stages.values(), *run.choice.candidates.values()]:
             scores[record.file] = scorer.target_scores(submitted_rows(run, record.file))
-    except ConfigError as error:  # the answers may lack a column that the user's metric reads
-        return Answers({}, [f"Test labels not scored: {error}"])
+    except (ConfigError, DataError) as error:  # such as a cell that is no label
+        return Answers({}, [f"WARNING: test labels not scored: {error}"])
     notes = []
     n_without = len({*ids} - {*answers.index})
     if n_without:

@@ -146,6 +146,15 @@ def test_times_of_extra_rows_are_read_like_those_of_the_training_rows(tmp_path):
         with_more(tmp_path, "SMILES,y,day CCF,1,later", train, time="day")
 
 
+def test_extra_rows_have_no_times_if_times_are_ids(tmp_path):
+    train = ["id,SMILES,y", *(f"{k},{'C' * (k + 1)}O,{k}" for k in range(N))]
+    tables = with_more(tmp_path, "SMILES,y CCF,1", train, time="id")
+    assert np.isnan(tables.train[TIME].iloc[-1])
+    assert "more.csv: its ids are not read, so it is unknown whether its rows are later than" in describe(
+        tables.report
+    )
+
+
 def test_labels_of_an_extra_table_must_have_a_score_too(tmp_path):
     with pytest.raises(DataError, match=r"more\.csv.* labels at or below -1, .* rmsle .*row 2"):
         with_more(

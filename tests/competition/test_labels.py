@@ -114,7 +114,9 @@ def test_classes_may_begin_with_a_sign_and_have_no_bounds(tmp_path):
 def test_labels_over_many_powers_of_ten_are_described_but_not_those_that_only_come_near_zero():
     potencies = pd.Series([0.1, 1.0, 10.0, 1e5])
     assert describe_range("Ki", potencies).startswith("labels of Ki span 6.0 orders of magnitude; ")
-    for others in ([1e-5, 2.0, 3.0], [-0.1, 1.0, 1e5], [1.0, 10.0, 9e3]):
+    with_zero = pd.Series([0.0, 0.1, 1.0, 10.0, 1e5])
+    assert describe_range("Ki", with_zero).startswith("labels of Ki span 6.0 orders of magnitude; ")
+    for others in ([0.0, 0.0], [1e-5, 2.0, 3.0], [-0.1, 1.0, 1e5], [1.0, 10.0, 9e3]):
         assert describe_range("x", pd.Series(others)) == ""
 
 

@@ -94,7 +94,7 @@ def test_errors_are_better_if_they_are_lower_and_other_scores_if_they_are_greate
     lower = [name for name, metric in METRICS.items() if not metric.greater_is_better]
     assert " ".join(lower) == "rmse mse rmsle mae wmae rae median_ae mape max_error log_loss brier"
     assert (METRICS["r2"].direction, METRICS["mae"].direction) == ("greater is better", "lower is better")
-    assert get_metric("pr_auc") is METRICS["average_precision"]  # other usual names
+    assert get_metric("pr_auc") is get_metric("auprc") is METRICS["average_precision"]  # other usual names
     assert get_metric("qwk") is METRICS["quadratic_kappa"]
 
 

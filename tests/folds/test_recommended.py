@@ -11,7 +11,7 @@ from competition.units import Unit
 from folds.compare import describe_units, recommend_folds
 from folds.kinds import FoldsConfig
 from folds.make import make_folds
-from folds.recommended import fold_warnings, units_of_competition
+from folds.recommended import fold_warnings, recommend, units_of_competition
 from folds.units import UnitShare, UnitTable
 from tests.competition.small import write_small
 
@@ -141,6 +141,19 @@ def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
     units, raw_train = units_of_competition(competition)
     recommended = recommend_folds(competition, units, raw_train, "kfold")
     assert "the folds cannot hold out what divides the tables" in recommended["reason"]
+
+
+def test_a_small_test_table_of_new_values_is_a_warning_that_names_the_option(tmp_path):
+    """Four rows of two new prompts are too few to find the unit."""
+    prompts = [k % 4 for k in range(N - 4)] + [4, 4, 5, 5]
+    competition = written(tmp_path, [k >= N - 4 for k in range(N)], {"prompt": prompts})
+    units, raw_train = units_of_competition(competition)
+    (warning,) = recommend(units, raw_train, competition.columns, True).warnings
+    assert warning.startswith("0 test rows share 'prompt' with a training row, and 4 would in a random split")
+    assert warning.endswith("--group 'prompt'")
+    seen = written(tmp_path, [k % 30 == 0 for k in range(N)], {"prompt": prompts})
+    units, raw_train = units_of_competition(seen)
+    assert recommend(units, raw_train, seen.columns, True).warnings == []
 
 
 def test_a_unit_that_connects_most_rows_is_said_to_be_unknown_and_nothing_else_is_recommended(tmp_path):

@@ -336,7 +336,9 @@ def test_halved_batches_have_as_many_rows_per_step_until_one_row_is_too_large():
 def test_where_memory_runs_out_batches_are_halved_and_reported(tmp_path, monkeypatch):
     *_, sizes = fit_stage(monkeypatch, tmp_path, [None, None, True])
     assert sizes == ((8, 1), (4, 2), (2, 4))
-    assert read_notes(tmp_path) == ["the memory is too small for batches of 8: a step has 4 of 2."]
+    assert read_notes(tmp_path) == [
+        "the memory is too small for batches of 8 rows: a step has 4 batches of 2."
+    ]
 
 
 @pytest.fixture

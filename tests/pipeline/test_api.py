@@ -40,7 +40,7 @@ def test_a_training_table_is_enough_and_new_rows_are_predicted_in_any_order_of_r
     printed = capsys.readouterr().out
     assert "WARNING" not in printed  # that its rows have labels
     assert (
-        "60 training rows, which are predicted, without a test table\nread: train.csv (60 rows), sample"
+        "60 training rows, which are predicted, since there is no test table\nread: train.csv (60 rows), sample"
         in printed
     )
     oof = run.oof()

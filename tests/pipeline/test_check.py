@@ -456,7 +456,7 @@ OWN = "metric: 'own.py:score', greater_is_better: true"
         ),
         (
             "0" + 11 * "," + ",1" + 11 * ",", "", "",
-            "target 'y' must have labels among the training rows of every fold",
+            "target 'y' must have labels among the training rows of every fold, and those of one have 1",
         ),
     ],
 )  # fmt: skip

@@ -15,6 +15,7 @@ from submissions.expected_score import (
     compare_predictions,
     drawn_scores,
     interval_of,
+    rows_to_expect,
     why_unknown,
     with_factor,
     with_means,
@@ -79,6 +80,16 @@ def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_scor
     error = 1 / np.sqrt(2 * 400)  # of the standard deviation of 400 normal numbers
     expected = [2 * 1.2816 * error * np.sqrt(1 + 400 / n) for n in (25, 400, 40_000)]
     assert widths == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("n_test_rows", "n_train_rows", "expected"),
+    [(3, 17_000, 17_000), (36, 36_000, 36_000), (4, 300, 4), (60, 36_000, 60), (50, 5_000, 5_000)],
+)
+def test_a_test_table_of_a_few_rows_stands_for_one_like_the_training_table(
+    n_test_rows, n_train_rows, expected
+):
+    assert rows_to_expect(n_test_rows, n_train_rows) == expected
 
 
 def test_a_score_below_zero_of_a_metric_of_the_user_where_less_is_better_is_in_its_interval():

@@ -74,3 +74,15 @@ def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tm
     without = load_answers(run)
     assert without.scores == {}
     assert "mine.py:score must return one number" in without.notes[0]
+
+
+@pytest.mark.parametrize(("renamed", "words"), [({}, "unscored"), ({"id": "name"}, "missing columns: id")])
+def test_answers_that_cannot_be_read_cost_the_score_of_the_answers_only(tmp_path, renamed, words):
+    path = weighted(tmp_path, is_classification=False)
+    run = finished(path)
+    answers = read(tmp_path / "answers.csv").reset_index().astype(object)
+    answers.loc[0, "height"] = "unscored"
+    answers.rename(columns=renamed).to_csv(tmp_path / "answers.csv", index=False)
+    (note,) = load_answers(run).notes
+    assert note.startswith("WARNING: test labels not scored: ") and words in note
+    assert run.chosen in str(build_report(run).sections)

@@ -197,6 +197,13 @@ def test_a_column_whose_test_values_are_new_is_text_or_names_a_group_and_no_cate
     assert column.role == role and words in column.reason
 
 
+def test_links_are_no_text_though_they_have_words():
+    links = pd.Series([f"https://en.wikipedia.org/wiki/{a}_{b}" for a in NAMES for b in NAMES])
+    column = classify("url", links[:150], links[150:])
+    assert column.role == "left out" and "links; if they are informative, --text url" in column.reason
+    assert classify("url", links[:150].str[8:], links[150:].str[8:]).role == "text"
+
+
 def test_a_column_of_new_codes_stays_if_the_user_says_so_or_if_there_is_no_other_input(tmp_path):
     assert roles_of(tmp_path, SITES, 30, roles={"site": "categorical"})["site"].role == "categorical"
     assert roles_of(tmp_path, SITES, 30, others=lambda k: "same")["site"].role == "categorical"
@@ -224,7 +231,7 @@ def test_a_name_in_each_row_is_text_unless_there_are_molecules(tmp_path):
 
 def test_row_numbers_are_consecutive_whole_numbers_in_any_order_over_both_tables():
     train, test = pd.Series(["5", "0", "3"]), pd.Series(["1", "4", "2"])
-    assert classify("c", train, test).reason == "counts the rows"
+    assert classify("c", train, test).reason == "consecutive row numbers"
     assert classify("c", train, test.replace("2", "9")).role == "numeric"
     assert not counts_rows(pd.Series(["0", "1", "1"])) and not counts_rows(pd.Series(["0.5", "1.5"]))
 
@@ -289,6 +296,20 @@ def test_targets_are_those_of_the_sample_named_or_guessed_by_order(tmp_path, tra
     assert detected.targets == targets
     assert detected.submission_columns == (columns if is_renamed else None)
     assert detected.targets_reason.startswith("GUESS") == (is_renamed and not given)
+
+
+def test_columns_of_the_sample_that_contain_the_names_of_targets_are_matched_by_name(tmp_path):
+    train = "id,x,y,z,w a,.5,1,1,9 b,.1,2,2,8 c,.7,,3,7 d,.2,4,5,6"
+    sample = "id,pred_z,pred_y e,0,0 f,0,0"
+    for table in (train, TWO.replace("y", "LogD").replace("z", "KSOL")):
+        names = table.split()[0].split(",")[2:4]
+        detected = find(
+            tmp_path, table, TEST, sample.replace("pred_z", f"pred_{names[1]}").replace("_y", f"_{names[0]}")
+        )
+        assert detected.targets == names[::-1]
+        assert detected.targets_reason.startswith(
+            f"GUESS, by name: in the sample pred_{names[1]} is {names[1]}"
+        )
 
 
 @pytest.mark.parametrize(
@@ -392,6 +413,6 @@ def test_molecules_are_no_ids(tmp_path, given):
         pd.DataFrame({"SMILES": smiles(80)[60:], "y": 0}),
     )
     with pytest.raises(
-        DataError, match="'SMILES' has molecules, which cannot be the ids, too. Number the rows"
+        DataError, match="'SMILES' has molecules, which cannot be the ids, too. Add a column id"
     ):
         detect(files_in(tmp_path), given)

@@ -86,8 +86,8 @@ def test_a_named_metric_selects_between_types_and_a_named_type_overrules(tmp_pat
 @pytest.mark.parametrize(
     ("labels", "options", "words"),
     [
-        ("p,q,r", {"metric": "rmse"}, r"'y' \('p', 'q', 'r'\) fit to multiclass .* --metric rmse \(regr"),
-        ("p,q,r", {"problem_type": "binary"}, "not to --problem-type binary"),
+        ("p,q,r", {"metric": "rmse"}, r"'y' \('p', 'q', 'r'\) suit multiclass.* not --metric rmse \(regr"),
+        ("p,q,r", {"problem_type": "binary"}, "not --problem-type binary"),
         ("p", {}, "all labels of 'y' are 'p', so there is nothing to predict"),
         ("", {}, "all labels of 'y' are missing"),
         (",".join(f"text {k}" for k in range(60)), {}, "are neither numbers nor classes"),

@@ -313,5 +313,19 @@ def test_texts_in_another_language_are_a_warning_and_have_a_network_for_them(
 ):
     detected = detected_in(tmp_path, t=[f"{text} {k}" for k in range(80)])
     names = {block.name for block in choose_stages("gpu", detected, choose_problem(detected))}
-    assert ("WARNING: the texts do not look English" in capsys.readouterr().out) == is_foreign
+    assert ("WARNING: many texts do not look English" in capsys.readouterr().out) == is_foreign
     assert names & {"deberta", "xlm_roberta"} == {"xlm_roberta" if is_foreign else "deberta"}
+
+
+@pytest.mark.parametrize(("n_train", "n_test", "is_foreign"), [(0, 20, True), (15, 5, True), (5, 1, False)])
+def test_a_fifth_of_the_rows_in_other_languages_also_of_the_test_table_is_not_english(
+    tmp_path, capsys, n_train, n_test, is_foreign
+):
+    german, english = "der Zug ist nicht da", "the train is not there"
+    texts = [f"{german if k < n_train or 80 - n_test <= k else english} {k}" for k in range(80)]
+    detected = detected_in(tmp_path, t=texts)
+    assert len(detected.test) == 20
+    names = {block.name for block in choose_stages("gpu", detected, choose_problem(detected))}
+    assert ("WARNING: many texts do not look English" in capsys.readouterr().out) == is_foreign
+    assert names & {"deberta", "xlm_roberta"} == {"xlm_roberta" if is_foreign else "deberta"}
+    assert {"minilm", "minilm_svr"} <= names  # most letters are Latin

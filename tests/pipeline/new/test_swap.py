@@ -191,7 +191,7 @@ def test_molecules_of_one_pool_that_have_like_labels_in_either_column_may_change
     doses = {"dose_a": [k / 7 for k in range(80)], "dose_b": [k / 3 for k in range(80)]}
     guess = swap_of_molecules(tmp_path, heat=[k / 5 for k in range(80)], **doses)
     assert guess.setting == {"columns": [["drug_a", "drug_b"], ["dose_a", "dose_b"]]}
-    assert guess.reason.startswith("GUESS: the columns have the same molecules, with like labels in each;")
+    assert guess.reason.startswith("GUESS: the columns have the same molecules, with similar labels in each;")
 
 
 def test_classes_of_two_molecules_of_one_role_may_stay_where_their_columns_change_places(tmp_path):

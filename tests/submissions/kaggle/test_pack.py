@@ -214,6 +214,13 @@ def test_a_training_table_that_is_not_that_of_the_platform_travels_though_it_has
     assert document["competition"]["unparsable"] == "drop"
 
 
+def test_a_test_table_that_travels_is_a_warning(tmp_path, capsys):
+    path = to_train(tmp_path / "made")
+    write_atomically(kaggle_files(SLUG) / "train.csv", b"id\n")
+    build_training(path)
+    assert "WARNING: test.csv is packed with the code" in capsys.readouterr().out
+
+
 def test_weights_travel_or_the_bundle_is_not_made(tmp_path):
     write_atomically(tmp_path / "encoder" / "config.json", "{}")
     save_file({"layer": torch.zeros(2)}, tmp_path / "mine.safetensors")
