@@ -2,15 +2,16 @@
 # A night of training in twenty minutes, for a machine with a card: what has to hold before the preset gpu can be trusted.
 #
 #   benchmarks/gpu_night.sh [--preset gpu] [--budget 20m] [--kill-after 120] [--without "unimol chemberta"]
-#                           [--folder DIR] [--without-card]
+#                           [--folder DIR] [--data NAME] [--without-card]
 #
-# `new --preset gpu` on the embedded molecules, one more stage that fails on purpose in fold 2, `full --budget`, SIGKILL
-# to all of its processes so many seconds after the first finished job, the same command again, and `predict` on the
-# cores. Each step is a line with PASS or FAIL; the exit status is 0 where all passed. --without leaves out stages, such
-# as those with weights of the hub on a machine without internet. --without-card runs it all on the cores.
+# `new --preset gpu` on the embedded molecules (--data tweet_sentiment: texts), one more stage that fails on purpose in
+# fold 2, `full --budget`, SIGKILL to all of its processes so many seconds after the first finished job, the same
+# command again, and `predict` on the cores. Each step is a line with PASS or FAIL; the exit status is 0 where all
+# passed. --without leaves out stages, such as those with weights of the hub on a machine without internet.
+# --without-card runs it all on the cores.
 set -euo pipefail
 project=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
-preset=gpu budget=20m kill_after=120 without="" folder="" needs_card=yes
+preset=gpu budget=20m kill_after=120 without="" folder="" data=qm9_orbitals needs_card=yes
 while [ $# -gt 0 ]; do
   case "$1" in
     --preset) preset=$2; shift ;;
@@ -18,6 +19,7 @@ while [ $# -gt 0 ]; do
     --kill-after) kill_after=$2; shift ;;
     --without) without=$2; shift ;;
     --folder) folder=$2; shift ;;
+    --data) data=$2; shift ;;
     --without-card) needs_card="" ;;
     *) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 2 ;;
   esac
@@ -27,7 +29,7 @@ cd "$project"
 folder=${folder:-$(mktemp -d)}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
-data=$project/competition/data/qm9_orbitals
+data=$project/competition/data/$data
 night=$folder/night.yaml
 export WORK_DIR=$folder/work
 failures=0

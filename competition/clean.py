@@ -109,7 +109,8 @@ def clean_inputs(
     for name in config.numeric:
         if config.unparsable == "error":
             advice = (
-                "Correct or empty them, or set competition.unparsable: drop, which reads them as missing."
+                "Correct or empty them, or set competition.unparsable: drop, which reads them as missing, before "
+                "./run.sh full."
             )
             clean[name] = parse_numbers(table, name, config.id, where, advice)
         else:
@@ -281,7 +282,12 @@ def _compute(
     # What a function loads once, such as a model, takes time in its first call only.
     seconds = len(others) * min(first_seconds / len(first), check_seconds / (CHECKED_ROWS + 1))
     if seconds < MIN_SECONDS_OF_WORKER:
-        yield others, _call(function, inputs.iloc[others].reset_index(drop=True), code_ref)
+        other_inputs = inputs.iloc[others].reset_index(drop=True)
+        computed = _call(function, other_inputs, code_ref)
+        _require_independent(
+            function, other_inputs, computed, code_ref
+        )  # the first rows may all have other values
+        yield others, computed
         return
     n_workers = min(n_workers, int(seconds / MIN_SECONDS_OF_WORKER))
     left = seconds / n_workers

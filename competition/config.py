@@ -20,7 +20,7 @@ from competition.pairs import Pair, pair_errors
 from competition.swap import Swap
 from competition.task import N_CLASSES, ClassName, Task, class_names, match_columns
 from competition.units import GroupPart, Unit, unit_errors, units_of
-from core.errors import ConfigError, Mistake
+from core.errors import ConfigError, Mistake, join_first
 from core.files import read_text_table
 from core.overrides import NO_OVERRIDES, Overrides, describe_errors
 from core.paths import Paths, find_config
@@ -355,8 +355,9 @@ class CompetitionConfig(StrictModel):
             and len(self.columns_in_sample) == len(self.targets)
         ):
             yield (
-                f"the metric {self.metric} scores the probability of each class, so the sample needs a "
-                "column per class; list these columns, in the order of the classes, in submission_columns"
+                f"the metric {self.metric} scores the probability of each of {len(self.classes)} classes "
+                f"({join_first(self.classes)}), so the sample needs a column per class; list these columns, in the "
+                "order of the classes, in submission_columns, or correct labels that are missing or have two spellings"
             )
         if (self.metric_needs is None) != (metric is not None or self.problem_type == "regression"):
             yield "metric_needs must be set for a user-defined metric of classification, and not otherwise"

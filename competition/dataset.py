@@ -73,7 +73,7 @@ class Dataset:
     Attributes:
         ids: n_rows names.
         inputs: n_rows rows. Molecule columns are canonical SMILES, numbers are floats (NaN: missing), and
-            user-defined features follow as `feature <name>`.
+            user-defined features follow as `feature <name>`. The last column is a key of the inputs.
         y: (n_rows, n_targets) in the units of the targets, NaN for a missing label; None for test rows.
         weights: (n_rows,) for training, None if all are 1. Scores ignore them.
         auxiliary: (n_rows, n_auxiliary) targets that are trained on and not submitted, or None.

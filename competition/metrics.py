@@ -291,14 +291,15 @@ def load_user_metric(
 
 
 def _takes_rows(function: Callable[..., float]) -> bool:
-    """Return whether a function requires a third argument."""
+    """Return whether a function requires a third argument, or calls it rows."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # some functions in C have no signature
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    required = [each for each in parameters if each.kind in positional and each.default is each.empty]
-    return len(required) == 3
+    arguments = [each for each in parameters if each.kind in positional]
+    required = [each for each in arguments if each.default is each.empty]
+    return len(required) == 3 or [each.name for each in arguments[2:3]] == ["rows"]
 
 
 def take_rows(rows: pd.DataFrame | None, which: NDArray[np.bool_] | NDArray[np.intp]) -> pd.DataFrame | None:

@@ -87,6 +87,7 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         *describe_clean_tables(train, test, config),
         _describe_files([*raw_tables, (sample, config.sample_submission)]),
         *sample.attrs.get("warnings", []),
+        *_describe_separator(sample, config),
         *describe_censored(labels, config, config.train.name),
         *chain.from_iterable(describe_raw_inputs(table, config, file.name) for table, file in raw_tables),
         *_describe_labels_of_test(raw_test, config),
@@ -280,7 +281,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
     where = config.sample_submission
     expected = [config.id, *config.columns_in_sample]
     missing = {*expected} - {*sample}
-    others = {*sample} - {*expected}
+    others = {name for name in sample if name.strip()} - {*expected}
     if missing or (others and not others <= {*test}):
         raise SubmissionError(
             f"{where} must have the columns {', '.join(expected)}; got {', '.join(sample.columns)}. Correct "
@@ -300,10 +301,26 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
             if few
             else "Use the files of one competition."
         )
+        if not only_in_sample:
+            advice = (
+                "Remove these rows from the test table if they need no prediction. If the sample only shows the form "
+                "of a submission, leave it out, and name the targets: ./run.sh new NAME --target."
+            )
         raise SubmissionError(
             f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; "
             f"only in the second: {describe_rows(test, is_extra, config.id)}. {advice}"
         )
+
+
+def _describe_separator(sample: pd.DataFrame, config: CompetitionConfig) -> list[str]:
+    """Return a WARNING if the submission has another separator than the sample."""
+    form = sample.attrs.get("form", "")
+    if "separated by" not in form:
+        return []
+    return [
+        f"WARNING: {config.sample_submission.name} is {form}, and the submission by commas; convert it if the platform "
+        "needs the form of the sample"
+    ]
 
 
 def _check_classes_in_sample(sample: pd.DataFrame, config: CompetitionConfig) -> None:

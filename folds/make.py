@@ -255,7 +255,7 @@ def assign_folds(
     rows = table.iloc[order].reset_index(drop=True)
     groups = compute_groups(config, rows, competition)
     if config.file:
-        folds = read_folds(config.file, list(rows[competition.id]))
+        folds = read_folds(config.file, list(rows[competition.id]), competition.id)
         where = str(config.file)
     elif kind.split is None:
         folds = rows[FOLD].to_numpy(dtype=np.int64)
@@ -387,18 +387,19 @@ def _keys(
     return np.array(keys, dtype=object)
 
 
-def read_folds(path: Path, ids: list[str]) -> Integers:
-    """Return the fold of each id, (n_rows,), in the order of `ids`."""
-    table = read_table_with_ids(path, ["id", "fold"])
-    unknown = sorted(set(table["id"]) - set(ids))
-    missing = sorted(set(ids) - set(table["id"]))
+def read_folds(path: Path, ids: list[str], id_column: str = "id") -> Integers:
+    """Return the fold of each id, (n_rows,), in the order of `ids`; the file may call their column id, too."""
+    key = id_column if id_column in read_text_table(path) else "id"
+    table = read_table_with_ids(path, [key, "fold"])
+    unknown = sorted(set(table[key]) - set(ids))
+    missing = sorted(set(ids) - set(table[key]))
     if unknown or missing:
         raise DataError(
             f"{path} must have the id of every training row once; {len(unknown)} of its ids are not training "
             f"rows ({join_first(unknown)}), and {len(missing)} rows are missing ({join_first(missing)}). "
             "Correct the file."
         )
-    return parse_folds(table, "fold", "id", path).set_axis(table["id"]).loc[ids].to_numpy(dtype=np.int64)
+    return parse_folds(table, "fold", key, path).set_axis(table[key]).loc[ids].to_numpy(dtype=np.int64)
 
 
 def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

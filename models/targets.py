@@ -160,8 +160,11 @@ def _turned(inputs: pd.DataFrame, swap: Swap, turn: int, pairs: list[list[str]])
 def _numbers(stage: Stage, method: str, returned: Any, rows: Dataset, task: Task) -> Array:
     """Return what a method of a stage returned as finite numbers; (n_rows,) counts as one output.
 
-    A table that is indexed by ids, or as the inputs are, is brought into the order of the rows.
+    A table that is indexed by ids, or as the inputs are, is brought into the order of the rows, and columns with the
+    names of the outputs into their order.
     """
+    if isinstance(returned, pd.DataFrame) and {*returned} == {*task.outputs}:
+        returned = returned[task.outputs]
     shape = len(rows), len(task.outputs)
     with _errors_of(stage, f"return numbers from {method}"):
         numbers = np.asarray(in_order_of(returned, rows.inputs.index, rows.ids), dtype=np.float64)

@@ -160,13 +160,15 @@ def fit(
             training rows, too. If all of the first have a column `fold`, the run gets these folds.
         workers: number of cores to use; None for all.
         settings: settings of the YAML (docs/settings.md), instead of guesses: keys of `competition`, such as
-            `metric` and `smiles`; `folds`, `stages` and `submissions`, each a mapping; `budget`. Paths in
-            them are absolute.
+            `metric` and `smiles`; `folds`, `stages` and `submissions`, each a mapping; `budget` (None for
+            no limit; without it that of the preset). Paths in them are absolute.
 
     Raises:
         UserError: if tables or settings are invalid, or no stage could be trained.
     """
-    settings = {key: value for key, value in settings.items() if value is not None}
+    settings = {key: value for key, value in settings.items() if value is not None or key == "budget"}
+    if settings.get("budget") == "none":
+        settings["budget"] = None
     given = {"train": train, "test": test, "sample": sample}
     tables = {key: table for key, table in given.items() if table is not None}
     _check_arguments(tables, external or {}, settings)
@@ -213,6 +215,12 @@ def _check_arguments(
     """Raise a ConfigError if an argument of `fit` has another type than it must have, or two contradict each other."""
     for key, table in tables.items():
         _require_table(key, table)
+    stages = settings.get("stages", {})
+    for stage in [*external, *stages]:
+        if "/" in stage or (stage in stages and "." in stage):
+            raise ConfigError(f"{stage!r} cannot be the name of a stage; use letters, digits and _.")
+        if stage in external and stage in stages:
+            raise ConfigError(f"{stage!r} is in external and in stages; rename one of them.")
     for stage, predictions in external.items():
         if isinstance(predictions, pd.DataFrame) or len(predictions) != 2:
             raise ConfigError(

@@ -14,12 +14,12 @@ import pandas as pd
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, LOWER, UPPER, without_extra_rows
 from competition.labels import describe_code, describe_range
-from competition.metrics import raw_rows_for, take_rows
+from competition.metrics import Metric, raw_rows_for, take_rows
 from competition.prepare import Prepared, describe, prepare
 from competition.task import Task
 from core.errors import ConfigError, DataError, Mistake
 from core.files import as_json, read_json
-from core.text import format_duration
+from core.text import format_duration, format_number
 from core.types import Array
 from core.user_code import MAX_SECONDS, load_user_code, time_limit, user_code, user_code_errors
 from folds.leaks import describe_leaks
@@ -253,7 +253,23 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> list[s
             f"the metric {metric.name} is {score} for predictions near the labels on {subset} ({len(rows)}), "
             f"and must be a finite number. {advice}, or choose another competition.metric."
         )
-    return []
+    return _describe_direction(metric, y, scored, raw_rows)
+
+
+def _describe_direction(metric: Metric, y: Array, scored: Array, raw_rows: pd.DataFrame | None) -> list[str]:
+    """Return a WARNING if a user's metric prefers predictions in another order of rows to those near the labels."""
+    if metric.table_score is None:
+        return []
+    near = metric(y, scored, raw_rows)
+    shuffled = metric(y, np.random.default_rng(0).permutation(scored), raw_rows)
+    is_better = shuffled > near if metric.greater_is_better else shuffled < near
+    if not is_better:
+        return []
+    return [
+        f"WARNING: {metric.name} is {format_number(near)} for predictions near the labels and "
+        f"{format_number(shuffled)} for the same in another order of rows, which greater_is_better: "
+        f"{str(metric.greater_is_better).lower()} prefers; set the other direction"
+    ]
 
 
 def check_competition(config: Config, reuse: bool, here: bool = True) -> str:

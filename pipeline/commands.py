@@ -150,8 +150,8 @@ def predict(options: Namespace) -> None:
     and --out if given.
     """
 
-    if options.out and (options.out.is_dir() or options.out.resolve() == options.test.resolve()):
-        raise ConfigError(f"--out must be a file other than --test; got {options.out}.")
+    if options.out and (options.out.suffix != ".csv" or options.out.resolve() == options.test.resolve()):
+        raise ConfigError(f"--out must be a .csv file other than --test; got {options.out}.")
     with cli.locked(Paths.for_competition(options.competition)):
         written = prediction.predict(options.competition, options.test, options.workers)
     if options.out:

@@ -26,7 +26,8 @@ from submissions.run import Run
 from submissions.shift import error_of, expected_under_shift
 
 NO_TIME = (
-    "There was no time to call your metric; the same command with a larger --budget, or with none, does."
+    "Your metric was not called, since it failed, or there was no time (the same command with a larger --budget, or "
+    "with none, calls it)."
 )
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""

@@ -15,6 +15,7 @@ from core.files import digest, read_json, write_table
 from core.paths import Paths
 from core.user_code import short_ref
 from models.jobs.local import LocalExecutor
+from models.jobs.plan import describe_other_code
 from models.jobs.train import predict_jobs
 from submissions.blend.data import from_json
 from submissions.blend.selection import Fitted
@@ -39,7 +40,8 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     competition = run.config.competition
     manifest = run.manifest
     require_same_code(run.config, manifest)
-    print(f"run {run.folder.name}: {run.chosen}", flush=True)
+    for line in [*describe_other_code(run.plan), f"run {run.folder.name}: {run.chosen}"]:
+        print(line, flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
     lines = [*describe_raw_inputs(raw, competition, test_file.name)]
     lines += describe_dropped([], 0, dropped)

@@ -52,6 +52,8 @@ PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
 CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
 """Files of the code that a run depends on, in addition to the jobs and the settings."""
+DIGESTS_OF_CODE = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
+"""Digests at the import of this module, since an edit later does not change the process."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers",
     "chemprop",
@@ -231,10 +233,7 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     has_all_folds = len(folds) == plan.n_folds
     name = digest(content if has_all_folds else {**content, "folds": folds}, 12)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
-    code: list[str] = []
-    for pattern in CODE:
-        code += map(sha256_of, sorted(PROJECT.glob(pattern)))
-    made_from = digest([code, package_versions(), predictions])
+    made_from = digest([DIGESTS_OF_CODE, package_versions(), predictions])
     folder = plan.paths.run(name if has_all_folds else SO_FAR)
     return Run(name, made_from, folder, config, plan, left_out)
 

@@ -55,7 +55,7 @@ class Cache:
     def folder(self) -> Path:
         """Folder of the shards of these settings."""
         function = getattr(self.compute, "func", self.compute)  # func: `compute` may be a functools.partial
-        code = code_digest_of(Path(function.__code__.co_filename), *map(file_of, self.modules))
+        code = _code_of(function, self.modules)
         return (
             self.root / f"{self.name}-{digest({**self.settings, 'rdkit': rdkit.__version__, 'code': code})}"
         )
@@ -121,6 +121,12 @@ def distinct_values(columns: list[str], tables: Sequence[Dataset]) -> list[str]:
         for column in columns:
             values.update(rows.inputs[column])
     return sorted(values)
+
+
+@functools.cache
+def _code_of(function: Callable[..., Any], modules: tuple[str, ...]) -> str:
+    """Return the digest of the code of a function and of modules, at the first call: a later edit is not imported."""
+    return code_digest_of(Path(function.__code__.co_filename), *map(file_of, modules))
 
 
 @functools.cache

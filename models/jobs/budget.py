@@ -259,7 +259,7 @@ class Budget:
             return False
         for state in sorted(self._with_status("accepted"), key=lambda state: len(state.seeds)):
             pace = self.paces.pace(state.name)
-            if pace is None or not state.has_more_seeds:
+            if pace is None or not (state.has_more_seeds and state.has_room):
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)
@@ -322,11 +322,11 @@ class Budget:
         epochs = self._fitting_epochs(state)
         if epochs is not None:
             return self._accept(state, epochs)
-        smallest = state.smallest_epochs
-        pace = format_duration(self.paces.scaled(state.name, smallest / state.epochs))
-        more = format_duration(self._missing_seconds(state))
+        pace = format_duration(self.paces.scaled(state.name, state.smallest_epochs / state.epochs))
+        late = format_duration(self._missing_seconds(state))
+        jobs = f"{len(state.left(state.smallest_epochs))} jobs of about {pace}"
         self.paces.expected[state.name] = self.paces.scaled(state.name)
-        self._give_up(state, f"its {len(state.left(smallest))} jobs of about {pace} need about {more} more")
+        self._give_up(state, f"its {jobs} would end about {late} too late")
         return False
 
     def _fitting_epochs(self, state: StageState, factor: float = 1.0) -> int | None:

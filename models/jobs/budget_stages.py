@@ -1,6 +1,7 @@
 """The time of a command, and the state of each stage: its possible seeds and epochs, and the decisions."""
 
 import math
+import shutil
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -32,6 +33,10 @@ MIN_ROWS_SEEN = 40_000
 """Number of training rows times epochs that suffices."""
 MAX_SEEDS = 5
 """Number of seeds of a stage, if the YAML does not have more."""
+SPACE_OF_SEED = 3
+"""Multiple of the size of a seed's finished jobs that must be free for another one, which also writes checkpoints."""
+MIN_SPACE = 1e9
+"""Bytes that must stay free on the disk, such as for the submission."""
 EARLY_SHARE = 0.01
 """Share of the budget by which the command ends early, in case the machine becomes slow."""
 MIN_EARLY = 2.0
@@ -193,6 +198,13 @@ class StageState:
     def has_more_seeds(self) -> bool:
         """Whether it may get another seed."""
         return len(self.seeds) < len(self.settings.seeds)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has room for another seed like the first, with the checkpoints of its jobs."""
+        folders = [job.folder for job in self.jobs_of(self.seeds[0]) if job.finished]
+        size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*"))
+        return shutil.disk_usage(self.plan.paths.root).free > SPACE_OF_SEED * size + MIN_SPACE
 
     @property
     def smallest_epochs(self) -> int:

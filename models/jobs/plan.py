@@ -342,6 +342,25 @@ def describe_retraining(plan: JobPlan) -> list[str]:
     return lines
 
 
+def describe_other_code(plan: JobPlan) -> list[str]:
+    """Return a WARNING per stage whose jobs were trained by other code or libraries than those that predict now.
+
+    Packed jobs do not say what made them.
+    """
+    context = tables_of(plan.competition, plan.paths, "", plan.in_time_order).context()
+    lines = []
+    for name, stage in plan.stages.items():
+        before = read_json(plan.jobs_of_stage(name)[0].folder / REPORT).get("made_by", {})
+        now = {file: value for file, value in made_by(stage, context).items() if file in before}
+        changes = _changes({file: before[file] for file in now}, now)
+        if changes:
+            lines.append(
+                f"WARNING: stage {name} predicts with models that were trained before: {changes}; "
+                f"./run.sh full {plan.paths.on_command_line} trains them again"
+            )
+    return lines
+
+
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs between two results of `made_by`: versions of libraries, and files of code."""
     different = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

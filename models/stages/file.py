@@ -173,16 +173,18 @@ def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: Integers) -
     return None if is_same else "other folds"
 
 
-def common_folds(files: Sequence[Path]) -> Path | None:
+def common_folds(files: Sequence[Path], id_column: str) -> Path | None:
     """Return the first of several oof.csv if all have the same folds, which `folds.kind: file` can read."""
     tables = [read_text_table(file) for file in files if file.is_file()]
-    if len(tables) < len(files) or not all({"id", FOLD} <= {*table} for table in tables):
+    if len(tables) < len(files) or not all({id_column, FOLD} <= {*table} for table in tables):
         return None
-    ids = list(tables[0]["id"])
+    ids = list(tables[0][id_column])
     folds = tables[0][FOLD].str.strip()
-    if {*folds} != {*map(str, range(folds.nunique()))} or any({*table["id"]} != {*ids} for table in tables):
+    if {*folds} != {*map(str, range(folds.nunique()))} or any(
+        {*table[id_column]} != {*ids} for table in tables
+    ):
         return None
-    marks = [fold_mark(file, "id", ids, folds.to_numpy(dtype=np.int64)) for file in files]
+    marks = [fold_mark(file, id_column, ids, folds.to_numpy(dtype=np.int64)) for file in files]
     return None if any(marks) else files[0]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, l1_loss, mse_loss
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
+from competition.task import Task
 from core.errors import ConfigError
 from core.types import ProblemType
 from core.user_code import load_user_code, user_code_errors
@@ -118,6 +119,14 @@ LINKS: dict[str, Callable[[Tensor], Tensor]] = {
     "multiclass": partial(torch.softmax, dim=-1),
 }
 """Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
+
+
+def try_loss(name: str, task: Task) -> None:
+    """Call a user-defined loss with zeros; a ConfigError if it does not return the error of each label."""
+    y = torch.zeros(2, len(task.targets))
+    load_loss(name, task.problem_type).mean_error(
+        torch.zeros(2, len(task.outputs)), LabelBatch(y, torch.ones_like(y), torch.zeros_like(y))
+    )
 
 
 def load_loss(name: str | None, problem_type: ProblemType = "regression") -> Loss:

@@ -98,11 +98,14 @@ class NeuralStage(TrainingSettings):
         require_precision(self.precision, bool(cards), has_bf16)
 
     def check(self, tables: CheckTables) -> Iterator[str]:
-        """Check auxiliary targets and a user's schedule as well; see `Stage.check`."""
+        """Check auxiliary targets, and a user's loss and schedule as well; see `Stage.check`."""
         yield from super().check(tables)
         if self.learns_auxiliary_targets:
             names = tables.context.auxiliary
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
+        if self.loss and any(user_code(self.loss)):
+            with time_limit(MAX_SECONDS):
+                load("models.training.losses").try_loss(self.loss, tables.task)
         if any(user_code(self.schedule)):
             n_steps = self.epochs * math.ceil(len(tables.train) / self.batch_size)
             with time_limit(MAX_SECONDS):

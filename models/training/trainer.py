@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from core.errors import DataError
 from core.files import is_of_system, remove_damaged, sync, write_json
 from models.context import Context
 from models.job_folder import TRAINING, WEIGHTS, write_notes
@@ -181,6 +182,7 @@ class Trainer:
                 self.context.progress(previous_steps + total_done, self.n_steps)
                 is_last = n_done == n_steps
                 if is_last or self.log.due():
+                    self.require_steps()
                     self.log.write(
                         phase=name,
                         epoch=epoch + 1,
@@ -211,7 +213,15 @@ class Trainer:
         self.accelerator.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad()
+        if self.accelerator.scaler is not None:  # which has left out a step without a finite loss
+            total = torch.where(total.isfinite(), total, 0)
         return total
+
+    def require_steps(self) -> None:
+        """Raise a DataError if fp16 has overflowed in so many steps that the network has not learned."""
+        scaler = self.accelerator.scaler
+        if scaler is not None and scaler.get_scale() < 1:  # it halves at each overflow
+            raise DataError("the network overflows in fp16; set precision: float32 in the stage.")
 
     def training_loss(self, batch: dict[str, Tensor], labels: LabelBatch) -> Tensor:
         """Return the training loss of a batch; with R-Drop the loss of two passes and their penalty.
@@ -326,8 +336,12 @@ class Checkpoint:
             "gpu_generators": torch.cuda.get_rng_state_all(),
         }
         temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        sync(temporary)
-        os.replace(temporary, self.path)
+        try:
+            torch.save(state, temporary)
+            sync(temporary)
+            os.replace(temporary, self.path)
+        except Exception:
+            temporary.unlink(missing_ok=True)  # it would keep a full disk full
+            raise
         finished = time.monotonic()
         self.next_write = finished + max(SECONDS_BETWEEN_CHECKPOINTS, WRITES_BETWEEN * (finished - started))

@@ -98,6 +98,8 @@ def describe_damage(cells: pd.Series) -> str:
     n_filled = numbers.count() + len(invalid)
     has_commas = invalid.str.fullmatch(r"[+-]?[\d,]*,\d+").all()
     are_decorated = has_commas or (invalid.str.fullmatch(DECORATED).mean() >= 0.8 and not repeats(cells))
+    # Such as - for a missing number; of a few numbers, - may be a class.
+    are_decorated |= invalid.str.fullmatch(r"\W+").all() and numbers.nunique() > MIN_DISTINCT_WORDS
     if invalid.empty or not (are_decorated or len(invalid) <= 0.2 * n_filled):
         return ""
     return f"{len(invalid)} of {n_filled} cells are not numbers ({invalid.iloc[0]!r})"

@@ -42,6 +42,7 @@ SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
 """Signs of bounds in a column of their own, as in exports of ChEMBL."""
 MAX_SEEN = 0.1
 """Share of the test rows whose value a training row may have in a column that only names groups."""
+WEIGHT_NAME = re.compile(r"weight|confidence", re.IGNORECASE)
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 
 
@@ -269,8 +270,9 @@ def _columns_to_predict(
     """
     copies = [name for name in sample if name in test and sorted(sample[name]) == sorted(test[name])]
     copies = [name for name in copies if name not in targets and sample[name].nunique() > 1]
-    # A column of numbers that the training table has, too, is a label rather than a repeated input.
-    copies = [name for name in copies if name not in train or not is_numeric(train[name])]
+    if {*sample} <= {*test}:
+        # A column of numbers that the training table has, too, is a label rather than a repeated input.
+        copies = [name for name in copies if name not in train or not is_numeric(train[name])]
     if set(sample) <= {id_column, *copies}:
         copies = []
     unnamed = [name for name in sample.columns if not name.strip()]  # as pandas writes the numbers of rows
@@ -322,6 +324,8 @@ def _detect_column(
                 f"; WARNING: {n_censored} of {len(train)} rows have a sign such as > or <: if their labels are bounds, "
                 "write the sign into the label, such as >100 (docs/folds.md)"
             )
+        if name in train and WEIGHT_NAME.search(name) and is_numeric(train[name]):
+            reason += f"; to weight rows by it in training, set weight: {to_yaml(name)}"
         if name in train and GROUP_NAME.search(name) and 1 < train[name].nunique() < len(train):
             reason += (
                 f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
@@ -406,7 +410,10 @@ def find_targets(
     training_column = dict(zip(missing, by_order, strict=True))
     pairs = ", ".join(f"{new} is {old}" for new, old in training_column.items())
     predicted = [training_column.get(name, name) for name in expected]
-    return predicted, expected, f"GUESS, by order: in the sample {pairs}"
+    reason = f"GUESS, by order: in the sample {pairs}"
+    if by_order is numeric and texts:
+        reason += f"; WARNING: {join_first(texts)} may be the label instead: --target {to_yaml(texts[0])}"
+    return predicted, expected, reason
 
 
 def columns_of_classes(classes: list[str], expected: list[str], target: str, sample_file: str) -> list[str]:

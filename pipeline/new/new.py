@@ -104,7 +104,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     if args.oof is not None:
         external = file_stages(args.oof, path, {stage.name for stage in stages})
         stages = [*external, *stages]
-        shared = common_folds([path.parent / block.settings["folder"] / OOF for block in external])
+        shared = common_folds([path.parent / block.settings["folder"] / OOF for block in external], tables.id)
         if shared is not None and args.folds is None and args.group is None:
             folds = {"kind": "file", "file": written_yaml(shared, path)}
             folds_reason = f"the same folds in every {OOF}"

@@ -16,6 +16,7 @@ from pipeline.new.detect import DetectedTables
 from pipeline.new.series import options_of
 
 POSITIVE = {
+    "+",
     "yes",
     "y",
     "true",
@@ -220,6 +221,8 @@ def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list
     classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
         positives = [name for name in classes if name.lower() in POSITIVE]
+        if not positives:  # such as soluble, and insoluble
+            positives = [name for name in classes if all(name.lower() in other.lower() for other in classes)]
         positive = positives[0] if len(positives) == 1 else labels.counts[::-1].idxmin()
         reason = "by its name" if len(positives) == 1 else "the rarer one"
         ordered = sorted(classes, key=lambda name: name == positive)
@@ -262,9 +265,9 @@ def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str,
     if problem_type != "multiclass" and not labels.has_labels_in_sample:
         reason = "GUESS, the usual one for two classes"
         in_sample = {class_name(cell) for cell in pd.unique(labels.tables.sample.to_numpy().ravel())}
-        if in_sample == {*labels.classes}:
+        if in_sample <= {*labels.classes}:
             metric = "f1" if problem_type == "binary" else "f1_micro"
-            reason += f"; the sample mixes {' and '.join(labels.classes)}: --metric {metric} if labels are submitted"
+            reason += f"; the sample has {' and '.join(sorted(in_sample))}: --metric {metric} if labels are submitted"
         return "roc_auc", reason
     ratio = labels.counts.max() / labels.counts.min()
     reason = (

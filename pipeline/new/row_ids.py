@@ -20,6 +20,14 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
         name for name in sample.columns if name.strip() and all(name in table for table in tables.values())
     ]
     shared.sort(key=lambda name: bool(SMILES_NAME.search(name)))  # a sample may have molecules before the id
+    first = sample.columns[0]
+    are_new = first not in train or (first in test and {*sample[first]}.isdisjoint(test[first]))
+    n_per_row, rest = divmod(len(sample), len(test))
+    if id_column is None and are_new and n_per_row > 1 and not rest:
+        raise DataError(
+            f"the sample has {n_per_row} rows for each test row, and its ids {first!r} are in no other table. Leave "
+            "out --sample, name targets and ids with --target and --id, and make its rows from the submission."
+        )
     candidates = [name for name in shared if id_column in (None, name)]
     if candidates and _are_molecules(candidates[0], train):
         raise DataError(
@@ -36,7 +44,6 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
         _require_one_column(tables, shared, name)
         for file, table in tables.items():
             check_ids(table[name], f"{file}, column {name!r} (used as the id; --id changes it)")
-    first = sample.columns[0]
     if id_column is None and not first.strip():
         raise DataError(
             "the first column has no name, as pandas writes the numbers of rows. Call it id in all three tables."
@@ -45,12 +52,6 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
         raise DataError(
             f"no id: {first!r}, the sample's first column, is not in the test table. Add a column id with "
             "distinct values to all three tables, the same in the sample and the test table, or name the ids with --id."
-        )
-    n_per_row, rest = divmod(len(sample), len(test))
-    if id_column is None and first not in train and n_per_row > 1 and not rest:
-        raise DataError(
-            f"the sample has {n_per_row} rows for each test row, and its ids {first!r} are in no other table. Leave "
-            "out --sample, name targets and ids with --target and --id, and make its rows from the submission."
         )
     expected = id_column or next(filter(str.strip, sample.columns), "")
     others = {file: table for file, table in tables.items() if expected not in table}

@@ -38,7 +38,7 @@ from submissions.manifest import (
     read_manifest,
     verify_files,
 )
-from submissions.run import scored_rows
+from submissions.run import name_of_latest, scored_rows
 
 BY_HAND = "by hand"
 """`ref` of a file that was sent by hand."""
@@ -115,7 +115,9 @@ def find_submission(name: str, rows: list[Submission]) -> Submission:
 
 def find_run(paths: Paths, file_digest: str) -> dict[str, Any]:
     """Return run, candidate and scores of a file, as in the ledger; {} for a file of no run."""
-    for file in sorted(paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")):
+    files = paths.latest_run.parent.glob(f"[!.]*/{MANIFEST}")
+    latest = name_of_latest(paths)  # other runs may have made the same file
+    for file in sorted(files, key=lambda file: (file.parent.name != latest, file)):
         with suppress(DataError):  # of another version of the code
             manifest = read_manifest(file.parent)
             for name in (manifest.choice.chosen, *manifest.choice.candidates):
@@ -134,6 +136,16 @@ def scores_of(manifest: Manifest, candidate: str) -> dict[str, Any]:
         of_run["expected_score"] = expected.score
         of_run |= expected.interval.model_dump() if expected.interval else {}
     return of_run
+
+
+def without_other_scores(competition: CompetitionConfig, row: Submission) -> Submission:
+    """Return a submission without the scores of its run if the YAML has another metric now."""
+    with suppress(DataError):  # without the run
+        metric = read_manifest(competition.paths.run(row.run or "no run")).metric
+        if Path(metric).name != Path(competition.metric).name:
+            of_run = ("cross_fitted_score", "expected_score", "lower", "upper", "coverage")
+            return row.with_changes(**dict.fromkeys(of_run))
+    return row
 
 
 def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
@@ -182,7 +194,7 @@ def page(competition: CompetitionConfig) -> str:
     """Return the table of submissions and remarks on their scores, for a terminal."""
     paths = competition.paths
     metric = competition.scorer
-    rows = read(paths.ledger)
+    rows = [without_other_scores(competition, row) for row in read(paths.ledger)]
     if not rows:
         return f"No submissions of {paths.name} yet: ./run.sh submit {paths.on_command_line} makes one and records it."
     files = distinct(rows)

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from core.yaml_files import dump_yaml
 from models.inputs.weights import WEIGHT_SETS, find_weights
 from models.job_folder import REPORT, TEST_FOLDER
 from models.jobs.job_files import verify_job
+from models.jobs.plan import describe_other_code
 from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
 from submissions.blend.candidates import LIGHTGBM_STACK
@@ -181,6 +183,8 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
             f"Stages of kind file ({', '.join(external)}) cannot predict hidden rows. Run full without them."
         )
     require_same_code(config, run.manifest)
+    for line in describe_other_code(replace(run.plan, stages=stages)):
+        print(line)
     settings = _prediction_settings(config, bundle, run_folder, run.manifest.opened)
     for job in run.plan.jobs:
         if job.predicts_test and job.stage in used:

@@ -20,7 +20,7 @@ from competition.config import CompetitionConfig, load_competition
 from competition.metrics import Metric
 from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError, UserError
-from core.files import PROJECT, digest, read_json, read_text_table, sha256_of, write_atomically
+from core.files import PROJECT, digest, read_json, read_text_table, sha256_of, work_root, write_atomically
 from core.paths import display_path
 from core.text import format_number
 from submissions.kaggle import client
@@ -32,6 +32,7 @@ from submissions.kaggle.ledger import (
     format_board_score,
     read,
     scores_of,
+    without_other_scores,
     write,
 )
 from submissions.kaggle.paths import Kernel
@@ -123,8 +124,9 @@ def notebook_to_send(competition: CompetitionConfig) -> tuple[Submission, Send]:
     """Return the ledger row of the latest pushed version of the notebook, and a function that submits it."""
     paths = competition.paths
     notebook, version = pushed_notebook(paths)
-    packed = read_json(Kernel.of(paths).bundle.manifest, "run")
-    manifest = read_manifest(paths.run(packed["run"]))
+    bundle = Kernel.of(paths).bundle
+    packed = read_json(bundle.manifest, "run")
+    manifest = read_manifest(bundle.work / paths.run(packed["run"]).relative_to(work_root()))
     made = scores_of(manifest, manifest.choice.chosen)
     row = _row(f"version {version} of {notebook}", digest([notebook, version], 64), made)
     return row, partial(client.submit_kernel, str(competition.kaggle), notebook, version)
@@ -239,6 +241,7 @@ def submit(options: Namespace) -> None:
             row, send = file_to_send(
                 competition, options.file or latest_run(options.competition).folder / SUBMISSION_FILE
             )
+        row = without_other_scores(competition, row)
         of_run = f"run {row.run}, {row.chosen}, expected {competition.scorer.name} {_expected(row)}"
         row = row.with_changes(message=options.message or (of_run if row.run else "a file from no run"))
         print(f"{row.file}: {row.message}")

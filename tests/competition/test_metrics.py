@@ -143,11 +143,16 @@ def test_a_user_defined_metric_sees_the_whole_arrays_and_cannot_change_them(tmp_
     assert (metric.greater_is_better, metric.name) == (False, "mine.py:score")
 
 
-@pytest.mark.parametrize("parameters", ["y, p", "y, p, eps=1", "y, p, *, eps=1", "y, p, rows"])
-def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default(tmp_path, parameters):
+@pytest.mark.parametrize(
+    "parameters", ["y, p", "y, p, eps=1", "y, p, *, eps=1", "y, p, rows", "y, p, z", "y, p, rows=None"]
+)
+def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default_or_of_that_name(
+    tmp_path, parameters
+):
     y, rows = np.ones((2, 1)), pd.DataFrame({"z": [3, 4]})
-    takes_rows = parameters.endswith("rows")
-    metric = user_metric(tmp_path, "return rows['z'].sum()" if takes_rows else "return 1", parameters)
+    takes_rows = "rows" in parameters or parameters.endswith("z")
+    name = "rows" if "rows" in parameters else "z"
+    metric = user_metric(tmp_path, f"return {name}['z'].sum()" if takes_rows else "return 1", parameters)
     assert metric(y, y, rows) == (7 if takes_rows else 1)
     with pytest.raises(ConfigError, match="takes the rows of the table") if takes_rows else nullcontext():
         metric(y, y)

@@ -37,6 +37,7 @@ def of_column(role, *cells):
         ({"train": [*TRAIN, "a,CC,1"]}, r"train\.csv: duplicate ids: 'a'"),
         ({"train": third_row(",CC,1")}, r"train\.csv: row 4 has no id"),
         ({"sample": "id,y t1,0 t9,0"}, r"only in the first: 't9'; only in the second: .*'t2'.*Use the files of one"),
+        ({"sample": "id,y t1,0"}, "Remove these rows from the test table if they need no prediction"),
         ({"sample": "id,z t1,0 t2,0"}, r"must have the columns id, y; got id, z"),
         ({"train": third_row("c,CCN,high")}, r"'y' has .*: row 4 \(id 'c'\): 'high'\. Rewrite them like 1234.5"),
         ({"train": third_row("\n  \nc,CCN,inf")}, r"row 6 \(id 'c'\): 'inf'"),  # empty rows count
@@ -188,6 +189,15 @@ def test_constant_columns_and_targets_of_0_and_1_are_reported(tmp_path):
     assert "columns with only one value: SMILES, y" in said and "only 0 and 1" not in said
     said = describe(prepared(tmp_path, "id,SMILES,y a,CCO,1 b,CC,0 c,C, d,CN,1.0").report)
     assert "only 0 and 1 in y, which is predicted by regression" in said
+
+
+def test_a_sample_may_have_the_numbers_of_rows_and_another_separator(tmp_path):
+    assert prepared(tmp_path, sample=",id,y 0,t1,0 1,t2,0").sample["id"].tolist() == ["t1", "t2"]
+    said = prepared(tmp_path, sample="id;y t1;0 t2;0").report["said"]
+    assert any(
+        "WARNING: sample.csv is separated by semicolons, and the submission by commas" in line
+        for line in said
+    )
 
 
 def test_what_is_written_reads_back_as_rows(tmp_path):

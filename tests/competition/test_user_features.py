@@ -129,6 +129,15 @@ def test_a_function_that_cannot_be_trusted_is_refused(path, result, words):
         prepared(path)
 
 
+def test_counts_that_only_later_rows_have_are_refused(path, monkeypatch):
+    monkeypatch.setattr(clean, "FIRST_ROWS", 2)
+    path.with_name("mine.py").write_text(
+        "def make(table):\n    return {'n': [float(len(table) > 3)] * len(table)}\n"
+    )
+    with pytest.raises(ConfigError, match="different numbers when other rows are missing"):
+        prepared(path)
+
+
 def test_what_was_computed_before_a_failure_is_kept(path, monkeypatch):
     monkeypatch.setattr(clean, "FIRST_ROWS", 4)
     last = TRAIN[-1].split(",")[1]

@@ -87,3 +87,5 @@ def test_other_settings_or_code_have_another_folder(tmp_path):
         folders.append(Cache(tmp_path, "x", settings, names["compute"]).folder)
     assert folders[1] == folders[2]
     assert len(set(folders)) == 3
+    file.write_text("def compute(keys):\n    return 3\n")  # an edit while the process has the code of before
+    assert Cache(tmp_path, "x", settings, names["compute"]).folder == folders[-1]

@@ -1,5 +1,6 @@
 """The training loop on a network of a few dozen weights."""
 
+import math
 import queue
 import random
 import weakref
@@ -411,6 +412,34 @@ def test_a_job_with_a_damaged_checkpoint_starts_again(tmp_path, every_step, caps
         path.write_bytes(damaged(path.read_bytes()))
         assert fit_until(killed, None, **COSINE) == steps[10:], way  # pre-training is finished
         assert f"{path} is damaged; it is deleted, and the job starts again" in capsys.readouterr().out
+
+
+def test_a_step_that_overflows_in_fp16_is_left_out_and_many_of_them_end_the_job(
+    tmp_path, every_step, monkeypatch
+):
+    """With the scaler that a card without bf16 has."""
+    whole = trainer.Trainer.training_loss
+
+    def train(folder, n_overflows):
+        training, factors = make(folder), iter([float("inf")] * n_overflows)
+        training.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        monkeypatch.setattr(
+            trainer.Trainer, "training_loss", lambda self, *batch: whole(self, *batch) * next(factors, 1.0)
+        )
+        training.fit(sample())
+        return training.network
+
+    assert np.isfinite(predict(train(tmp_path / "two", 2), tmp_path / "two")).all()
+    assert all(math.isfinite(row.loss) for row in read_losses(tmp_path / "two"))
+    with pytest.raises(DataError, match="overflows in fp16; set precision: float32"):
+        train(tmp_path / "all", 1000)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_no_part_of_it(tmp_path):
+    checkpoint = trainer.Checkpoint(tmp_path / "checkpoint.pt", {})
+    with mock.patch("models.training.trainer.sync", side_effect=OSError), pytest.raises(OSError):
+        checkpoint.save(0, 1, torch.zeros(()))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(tmp_path, every_step):

@@ -165,6 +165,12 @@ def test_settings_are_those_of_the_yaml_and_others_are_refused():
         ({"external": {"other": train}}, r"external\['other'\] must be two DataFrames"),
         ({"external": {"other": (train.assign(fold=0),) * 2}}, "The column fold .* leave out folds"),
         ({"test": "test.csv"}, "test must be a DataFrame; got str"),
+        ({"external": {"a/b": (train, train)}}, "'a/b' cannot be the name of a stage"),
+        ({"stages": {"a.5": {"kind": "gnn"}}}, r"'a\.5' cannot be the name of a stage"),
+        (
+            {"external": {"other": (train, train)}, "stages": {"other": {"kind": "gnn"}}},
+            "in external and in stages",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             fit(train, targets="lumo", **{**SMALL, **settings})

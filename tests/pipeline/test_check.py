@@ -47,7 +47,7 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
 def test_a_column_that_gives_the_label_is_a_warning(tmp_path):
     path = of_x(tmp_path, labels=(X * 2.2).round(2), pounds=X, settings="numeric: [x, pounds]")
     lines = [line for line in checked(path).splitlines() if "the column" in line]
-    assert [line.split(" gives")[0] for line in lines] == [
+    assert [line.split(" predicts")[0] for line in lines] == [
         "WARNING: the column 'x'", "WARNING: the column 'pounds'",
     ]  # fmt: skip
     assert "take it out of competition.numeric" in lines[1]
@@ -330,6 +330,21 @@ def test_a_function_of_the_user_that_does_not_end_is_reported_with_its_line(tmp_
         monkeypatch.setattr(module, "MAX_SECONDS", 1)
     with refused(r"mine\.py:endless must .*TimeoutError in line \d+: not finished after 1 s"):
         checked(written(tmp_path, **settings))
+
+
+@pytest.mark.parametrize("greater_is_better", [True, False])
+def test_the_wrong_direction_of_a_metric_is_a_warning(tmp_path, greater_is_better):
+    (tmp_path / "mine.py").write_text("mae = lambda y_true, y_pred: abs(y_true - y_pred).mean()\n")
+    metric = f"metric: 'mine.py:mae', greater_is_better: {str(greater_is_better).lower()}"
+    said = checked(written(tmp_path, competition=metric))
+    assert ("greater_is_better: true prefers; set the other direction" in said) == greater_is_better
+    assert ("prefers" in said) == greater_is_better
+
+
+def test_a_loss_of_the_user_that_returns_its_mean_is_reported_before_any_training(tmp_path):
+    (tmp_path / "mine.py").write_text("mean = lambda outputs, y: abs(outputs - y).mean()\n")
+    with refused(r"stages\.s: loss: your function must return the error per label, \(2, 1\)"):
+        checked(written(tmp_path, stages="s: {kind: gnn, loss: 'mine.py:mean'}"))
 
 
 def test_a_slow_metric_is_tried_on_fewer_rows(tmp_path, monkeypatch):

@@ -184,8 +184,8 @@ def trained(budget):
         ({"net_a": 8, "net_b": 2.5}, {"cores": 4, "cards": ["0"]}, "net_a: 7 epochs, 0; net_b: 10 epochs, 0", {}),
         (
             {"net": 100, "trees": 10}, {}, "trees: 0 1 2 3 4",
-            {"net": "0 of 3 jobs were finished when time ran out; its 3 jobs of about 8.33 min need about 23.2 min "
-                    "more, with 4.28 min left of the budget"},
+            {"net": "0 of 3 jobs were finished when time ran out; its 3 jobs of about 8.33 min would end about "
+                    "23.2 min too late, with 4.28 min left of the budget"},
         ),
         ({"net": 40}, {}, "net: 1 epochs, 0", {}),  # three folds take 132 s, with two epochs 264
         (
@@ -211,6 +211,16 @@ def test_stages_are_trained_with_the_epochs_and_seeds_that_fit_into_300_s_and_ot
     budget = spent(plan_of(tmp_path, *seconds), machine_of(by_epoch(**seconds), **machine), 300)
     assert trained(budget) == expected
     assert {stage: reason for stage, _, reason in budget.decisions.left_out} == left_out
+
+
+@pytest.mark.parametrize(("n_bytes", "expected"), [(9, "trees: 0"), (1e6, "trees: 0 1 2 3 4")])
+def test_more_seeds_start_only_if_the_disk_has_room_for_them(
+    tmp_path, machine_of, monkeypatch, n_bytes, expected
+):
+    """Reports and predictions of three jobs have some kilobytes."""
+    monkeypatch.setattr("shutil.disk_usage", lambda root: SimpleNamespace(free=1e9 + n_bytes))
+    budget = spent(plan_of(tmp_path, "trees"), machine_of(by_epoch(trees=1)), 300)
+    assert trained(budget) == expected
 
 
 def test_a_network_that_does_not_fit_starts_again_with_fewer_epochs_as_soon_as_its_pace_is_measured(

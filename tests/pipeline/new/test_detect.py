@@ -321,14 +321,15 @@ def test_columns_of_the_sample_that_contain_the_names_of_targets_are_matched_by_
         (TRAIN, TEST, "id e f", {}, "needs a column per target .* has none"),
         (TRAIN, TEST, "y 0 0", {}, "no id: 'y', the sample's first column"),
         (TWO, TEST, "key,value e|y,0 e|z,0 f|y,0 f|z,0", {}, "2 rows for each test row, .*Leave out --sample"),
+        (TWO, TEST, "id,value e|y,0 e|z,0 f|y,0 f|z,0", {}, "2 rows for each test row, .*Leave out --sample"),
         (TEST, TRAIN, SAMPLE, {}, "are --train and --test swapped"),
         (TRAIN.replace("b,", "a,"), TEST, SAMPLE, {},
          r"train\.csv: 2 of 4 rows share their id with another row \('a'\), .* keep them: .* --group id_group"),
         (TRAIN, "id,x e,.5 e,.6", SAMPLE, {}, r"test\.csv, column 'id' .*: duplicate ids: 'e'. Give every row"),
         ("u,i,y a,p,1 a,q,2 b,p,3", "u,i a,r b,r", "u,i,y a,r,0 b,r,0", {},
-         "by 'u', 'i' together, .* --id row_id"),
+         "but 'u', 'i' together do.* --id row_id"),
         ("u,i,t,y a,p,0,1 a,p,1,2 a,q,0,3 b,p,0,3", "u,i,t a,q,1 b,q,1 b,q,0", "u,i,t,y a,q,1,0 b,q,1,0 b,q,0,0", {},
-         "by 'u', 'i', 't' together"),
+         "but 'u', 'i', 't' together do"),
         ("key,x,y 1,1,1 2,2,2", TEST, SAMPLE, {}, r"'id' is missing in .*train\.csv \(it "),
         (TRAIN, TEST, SAMPLE, {"id_column": "x"}, "the id column 'x' is missing in "),
         (TRAIN, TEST, SAMPLE, {"group": "absent"}, "--group takes a column of .*'absent'"),
@@ -379,6 +380,24 @@ def test_a_column_for_each_class_is_detected_by_name_with_what_stands_around_all
 def test_numbers_of_rows_without_a_name_are_no_target(tmp_path):
     detected = find(tmp_path, ",id,x,y 0,a,1,1 1,b,2,2 2,c,3,4", ",id,x 0,e,1 1,f,2", ",id,y 0,e,0 1,f,0")
     assert (detected.id, detected.targets) == ("id", ["y"])
+
+
+def test_a_number_that_the_sample_repeats_is_an_input_beside_a_label(tmp_path):
+    train, test = "id,x,t,y a,.1,300,5 b,.2,310,7 c,.3,320,6", "id,x,t e,.1,305 f,.2,315"
+    detected = find(tmp_path, train, test, "id,t,y e,305,0 f,315,0")
+    assert (detected.targets, detected.inputs) == (["y"], ["x", "t"])
+
+
+def test_classes_in_the_training_table_may_be_the_label_instead_of_a_number_and_weights_are_named(tmp_path):
+    train = "id,x,label,confidence a,1,p,.5 b,2,q,.7 c,3,p,.9 d,4,q,.5"
+    detected = find(tmp_path, train, "id,x e,1 f,2", "id,score e,0 f,0")
+    assert (
+        "score is confidence; WARNING: 'label' may be the label instead: --target label"
+        in detected.targets_reason
+    )
+    given = find(tmp_path, train, "id,x e,1 f,2", "id,score e,0 f,0", targets=["label"])
+    reasons = {column.name: column.reason for column in given.columns}
+    assert reasons["confidence"] == "only in train; to weight rows by it in training, set weight: confidence"
 
 
 def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):

@@ -30,6 +30,7 @@ def problem(folder, labels, sample="0", **options):
         ("True,False", "0.5", "binary", "False,True", "roc_auc"),
         ("True,False", "False", "binary", "False,True", "accuracy"),
         ("spam,Ham", "0.5", "binary", "Ham,spam", "roc_auc"),  # by its name
+        ("insoluble,soluble,soluble", "0.5", "binary", "insoluble,soluble", "roc_auc"),  # by the name in the other
         ("a,b,b", "0", "binary", "b,a", "roc_auc"),  # the rarer one
         ("a,b,b,b,b", "b", "binary", "b,a", "f1"),
         ("a b,c", "a b", "binary", "a b,c", "accuracy"),
@@ -128,3 +129,5 @@ def test_a_user_defined_metric_is_given_what_the_sample_requires(tmp_path, label
 def test_a_sample_that_mixes_the_classes_may_ask_for_labels(tmp_path):
     mixed = {"y": ["0", "1"] * 10}
     assert "--metric f1 if labels are submitted" in problem(tmp_path, "0,1", mixed).reasons["metric"]
+    assert "the sample has 0: --metric f1" in problem(tmp_path, "0,1", "0").reasons["metric"]
+    assert "--metric f1" not in problem(tmp_path, "0,1", "0.5").reasons["metric"]
