@@ -350,7 +350,8 @@ def describe_other_code(plan: JobPlan) -> list[str]:
     context = tables_of(plan.competition, plan.paths, "", plan.in_time_order).context()
     lines = []
     for name, stage in plan.stages.items():
-        before = read_json(plan.jobs_of_stage(name)[0].folder / REPORT).get("made_by", {})
+        job = next(job for job in plan.jobs_of_stage(name) if job.predicts_test)
+        before = read_json(job.folder / REPORT).get("made_by", {})
         now = {file: value for file, value in made_by(stage, context).items() if file in before}
         changes = _changes({file: before[file] for file in now}, now)
         if changes:

@@ -119,3 +119,12 @@ def test_predictions_in_a_table_are_matched_by_its_index(tmp_path, index, messag
         return
     with pytest.raises(ConfigError, match=message):
         mine.predict(ROWS.without_labels(), tmp_path)
+
+
+def test_columns_of_predictions_with_the_names_of_the_targets_are_brought_into_their_order(tmp_path):
+    code = CLASS.replace("from models", "import numpy as np\nimport pandas as pd\nfrom models").replace(
+        f"[{ROW_PREDICTION} for _ in rows.ids]",
+        "pd.DataFrame({name: np.full(len(rows), number) for name, number in (('z', 1.0), ('y', 0.0))})",
+    )
+    mine = fitted(write(tmp_path, code), context(tmp_path, task=REGRESSION), ROWS, tmp_path)
+    assert mine.predict(ROWS.without_labels(), tmp_path).tolist() == [[0, 1]] * 3

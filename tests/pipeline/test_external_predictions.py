@@ -5,8 +5,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from competition.dataset import FOLD
+from competition.prepare import prepare
 from core.errors import ConfigError, DataError
+from core.files import read_text_table
+from folds.make import make_folds
 from pipeline import commands
+from submissions.config import load_config
 from submissions.predict import predict
 from tests.competition.small import write_small
 from tests.models.external_predictions import write_external_predictions
@@ -131,6 +136,24 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path):
     path.write_text(path.read_text().replace("folder: oof/", "folder: moved/"))
     assert full(path).name == run.name
     assert submission.read_bytes() == before
+
+
+def test_new_takes_the_folds_of_files_whatever_the_column_of_ids_is_called(tmp_path):
+    options, *tables = ids_alone(tmp_path, note=notes(N_TRAIN))
+    folder = write_external_predictions(
+        tmp_path / "oof" / "theirs", *tables, TARGETS, folds=np.arange(N_TRAIN) % 4
+    )
+    for file in [*tmp_path.glob("*.csv"), *folder.glob("*.csv")]:
+        file.write_text(file.read_text().replace("id,", "row_id,", 1))
+    path = tmp_path / "mine.yaml"
+    commands.main(["new", str(path), *options, "--oof", str(tmp_path / "oof")])
+    assert yaml.safe_load(path.read_text())["folds"]["kind"] == "file"
+    config = load_config(str(path))
+    folds = make_folds(config.competition, config.folds, prepare(config.competition)).train.set_index(
+        "row_id"
+    )[FOLD]
+    expected = read_text_table(folder / "oof.csv").set_index("row_id")["fold"].astype(int)
+    assert folds.to_dict() == expected.to_dict()
 
 
 def test_new_takes_the_folds_that_all_files_agree_on_and_the_stages_of_a_preset(tmp_path):

@@ -332,6 +332,20 @@ def test_a_metric_of_the_user_is_not_called_once_the_time_is_over(tmp_path, monk
     assert (result["expected_score"], result["gain"]) == (None, None)
 
 
+def test_a_metric_that_fails_for_predictions_costs_the_score_and_not_the_submission(tmp_path, monkeypatch):
+    """It may be finite near the labels, where `check` tries it; here a worker has failed to build the submission."""
+    (tmp_path / "mine.py").write_text("def score(y, y_pred):\n    raise ValueError('negative')\n")
+    path = fake_competition(tmp_path, competition={"metric": "mine.py:score", "greater_is_better": False})
+    prepare_and_fake_jobs(path)
+    run = run_of(path)
+    failed: Any = {"submission": JobResult("submission", "failed", "error", "ConfigError: negative")}
+    monkeypatch.setattr(last_submission, "run", lambda queue, executor: failed)
+    executor: Any = None
+    lines, status = submit_until(Clock(0.0), run, executor, False)
+    assert "WARNING: the last submission was not built: ConfigError: negative" in lines[0]
+    assert (status, run.is_latest, run.choice.submitted.score) == (3, True, None)
+
+
 def test_a_score_that_is_not_known_is_there_when_the_metric_has_time(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def mae(y, y_pred):\n    return float(abs(y - y_pred).mean())\n")
     roles = {"targets": ["height"], "metric": "mine.py:mae", "greater_is_better": False}

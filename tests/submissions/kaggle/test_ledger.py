@@ -37,6 +37,17 @@ def run_ledger(paths, tmp_path, monkeypatch, capsys):
     return run
 
 
+def test_scores_of_another_metric_than_that_of_the_yaml_are_not_shown(run_ledger, paths, tmp_path):
+    run = paths.latest_run.read_text().strip()
+    write(paths.ledger, one("first", 1, run=run, cross_fitted_score=0.7, status="scored", public=0.8))
+    assert "0.7000" in run_ledger()
+    (yaml_file,) = tmp_path.glob("mixed.yaml")
+    text = yaml_file.read_text()
+    yaml_file.write_text(text.replace("metric: rmse", "metric: mae"))
+    assert yaml_file.read_text() != text
+    assert "0.7000" not in run_ledger()
+
+
 def test_every_submission_is_a_row_and_two_are_to_select(run_ledger, paths):
     run = paths.run(paths.latest_run.read_text().strip())
     for day, (name, chosen) in enumerate({"first": "convex", "copy": "convex", "other": "mean"}.items(), 1):

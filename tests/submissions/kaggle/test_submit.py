@@ -1,6 +1,7 @@
 """What is sent is checked, asked for, sent once, and written down, whatever the platform and the network do."""
 
 import re
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -150,6 +151,9 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     kernel, run, notebook = Kernel.of(paths), run_folder(paths).name, "ada/heights-offline"
     manifest = kernel.bundle.manifest
     write_json(manifest, {"run": run})
+    packed = kernel.bundle.work / run_folder(paths).relative_to(paths.root.parent) / "run.json"
+    packed.write_bytes((run_folder(paths) / "run.json").read_bytes())
+    shutil.rmtree(run_folder(paths))  # as after a later run of what the notebook packed
     write_json(kernel.pushed, {"notebook": notebook, "version": 3, "bundle": sha256_of(manifest)})
     assert submitted("--kernel --yes") == 2
     assert statuses(paths) == ["lost"]  # Kaggle has no such version
