@@ -44,7 +44,8 @@ class Paces:
         expected: group -> pace to assume until a large task of the group has ended.
         reports: running task -> its finished steps and seconds at the first progress report, the first
             estimate and the final one.
-        fixed: group -> seconds of a job before its first step, which do not shrink with its epochs.
+        fixed: group -> seconds of a job before its first step and of its predictions, which do not shrink with its
+            epochs.
     """
 
     running: Mapping[Task, float]
@@ -96,7 +97,7 @@ class Paces:
         return bool(self.ended[group]) or any(len(of_task) > len(BEFORE_ESTIMATE) for of_task in reports)
 
     def _estimate(self, task: Task) -> tuple[float, float] | None:
-        """Return the seconds until the last step of a running network, and the seconds of all its steps.
+        """Return the seconds until the predictions of a running network, and those of all its steps, end.
 
         None before enough steps. Inputs come before the first report, and the first steps are slower than
         others. So the first estimate uses the steps since the first report, and the final estimate uses the
@@ -126,10 +127,11 @@ class Paces:
             return None
         first_done, first_seconds = reports[-2]
         seconds_per_step = (seconds - first_seconds) / (done - first_done)
-        seconds_left = (progress["total"] - done) * seconds_per_step
+        seconds_to_predict = progress["to_predict"] * seconds_per_step
+        seconds_left = (progress["total"] - done) * seconds_per_step + seconds_to_predict
         if resumed_steps == 0:
             steps, seconds_until = reports[0]
-            self.fixed[task.group] = max(0.0, seconds_until - steps * seconds_per_step)
+            self.fixed[task.group] = max(0.0, seconds_until - steps * seconds_per_step) + seconds_to_predict
         return seconds_left, seconds_here + seconds_left + resumed_steps * seconds_per_step
 
     def elapsed(self, task: Task) -> float:

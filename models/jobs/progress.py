@@ -14,7 +14,14 @@ from models.training.loss_log import read_losses
 
 SECONDS_BETWEEN = 1.0
 """Minimum time between two writes."""
-NOTHING_DONE = {"done": 0.0, "total": 1.0, "seconds": 0.0, "before": 0.0, "started": math.inf}
+NOTHING_DONE = {
+    "done": 0.0,
+    "total": 1.0,
+    "to_predict": 0.0,
+    "seconds": 0.0,
+    "before": 0.0,
+    "started": math.inf,
+}
 """Progress of a job that has not started."""
 
 
@@ -23,11 +30,13 @@ class ProgressFile:
 
     Args:
         title: title of the job, for the line about resuming from a checkpoint.
+        share_to_predict: share of all steps that take as long as the predictions after the fit.
     """
 
-    def __init__(self, folder: Path, title: str) -> None:
+    def __init__(self, folder: Path, title: str, share_to_predict: float = 0.0) -> None:
         self.path = folder / PROGRESS
         self.resumed = title if self.path.exists() else ""
+        self.share_to_predict = share_to_predict
         self.before = read_progress(folder)["seconds"]
         self.started = time.time()
         self.clock = time.monotonic()  # which stands still while a laptop sleeps
@@ -47,6 +56,7 @@ class ProgressFile:
         record = {
             "done": done,
             "total": total,
+            "to_predict": self.share_to_predict * total,
             "seconds": seconds,
             "before": self.before,
             "started": self.started,
@@ -57,9 +67,9 @@ class ProgressFile:
 def read_progress(folder: Path) -> dict[str, float]:
     """Return the last report of the running job of a folder, or of the attempt that it will continue.
 
-    Its keys are `done` and `total` steps, `seconds` of all attempts, `before`, the seconds of earlier
-    attempts, and `started`, time.time() at the start of the fit. Without a report nothing was done, and
-    nothing has started.
+    Its keys are `done` and `total` steps, `to_predict`, the steps that take as long as the predictions after
+    them, `seconds` of all attempts, `before`, the seconds of earlier attempts, and `started`, time.time() at the
+    start of the fit. Without a report nothing was done, and nothing has started.
     """
     try:
         progress = read_json(folder / PROGRESS)

@@ -25,6 +25,8 @@ from models.jobs.plan import JobPlan, code_files, user_files
 from models.jobs.progress import ProgressFile, read_progress
 from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 
+STEPS_OF_PREDICTION = 3
+"""How much longer a training step takes than predictions of its rows: a pass forwards, and two backwards."""
 PROBE_BYTES = 2**16
 """Size of the file that tests whether the disk is full."""
 
@@ -112,11 +114,13 @@ def _require_same_code(job: Job, plan: JobPlan) -> None:
 def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
     """Fit a job and write its held-out predictions; return them, or None for a refit."""
     held_out = rows.held_out.without_labels()
-    context = replace(rows.context, progress=ProgressFile(job.folder, job.title))
+    stage = plan.stages[job.stage]
+    n_predicted = len(held_out) + (len(rows.test) if job.predicts_test else 0)
+    share_to_predict = n_predicted / (STEPS_OF_PREDICTION * stage.n_epochs * max(1, len(rows.train)))
+    context = replace(rows.context, progress=ProgressFile(job.folder, job.title, share_to_predict))
     if job.fold != REFIT_FOLD:
         score = partial(_score, plan.competition, rows.held_out)
         context = replace(context, held_out=HeldOut(held_out, score))
-    stage = plan.stages[job.stage]
     targets.fit(stage, rows.train, job.folder, context)
     if job.fold == REFIT_FOLD:
         return None

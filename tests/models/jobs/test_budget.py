@@ -552,9 +552,10 @@ def report(tmp_path, monkeypatch):
     for name in ("monotonic", "time"):
         monkeypatch.setattr(pace_module.time, name, lambda: clock.now)
 
-    def write(seconds, done, trained, before=0.0):
+    def write(seconds, done, trained, before=0.0, to_predict=0.0):
         clock.now = START + seconds
-        record = {"done": done, "total": 100, "seconds": trained, "before": before, "started": START}
+        of_steps = {"done": done, "total": 100, "to_predict": to_predict}
+        record = {**of_steps, "seconds": trained, "before": before, "started": START}
         write_json(tmp_path / PROGRESS, record)
 
     return write
@@ -578,6 +579,16 @@ def test_a_pace_is_that_of_jobs_that_ended_or_else_of_the_progress_of_one_that_r
     paces.add("net", JobResult("net/4", seconds=20))
     assert paces.pace("net") == 30
     assert paces.remaining([task]) == [(84, ONE)]  # its own progress knows better
+
+
+def test_a_pace_has_the_time_of_the_predictions_which_fewer_epochs_do_not_shorten(task, report):
+    """Steps of a second each, and as many predictions as 50 steps take."""
+    paces = Paces({task: START}, {"net"}, {})
+    for done in (1, 6, 16):
+        report(done, done, done, to_predict=50)
+        paces.pace("net")
+    assert paces.pace("net") == 150
+    assert paces.scaled("net", 0.1) == 50 + 10
 
 
 def test_the_seconds_of_a_job_begin_after_the_imports_of_its_worker(task, report, tmp_path):
