@@ -394,7 +394,8 @@ def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataF
         if not is_same or not np.allclose(recomputed, features.iloc[rows], equal_nan=True):
             raise ConfigError(
                 f"competition.features {code_ref} gives a row different numbers when other rows are missing. "
-                "They must depend on that row only: fit or count nothing on the table inside the function."
+                "They must depend on that row only: fit or count nothing on the table inside the function. Write what "
+                "other rows say into the tables (docs/recipes.md)."
             )
 
 

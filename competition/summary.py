@@ -7,6 +7,7 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from competition.cells import count_new, count_new_values
 from competition.clean import empty_molecule, is_empty_text, keys_of_inputs, keys_of_near_inputs, share_keys
@@ -29,6 +30,8 @@ IN_TRAIN = "; models train on its label, and the expected score is for new input
 """What the inputs of a test row in the training table mean."""
 MAX_REPEATED = 0.05
 """Share of the test rows up to which equal numbers and categories of a training row are no warning."""
+MIN_KNOWN = 0.01
+"""Share of the test rows with known inputs from which they are a warning: fewer hardly change the score."""
 MAX_NEW = 0.1
 """Share of the test rows with a new value of a category up to which the scores hardly depend on it."""
 
@@ -138,13 +141,13 @@ def _describe_repeated_inputs(
         share = is_in_train.mean()
         share_in_train = train[INPUT_KEY].duplicated().mean()
         is_rare = share > max(MAX_REPEATED, 2 * share_in_train)
-        warning = "WARNING: " if config.smiles or config.text or is_rare else ""
         what = f"test rows have an input that is also in the training table{IN_TRAIN}"
+        warning = _warning_of(is_in_train) if config.smiles or config.text or is_rare else ""
         yield f"{warning}{is_in_train.sum()} {what}"
     is_salt = share_keys(keys_of_inputs(test, config), keys_of_inputs(labelled, config)) & ~is_in_train
     if is_salt.any():
         what = f"test rows differ from a training row only in salts or charges{IN_TRAIN}"
-        yield f"WARNING: {is_salt.sum()} {what}"
+        yield f"{_warning_of(is_salt)}{is_salt.sum()} {what}"
     if config.text:
         rows = pd.concat([labelled, test], ignore_index=True)
         keys = keys_of_near_inputs(rows, config, len(labelled))
@@ -152,7 +155,12 @@ def _describe_repeated_inputs(
         is_copy = is_near & ~(is_in_train | is_salt).to_numpy()
         if is_copy.any():
             what = f"test rows differ from a training row only in {DIFFERENCES}{IN_TRAIN}"
-            yield f"WARNING: {is_copy.sum()} {what}"
+            yield f"{_warning_of(is_copy)}{is_copy.sum()} {what}"
+
+
+def _warning_of(is_known: "pd.Series[bool] | NDArray[np.bool_]") -> str:
+    """Return the mark of a warning if so many test rows have known inputs that they change the score."""
+    return "WARNING: " if is_known.mean() >= MIN_KNOWN else ""
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:

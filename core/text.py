@@ -23,19 +23,33 @@ def format_number(value: float | None) -> str:
     return f"{value:#.4g}".rstrip(".") if is_finite(value) else "-"
 
 
+def format_within(value: float | None, error: float | None) -> str:
+    """Return a number with no digits beyond the second of its error: 0.63719 and 0.0254 -> "0.637"."""
+    number = format_number(value)
+    if value is None or error is None or not (is_finite(value) and is_finite(error)) or error <= 0:
+        return number
+    return min(number, f"{value:.{_decimals(error)}f}", key=len)
+
+
+def _decimals(error: float) -> int:
+    """Return the decimals of the first two digits of an error above 0."""
+    return max(0, 1 - math.floor(math.log10(float(f"{error:.2g}"))))
+
+
 def format_with_error(value: float | None, standard_error: float | None) -> str:
     """Return a number and its standard error, or only the number without one.
 
     The error has two digits, and the number has no digits beyond these: 0.63719 and 0.0254 -> "0.637 +-
     0.025".
     """
-    number = format_number(value)
+    number = format_within(value, standard_error)
     if value is None or standard_error is None or not is_finite(standard_error):
         return number
     error = f"{standard_error:#.2g}".rstrip(".")
-    if is_finite(value) and standard_error > 0:
-        n_decimals = max(0, 1 - math.floor(math.log10(float(error))))
-        number = min(number, f"{value:.{n_decimals}f}", key=len)
+    if standard_error > 0 and number == f"{value:.{_decimals(standard_error)}f}":
+        error = (
+            f"{standard_error:.{_decimals(standard_error)}f}"  # 0.000094, and not 9.4e-05, beside -0.000420
+        )
     return f"{number} +- {error}"
 
 

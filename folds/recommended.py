@@ -22,7 +22,7 @@ from folds.units import MAX_SHARE, MIN_AT_RANDOM, UnitShare, UnitTable, compare_
 
 MAX_PART = 0.5
 """Share of the training rows up to which folds can hold out a connected part of them."""
-MIN_NEW = 3.0
+MIN_NEW = 2.5
 """Number of rows of a random split that share a value of a column from which it is named if none does."""
 NOT_KNOWN = "the error of the test rows is not known"
 

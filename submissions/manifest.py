@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, ValidationError
 from core.errors import DataError
 from core.files import read_json, sha256_of, write_json
 from core.settings import StrictModel
-from core.text import format_number
+from core.text import format_within
 from models.registry import BASELINE
 from submissions.blend.scoring import describe_resamples
 from submissions.levels import MISSING, Level
@@ -165,15 +165,17 @@ class Expected(StrictModel):
     @property
     def text(self) -> str:
         """The score with its interval."""
-        return f"{format_number(self.score)} ({describe_interval(self.interval)})"
+        score, interval = describe_expected(self.score, self.interval)
+        return f"{score} ({interval})"
 
 
-def describe_interval(interval: Interval | None) -> str:
-    """Return an interval as text."""
+def describe_expected(score: float | None, interval: Interval | None) -> tuple[str, str]:
+    """Return a score to expect and its interval as text, with no digits beyond the second of half the interval."""
     if interval is None:
-        return "interval not known"
-    ends = f"{format_number(interval.lower)} to {format_number(interval.upper)}"
-    return f"{interval.coverage:.0%} interval {ends}".replace("%", " %")
+        return format_within(score, None), "interval not known"
+    half = (interval.upper - interval.lower) / 2
+    ends = f"{format_within(interval.lower, half)} to {format_within(interval.upper, half)}"
+    return format_within(score, half), f"{interval.coverage:.0%} interval {ends}".replace("%", " %")
 
 
 class Choice(StrictModel):

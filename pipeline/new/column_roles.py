@@ -36,6 +36,12 @@ NOTATIONS = {
 }
 """Notations of molecules that are not read; some of their cells could be SMILES by chance."""
 LINK = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
+SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
+"""Signs of bounds in a column of their own, as in exports of ChEMBL."""
+MIN_GROUPS = 10
+"""Number of values from which a column of the training table may be what the test table was split off by."""
+WEIGHT_NAME = re.compile(r"weight|confidence", re.IGNORECASE)
+GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?|nan|none"
 NUMBER_LIST = re.compile(rf"[\[({{]\s*(({NUMBER})([\s,;]+({NUMBER}))*[\s,;]*)?[\])}}]", re.IGNORECASE)
 """Numbers in brackets, as Python and NumPy write lists, such as [0.3, 0.7] and [1.0]."""
@@ -198,7 +204,7 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     if are_sequences and (are_new or n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")
     are_links = bool(np.mean([bool(LINK.fullmatch(value)) for value in sample]) >= MIN_PARSED)
-    if are_new and are_words(sample) and not are_links:
+    if (are_new or n_distinct > 0.5 * n_cells) and are_words(sample) and not are_links:
         reason += f", words; {describe_new(n_new, n_filled)}"
         return column("text", reason, is_name=n_distinct > 0.5 * n_cells)
     if n_distinct <= 0.5 * n_cells:
@@ -210,6 +216,30 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     advice = f"if they are informative, --text {to_yaml(name)}"
     what = "links" if are_links else "single words like ids"
     return column("left out", f"{warning}{reason}, {what}; {advice}")
+
+
+def describe_train_only(cells: pd.Series) -> str:
+    """Return what a column that only the training table has may be for, as the reason to leave it out."""
+    name = str(cells.name)
+    signs = cells.str.strip()
+    n_censored = signs.isin(SIGNS).sum()
+    n_values = cells.nunique()
+    reason = "only in train"
+    if n_censored and signs.isin([*SIGNS, "=", ""]).all():
+        reason += (
+            f"; WARNING: {n_censored} of {len(cells)} rows have a sign such as > or <: if their labels are bounds, "
+            "write the sign into the label, such as >100 (docs/folds.md)"
+        )
+    if WEIGHT_NAME.search(name) and is_numeric(cells):
+        reason += f"; to weight rows by it in training, set weight: {to_yaml(name)}"
+    if GROUP_NAME.search(name) and 1 < n_values < len(cells):
+        reason += f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
+    elif n_values >= MIN_GROUPS and not is_numeric(cells) and repeats(cells):
+        reason += (
+            f"; WARNING: it has {n_values} values that repeat; if test rows have others, the expected score is too "
+            f"optimistic without --group {to_yaml(name)}"
+        )
+    return reason
 
 
 def describe_new(n_new: int, n_filled: int) -> str:

@@ -3,7 +3,6 @@
 Every role is a guess with a reason, which `./run.sh new` prints and writes into the YAML.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -22,6 +21,7 @@ from core.errors import DataError, join_first
 from core.files import read_text_table
 from folds.recommended import MAX_PART, tied_rows
 from pipeline.new.column_roles import (
+    GROUP_NAME,
     MAX_SAMPLED,
     MIN_PARSED,
     SMILES_NAME,
@@ -30,6 +30,7 @@ from pipeline.new.column_roles import (
     classify,
     counts_rows,
     describe_new,
+    describe_train_only,
     is_numeric,
     repeats,
     without_censored,
@@ -38,12 +39,8 @@ from pipeline.new.column_roles import (
 from pipeline.new.row_ids import find_id
 from pipeline.new.yaml_writer import to_yaml
 
-SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
-"""Signs of bounds in a column of their own, as in exports of ChEMBL."""
 MAX_SEEN = 0.1
 """Share of the test rows whose value a training row may have in a column that only names groups."""
-WEIGHT_NAME = re.compile(r"weight|confidence", re.IGNORECASE)
-GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -316,20 +313,7 @@ def _detect_column(
     if name in test and name in train:
         column = classify(name, train[name], test[name])
     else:
-        reason = f"only in {'train' if name in train else 'test'}"
-        signs = train[name].str.strip() if name in train else pd.Series(dtype=str)
-        n_censored = signs.isin(SIGNS).sum()
-        if n_censored and signs.isin([*SIGNS, "=", ""]).all():
-            reason += (
-                f"; WARNING: {n_censored} of {len(train)} rows have a sign such as > or <: if their labels are bounds, "
-                "write the sign into the label, such as >100 (docs/folds.md)"
-            )
-        if name in train and WEIGHT_NAME.search(name) and is_numeric(train[name]):
-            reason += f"; to weight rows by it in training, set weight: {to_yaml(name)}"
-        if name in train and GROUP_NAME.search(name) and 1 < train[name].nunique() < len(train):
-            reason += (
-                f"; if rows of one {name} belong together, set group: {to_yaml(name)} and folds.kind group"
-            )
+        reason = describe_train_only(train[name]) if name in train else "only in test"
         column = Column(name, "left out", reason)
     if name == group and column.role == "smiles":  # a new molecule is still informative, a new label is not
         return replace(column, reason=f"{column.reason}; it also makes the folds (--group)")

@@ -31,6 +31,7 @@ MAX_RATIO = 4.0
 """Ratio of the mean numbers of words up to which texts are of one kind."""
 MIN_WITHIN = 0.7
 """Share of the rows in which the shorter text has to be within the longer one."""
+PART = "one text is a part of the other one"
 NAMES = (
     ("anchor", "target"), ("question", "answer"), ("premise", "hypothesis"), ("original", "edit"),
     ("prompt", "response"), ("query", "document|passage|product"), ("sentence|context", "token|word|phrase|aspect"),
@@ -48,7 +49,7 @@ class PairGuess(NamedTuple):
 
 def with_compared_texts(tables: DetectedTables) -> DetectedTables:
     """Return the tables with phrases that repeat, such as queries, as texts instead of categories, if they are
-    compared with a text.
+    compared with a text, and words if they are in most texts of their rows.
     """
     texts = tables.with_roles("text")
     for column in tables.columns:
@@ -57,10 +58,12 @@ def with_compared_texts(tables: DetectedTables) -> DetectedTables:
         phrases = tables.train[column.name]
         some = phrases.iloc[:: max(1, len(phrases) // N_ROWS)]
         n_words = np.mean([len(WORD.findall(text)) for text in some])
-        if n_words < MIN_PHRASE or not are_words([*some.unique()]):
+        if not are_words([*some.unique()]):
             continue
         for name in texts:
-            if are_named_as_pair(column.name, name) or _in_common(some, tables.train[name][some.index])[0]:
+            in_common, _ = _in_common(some, tables.train[name][some.index])
+            is_compared = bool(in_common) or are_named_as_pair(column.name, name)
+            if in_common == PART or (is_compared and n_words >= MIN_PHRASE):
                 reason = f"{column.reason}, compared with {name}"
                 tables = tables.with_column(replace(column, role="text", reason=reason))
                 break
@@ -134,4 +137,4 @@ def _in_common(first: pd.Series, second: pd.Series) -> tuple[str, float]:
     if max(n_words) <= MAX_RATIO * min(n_words):
         return f"{shares.mean():.0%} of the words of the shorter text are in the other one", excess
     is_within = np.mean(shares == 1) >= MIN_WITHIN
-    return ("one text is a part of the other one" if is_within else ""), excess
+    return (PART if is_within else ""), excess

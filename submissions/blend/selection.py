@@ -277,7 +277,7 @@ def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) 
 
 
 def ablation(data: BlendData, names: list[str], blend: str, default: CrossFit) -> pd.DataFrame:
-    """Return the default blend without each stage, refitted with the settings tuned for all stages.
+    """Return the default blend without each stage, and compare it with that of all; both have the settings of all rows.
 
     Args:
         names: the stages, in the order of the columns.
@@ -290,9 +290,12 @@ def ablation(data: BlendData, names: list[str], blend: str, default: CrossFit) -
     if len(names) == 1:
         return pd.DataFrame()
     tuned = default.final.predictor.settings if isinstance(default.final.predictor, Blend) else []
-    scored = {"all stages": default.scored}
+    # With the same settings as the others: those of `default` were tuned without the fold, at a small loss.
+    fixed = replace(data, tuned=tuple(tuned))
+    all_stages = cross_fit(fixed, partial(fit_candidate, fixed, blend), default.final.postprocess)
+    scored = {"all stages": all_stages.scored}
     for name in sorted(names):
         is_used = np.array(names) != name
-        part = replace(data, preds=data.preds[:, is_used], tuned=tuple(tuned))
+        part = replace(fixed, preds=data.preds[:, is_used])
         scored[name] = cross_fit(part, partial(fit_candidate, part, blend), default.final.postprocess).scored
     return data.compare(scored, "all stages").drop(index="all stages")

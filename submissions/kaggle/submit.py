@@ -22,7 +22,6 @@ from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError, UserError
 from core.files import PROJECT, digest, read_json, read_text_table, sha256_of, work_root, write_atomically
 from core.paths import display_path
-from core.text import format_number
 from submissions.kaggle import client
 from submissions.kaggle.ledger import (
     BY_HAND,
@@ -37,7 +36,7 @@ from submissions.kaggle.ledger import (
 )
 from submissions.kaggle.paths import Kernel
 from submissions.kaggle.push import pushed_notebook
-from submissions.manifest import SUBMISSION_FILE, describe_interval, read_manifest
+from submissions.manifest import SUBMISSION_FILE, describe_expected, read_manifest
 from submissions.run import latest_run
 from submissions.submission_file import check_submission
 
@@ -196,9 +195,8 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
 
 def _expected(row: Submission) -> str:
     """Return the score to expect, and its interval if it has one."""
-    score = format_number(row.expected_score)
-    interval = row.interval
-    return score if interval is None else f"{score} ({describe_interval(interval)})"
+    score, interval = describe_expected(row.expected_score, row.interval)
+    return score if row.interval is None else f"{score} ({interval})"
 
 
 def fetch_scores(competition: CompetitionConfig) -> list[str]:

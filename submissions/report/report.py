@@ -20,7 +20,7 @@ from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
-from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SO_FAR, SUBMISSION_FILE, describe_interval
+from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SO_FAR, SUBMISSION_FILE, describe_expected
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.importances import column_importances, feature_importances
 from submissions.report.predictions import (
@@ -239,12 +239,13 @@ def _facts(run: Run) -> dict[str, tuple[str, str]]:
     """Return name -> value and explanation."""
     choice = run.choice
     expected = choice.expected
-    facts = {"expected_score": (format_number(expected.score), describe_interval(expected.interval))}
+    facts = {"expected_score": describe_expected(expected.score, expected.interval)}
     best_stage = choice.best_stage
     compared = choice.stages[best_stage]
     improvement = gain(run, 0.0, compared.difference)
     if improvement is not None and len(choice.stages) > 1:
-        facts[f"gain over the best single stage, {best_stage}"] = (
+        of_all = " for all targets" if len(run.task.targets) > 1 else ""
+        facts[f"gain over the best stage{of_all}, {best_stage}"] = (
             format_with_error(improvement, compared.standard_error),
             "paired; above 0 is better",
         )

@@ -53,7 +53,9 @@ LEGEND = (
     "gain +- standard error, above 0 is better: of a candidate over the default; "
     "of a stage, of {default} with it over {default} without it, with the settings tuned for all stages. "
     "weight: in {chosen}, which was chosen; "
-    "negative if it cancels part of the errors that the stage shares with others."
+    "weights need not be from 0 to 1, nor have the sum 1, and are noisy if a target has few labels. "
+    "best_single: for each target its best stage. "
+    "seconds: of all jobs together, without features that are computed once for all."
 )
 
 
@@ -140,7 +142,8 @@ def read_answers(competition: CompetitionConfig, file: Any) -> pd.DataFrame:
 
 def score_overview(run: Run, answers: Answers) -> list[Element]:
     """Return a chart of the scores of all stages, with their weights, and of all candidates."""
-    weights = pd.DataFrame(run.weights).mean(axis=1)
+    of_one_target = len(run.task.targets) == 1  # others have weights of different meaning
+    weights = pd.DataFrame(run.weights).mean(axis=1) if of_one_target else pd.Series(dtype=float)
     rows = []
     for kind, records in (("stage", run.choice.stages), ("candidate", run.candidates)):
         for name, record in records.items():
@@ -151,7 +154,7 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     table.loc[(table["kind"] == "candidate") & (table["name"] == run.chosen), "kind"] = "submission"
     weighted = f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else "the submission"
     caption = (
-        f"Cross-validated scores of stages, with their mean weight in {weighted}, "
+        f"Cross-validated scores of stages{f', with their weight in {weighted},' if len(weights) else ''} "
         "and cross-fitted scores of candidates, "
         f"± one standard error{f'; diamonds: {_name_of_test_score(run)}' if answers.scores else ''}"
     )
@@ -192,8 +195,10 @@ def fold_section(run: Run) -> list[Element]:
     table = pd.DataFrame(
         {"fold": folds, "rows": [(run.columns.folds == fold).sum() for fold in folds]}
     ).astype(str)
+    targets = run.task.targets
+    key = targets[0] if len(targets) == 1 else "all"
     for name, record in {run.chosen: run.choice.submitted, **run.choice.stages}.items():
-        table[name] = next(iter(record.fold_scores.values()))  # of all targets
+        table[name] = record.fold_scores[key]
     return [make_table(table)]
 
 
@@ -257,7 +262,7 @@ def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
         of_stage = _lines(run, answers, name, run.choice.stages[name])
         for line in of_stage:
             if line["target"] in weights:
-                line["weight"] = f"{weights[line['target']][name]:.3f}"
+                line["weight"] = f"{round(weights[line['target']][name], 3) + 0.0:.3f}"  # no -0.000
         marks = run.manifest.stages[name].marks
         of_stage[0] |= {"seconds": f"{seconds_of_stage(run, name):.1f}", "flags": ", ".join(marks)}
         without = run.choice.ablation.get(name)

@@ -144,12 +144,12 @@ def test_a_unit_that_no_folds_can_hold_out_is_a_warning(tmp_path):
 
 
 def test_a_small_test_table_of_new_values_is_a_warning_that_names_the_option(tmp_path):
-    """Four rows of two new prompts are too few to find the unit."""
-    prompts = [k % 4 for k in range(N - 4)] + [4, 4, 5, 5]
-    competition = written(tmp_path, [k >= N - 4 for k in range(N)], {"prompt": prompts})
+    """Three rows of two new prompts are too few to find the unit."""
+    prompts = [k % 4 for k in range(N - 3)] + [4, 5, 5]
+    competition = written(tmp_path, [k >= N - 3 for k in range(N)], {"prompt": prompts})
     units, raw_train = units_of_competition(competition)
     (warning,) = recommend(units, raw_train, competition.columns, True).warnings
-    assert warning.startswith("0 test rows share 'prompt' with a training row, and 4 would in a random split")
+    assert warning.startswith("0 test rows share 'prompt' with a training row, and 3 would in a random split")
     assert warning.endswith("--group 'prompt'")
     seen = written(tmp_path, [k % 30 == 0 for k in range(N)], {"prompt": prompts})
     units, raw_train = units_of_competition(seen)

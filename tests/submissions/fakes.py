@@ -23,7 +23,7 @@ from submissions.run import open_run
 from tests.conftest import write_competition
 from tests.models.jobs.common import InlineExecutor
 
-TARGETS = ["height", "depth"]
+TARGETS = ["height", "Depth"]
 LAST_SEEN = 7.0
 
 
@@ -34,7 +34,7 @@ def fake_competition(folder, n_train=150, n_test=30, **sections):
     is_missing = rng.random(len(table)) < 0.2
     labels = {
         "height": 10 + 2 * table["x"] + noise,
-        "depth": (table["z"] + rng.normal(size=len(table))).mask(is_missing),
+        "Depth": (table["z"] + rng.normal(size=len(table))).mask(is_missing),
     }
     return _with_answers(folder, table.assign(**labels), n_train, {"targets": TARGETS}, sections)
 

@@ -1,6 +1,7 @@
 """What a run chooses: candidates, stacks, what the submission is held against, and its standard deviations."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from core.errors import DataError
 from models.jobs.job import read_predictions, std_file
 from submissions.blend import selection
 from submissions.blend import stack as stacks
-from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
+from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK, fit_candidate
+from submissions.blend.selection import cross_fit
 from submissions.build import build
 from submissions.columns import std_table
 from submissions.compare import compare
@@ -264,6 +266,19 @@ def test_the_default_is_compared_with_itself_without_a_stage(tmp_path):
     assert best.standard_error > 0
 
 
+def test_both_sides_of_the_gain_of_a_stage_have_the_settings_that_were_tuned_on_all_rows(tmp_path):
+    """Settings that were tuned without a fold are a little worse there, as if the stage had cost that."""
+    run = finished(fake_competition(tmp_path, submissions={"stack": False}))
+    columns = run.columns
+    default = run.choice.ablation["poor"].score - run.choice.ablation["poor"].difference
+    tuned = load_candidate(run, "shrunk_ridge").predictor.settings
+    assert tuned
+    fixed = replace(columns, tuned=tuple(tuned))
+    fit = cross_fit(fixed, partial(fit_candidate, fixed, "shrunk_ridge"))
+    assert default == pytest.approx(columns.score(fit.scored))
+    assert default < run.choice.candidates["shrunk_ridge"].score
+
+
 # Standard deviations
 
 
@@ -297,7 +312,7 @@ def test_standard_deviations_of_a_stage_are_beside_the_disagreement_and_their_co
     files = [std_file(job.test_file(run.plan.test_key)) for job in run.plan.jobs]
     expected = np.mean([read_predictions(file, run.columns.test_ids, TARGETS) for file in files], axis=0)
     table = by_id(run.folder / "spread.csv")
-    assert list(table) == [*TARGETS, "height std of gp", "depth std of gp"]
+    assert list(table) == [*TARGETS, "height std of gp", "Depth std of gp"]
     np.testing.assert_allclose(table.iloc[:, 2:], expected, rtol=1e-9)
     assert 0.8 < expected.mean() < 1.4  # the noise of the labels is 1
     (coverage,) = [part for part in prediction_section(run) if isinstance(part, Table)]

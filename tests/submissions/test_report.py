@@ -98,8 +98,7 @@ def test_the_page_has_all_sections_and_begins_with_the_score_to_expect(made, mon
     run, report = made
     expected, n_models = run.choice.expected, sum(job.predicts_test for job in run.plan.jobs)
     assert report.summary == (
-        f"Expect rmse {expected.score:#.4g} (80 % interval {expected.interval.lower:#.4g} to "
-        f"{expected.interval.upper:#.4g}). It was not examined whether test rows differ from training rows. Submitted: "
+        f"Expect rmse {expected.text}. It was not examined whether test rows differ from training rows. Submitted: "
         f"{run.chosen} of good, fair, poor; a test prediction uses {n_models} models (folds and seeds)."
     )
     caveat = "It was not examined whether test rows differ from training rows."

@@ -103,9 +103,9 @@ def test_a_stored_run_predicts_without_any_table_and_a_notebook_reads_its_column
     assert list(table["id"]) == columns.ids
     np.testing.assert_array_equal(table["fold"], columns.folds)
     np.testing.assert_array_equal(table[TARGETS], columns.y)
-    np.testing.assert_array_equal(table["good depth"], columns.stage_oof("good")[:, 1])
+    np.testing.assert_array_equal(table["good Depth"], columns.stage_oof("good")[:, 1])
     cross_fitted = by_id(run.folder / "cross_fitted.csv").loc[columns.ids]
-    np.testing.assert_array_equal(table["submission depth"], cross_fitted["depth"])
+    np.testing.assert_array_equal(table["submission Depth"], cross_fitted["Depth"])
 
 
 def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_where_a_file_has(
@@ -120,7 +120,7 @@ def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_w
         assert contents(built(done).folder) == before
     (done.parent / "answers.csv").unlink()
     for lost in ("run.json", "candidates/mean.json", "submission.csv"):
-        (run.folder / "spread.csv").write_text("id,height,depth\n")  # edited
+        (run.folder / "spread.csv").write_text("id,height,Depth\n")  # edited
         (run.folder / lost).unlink()
         assert contents(built(done).folder) == before, lost
 
@@ -227,7 +227,7 @@ def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_
     path = fake_competition(tmp_path, competition=texts, submissions={"stack": False})
     test, sample = (read_text_table(tmp_path / f"{name}.csv") for name in ("test", "sample_submission"))
     write_table(tmp_path / "test.csv", test.assign(x=test["x"].where(test.index != 4, "")))
-    sample = sample.rename(columns={"height": "H", "depth": "D"})[["D", "id", "H"]].iloc[::-1]
+    sample = sample.rename(columns={"height": "H", "Depth": "D"})[["D", "id", "H"]].iloc[::-1]
     write_table(tmp_path / "sample_submission.csv", sample)
     run = finished(path)
     table = read_table(run.folder / "submission.csv")

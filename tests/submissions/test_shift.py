@@ -240,9 +240,9 @@ def test_the_error_of_one_model_is_compared_with_that_of_one_seed_and_as_many_tr
     for job in plan.jobs:
         rows = (train[FOLD] == job.fold).to_numpy()
         write_predictions(
-            job.oof_file, list(train["id"][rows]), ["height", "depth"], y[rows] + {3: 1, 4: -1}[job.seed]
+            job.oof_file, list(train["id"][rows]), ["height", "Depth"], y[rows] + {3: 1, 4: -1}[job.seed]
         )
-        write_predictions(job.test_file(plan.test_key), list(test["id"]), ["height", "depth"], y[: len(test)])
+        write_predictions(job.test_file(plan.test_key), list(test["id"]), ["height", "Depth"], y[: len(test)])
         write_report(job.folder, {"seconds": 1.5})
     fits = []
 

@@ -400,6 +400,17 @@ def test_classes_in_the_training_table_may_be_the_label_instead_of_a_number_and_
     assert reasons["confidence"] == "only in train; to weight rows by it in training, set weight: confidence"
 
 
+def test_a_name_that_only_the_training_table_has_is_a_warning_if_it_may_divide_the_tables(tmp_path):
+    train = " ".join(["id,x,y,patient,lab", *(f"r{k},{k}.5,{k % 7},p{k % 12},l{k % 3}" for k in range(48))])
+    detected = find(tmp_path, train, "id,x e,1.5 f,2.5", "id,y e,0 f,0")
+    reasons = {column.name: column.reason for column in detected.columns}
+    assert reasons["patient"] == (
+        "only in train; WARNING: it has 12 values that repeat; if test rows have others, the expected score is too "
+        "optimistic without --group patient"
+    )
+    assert reasons["lab"] == "only in train"
+
+
 def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):
     train = "id,x,label 0,1,p 1,4,q 2,9,p 3,16,q"
     message = "has a column for each class of 'label', but they differ .*'other' has no class"

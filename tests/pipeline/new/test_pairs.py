@@ -47,6 +47,20 @@ def test_a_phrase_and_its_long_context_are_a_pair(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("is_shuffled", [False, True])
+def test_a_word_that_repeats_is_a_text_if_it_is_in_its_sentence(tmp_path, is_shuffled):
+    """Each of twenty words is in four sentences; in the table of a category they are those of other rows."""
+    texts = sentences(20, n_words=20) * 4
+    words = [text.split()[3] for text in texts]
+    write(
+        tmp_path,
+        sentence=[f"{text} {k}" for k, text in enumerate(texts)],
+        w=words[1:] + words[:1] if is_shuffled else words,
+    )
+    tables = with_compared_texts(detect(files_in(tmp_path)))
+    assert ("w" in tables.with_roles("text")) == (not is_shuffled)
+
+
 @pytest.mark.parametrize("name", ["query", "category"])
 def test_phrases_that_repeat_are_texts_if_they_are_compared(tmp_path, name):
     """Four queries of two words, which are in the titles of products or not; a category with such a name is one too."""

@@ -118,7 +118,7 @@ def test_after_a_kill_the_platform_is_queried_before_anything_is_sent(submitted,
 def test_a_public_score_is_held_against_the_interval_of_the_expected_one():
     expected = {"expected_score": 0.65, "lower": 0.6, "upper": 0.7, "coverage": 0.8}
     row = one("a", status="scored", **expected, public=0.71)
-    line = "a: public 0.71, private -, expected 0.6500 (80 % interval 0.6000 to 0.7000)"
+    line = "a: public 0.71, private -, expected 0.650 (80 % interval 0.600 to 0.700)"
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{line}: public is worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{line}: public is better"
     inside = submit.describe_outcome(row.with_changes(public=0.7), METRICS["r2"])
