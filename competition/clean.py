@@ -284,9 +284,8 @@ def _compute(
     if seconds < MIN_SECONDS_OF_WORKER:
         other_inputs = inputs.iloc[others].reset_index(drop=True)
         computed = _call(function, other_inputs, code_ref)
-        _require_independent(
-            function, other_inputs, computed, code_ref
-        )  # the first rows may all have other values
+        # The first rows may all have other values, so that counts of them are all 1.
+        _require_independent(function, other_inputs, computed, code_ref)
         yield others, computed
         return
     n_workers = min(n_workers, int(seconds / MIN_SECONDS_OF_WORKER))

@@ -56,9 +56,10 @@ def describe_range(name: str, labels: pd.Series) -> str:
         return code
     if labels.min() < 0:
         return ""
-    smallest = labels[labels > 0].min()
-    largest = labels.max()
-    if not (largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * labels.median()):
+    positive = labels[labels > 0]
+    smallest = positive.min()
+    largest = positive.max()
+    if not (largest > MAX_RANGE * smallest and largest > MAX_TO_MEDIAN * positive.median()):
         return ""
     powers = math.log10(largest / smallest)
     return (

@@ -277,7 +277,7 @@ def load_user_metric(
 ) -> Metric:
     """Load the user's function `file.py:function` of y_true and y_pred, which returns one number.
 
-    A third parameter without a default gets the rows of the raw table.
+    A third parameter without a default, or called rows, gets the rows of the raw table.
 
     Args:
         needs: what the function gets as y_pred; None for the values of a regression.

@@ -99,7 +99,8 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     if not chosen:
         kind = "stratified" if stratify else "kfold"
         reason = "the folds cannot hold out what divides the tables" if warnings else _describe_random(units)
-        return Recommendation(kind, reason, [*warnings, *_describe_new_values(units)], groups, [])
+        warnings += _describe_new_values(units, len(units.cells) - len(train))
+        return Recommendation(kind, reason, warnings, groups, [])
     is_scaffold = len(chosen) == 1 and chosen[0].kind in ("scaffold", "stereo_scaffold")
     if is_scaffold and chosen[0].columns[0] == columns.smiles[0]:
         return Recommendation("scaffold", reason, warnings, groups, [])
@@ -171,12 +172,14 @@ def _describe_random(units: UnitTable) -> str:
     return f"by these columns the test table looks like a random split: {_describe(least_shared)}"
 
 
-def _describe_new_values(units: UnitTable) -> list[str]:
+def _describe_new_values(units: UnitTable, n_test_rows: int) -> list[str]:
     """Return what to do about the column of fewest values that no row of a small test table shares; [] without one."""
     unshared = [
         share
         for share in units.shares
-        if share.unit.kind == "value" and MIN_NEW <= share.at_random < MIN_AT_RANDOM and not share.observed
+        if share.unit.kind == "value"
+        and not share.observed
+        and max(MIN_NEW, 0.5 * n_test_rows) <= share.at_random < MIN_AT_RANDOM
     ]
     if not unshared:
         return []

@@ -177,9 +177,9 @@ def submit_until(clock: Clock, finished: Run, executor: Executor, has_interim: b
     result = run(queue, executor)["submission"]
     if result.reason == "time":
         return take_latest(finished, has_interim)
-    # A function of the user's may fail with predictions that are not near the labels.
-    may_be_metric = result.status == "failed" and finished.metric.table_score is not None
-    if may_be_metric or (result.reason == "killed" and clock.has_limit):
+    # A metric of the user's may fail with predictions that are not near the labels.
+    is_of_user = finished.metric.table_score is not None and result.error.startswith("ConfigError")
+    if is_of_user or (result.reason == "killed" and clock.has_limit):
         lines, _ = take_latest(finished, has_interim, f"{NOT_BUILT}: {result.error}")
         return lines, exit_status({"submission": result})
     if result.status == "failed":  # it fails here too, with its traceback

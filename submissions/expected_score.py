@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from competition.config import CompetitionConfig
 from competition.metrics import REGRESSION, Metric
 from competition.task import Task, to_submission_columns
 from core.errors import join_first
@@ -25,10 +26,7 @@ from submissions.manifest import Expected, Interval
 from submissions.run import Run
 from submissions.shift import error_of, expected_under_shift
 
-NO_TIME = (
-    "Your metric was not called, since it failed, or there was no time (the same command with a larger --budget, or "
-    "with none, calls it)."
-)
+NO_TIME = "Your metric failed, or there was no time to call it; a larger --budget, or none, gives it time."
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
 STD_OF_LOG_FACTOR = 0.2
@@ -67,12 +65,12 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
         scored = with_means(scored, n_dropped / (n_predicted + n_dropped), run.task, run.columns.label_means)
         score = run.columns.score(scored)
     n_test = n_predicted + n_dropped
-    n_expected = rows_to_expect(n_test, run.n_train_rows)
+    n_expected = rows_to_expect(run.config.competition, n_test, run.n_train_rows)
     warnings = [*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)]
     if n_expected != n_test:
         warnings.append(
             f"WARNING: the test table has {n_test} rows, which may stand for a hidden one; "
-            f"the interval is for a table of {n_expected:,} rows, like the training table."
+            f"an interval is for a table of {n_expected:,} rows, like the training table."
         )
     scores = drawn_scores(run.columns, scored, n_expected)
     if run.columns.n_groups < MIN_GROUPS:
@@ -95,13 +93,13 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     )
 
 
-def rows_to_expect(n_test_rows: int, n_train_rows: int) -> int:
-    """Return how many rows a leaderboard scores: of a test table of a few rows, as many as there are training rows.
+def rows_to_expect(competition: CompetitionConfig, n_test_rows: int, n_train_rows: int) -> int:
+    """Return how many rows a leaderboard scores: on Kaggle, with a test table of a few rows, as many as for training.
 
     In a code competition the test table is an example, and a notebook predicts a hidden one.
     """
-    is_example = n_test_rows <= min(MAX_EXAMPLE_ROWS, MAX_EXAMPLE_SHARE * n_train_rows)
-    return n_train_rows if is_example else n_test_rows
+    is_small = n_test_rows <= min(MAX_EXAMPLE_ROWS, MAX_EXAMPLE_SHARE * n_train_rows)
+    return n_train_rows if competition.kaggle and is_small else n_test_rows
 
 
 def with_means(scored: Array, share: float, task: Task, label_means: Sequence[float]) -> Array:

@@ -259,7 +259,7 @@ class Budget:
             return False
         for state in sorted(self._with_status("accepted"), key=lambda state: len(state.seeds)):
             pace = self.paces.pace(state.name)
-            if pace is None or not (state.has_more_seeds and state.has_room):
+            if pace is None or not (state.has_more_seeds and state.has_room()):
                 continue
             seed = state.settings.seeds[len(state.seeds)]
             unfinished = state.unfinished(seed)

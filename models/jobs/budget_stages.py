@@ -158,6 +158,7 @@ class StageState:
         reason: why it is left out.
         is_noted: whether the notes of its first job were printed.
         is_forecast: whether its end was printed.
+        is_full: whether the disk had no room for another seed.
     """
 
     name: str
@@ -170,6 +171,7 @@ class StageState:
     reason: str = NOT_STARTED
     is_noted: bool = False
     is_forecast: bool = False
+    is_full: bool = False
 
     @property
     def all_epochs(self) -> int:
@@ -199,12 +201,15 @@ class StageState:
         """Whether it may get another seed."""
         return len(self.seeds) < len(self.settings.seeds)
 
-    @property
     def has_room(self) -> bool:
-        """Whether the disk has room for another seed like the first, with the checkpoints of its jobs."""
+        """Return whether the disk has room for another seed like the first, with the checkpoints of its jobs."""
         folders = [job.folder for job in self.jobs_of(self.seeds[0]) if job.finished]
         size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*"))
-        return shutil.disk_usage(self.plan.paths.root).free > SPACE_OF_SEED * size + MIN_SPACE
+        has_room = shutil.disk_usage(self.plan.paths.root).free > SPACE_OF_SEED * size + MIN_SPACE
+        if not has_room and not self.is_full:
+            print(f"stage {self.name}  gets no more seeds, since the disk is nearly full", flush=True)
+        self.is_full = not has_room
+        return has_room
 
     @property
     def smallest_epochs(self) -> int:

@@ -132,7 +132,10 @@ class Paces:
         if resumed_steps == 0:
             steps, seconds_until = reports[0]
             self.fixed[task.group] = max(0.0, seconds_until - steps * seconds_per_step) + seconds_to_predict
-        return seconds_left, seconds_here + seconds_left + resumed_steps * seconds_per_step
+        seconds_of_all = seconds_here + seconds_left + resumed_steps * seconds_per_step
+        if done == progress["total"]:  # while it predicts, there are no reports
+            seconds_left = max(0.0, seconds_left - (self.elapsed(task) - seconds_here))
+        return seconds_left, seconds_of_all
 
     def elapsed(self, task: Task) -> float:
         """Return the seconds since a task started, without the imports of its worker; 0 if it waits."""

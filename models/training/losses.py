@@ -121,12 +121,16 @@ LINKS: dict[str, Callable[[Tensor], Tensor]] = {
 """Problem type -> map from logits to probabilities; the outputs of others are standardised numbers."""
 
 
-def try_loss(name: str, task: Task) -> None:
-    """Call a user-defined loss with zeros; a ConfigError if it does not return the error of each label."""
-    y = torch.zeros(2, len(task.targets))
-    load_loss(name, task.problem_type).mean_error(
-        torch.zeros(2, len(task.outputs)), LabelBatch(y, torch.ones_like(y), torch.zeros_like(y))
-    )
+def try_loss(name: str, task: Task, n_labels: int) -> None:
+    """Call a user-defined loss with zeros; a ConfigError if it does not return the error of each label.
+
+    Args:
+        n_labels: number of targets and auxiliary targets.
+    """
+    y = torch.zeros(2, n_labels)
+    outputs = torch.zeros(2, len(task.outputs) + n_labels - len(task.targets))
+    labels = LabelBatch(y, torch.ones_like(y), torch.zeros_like(y))
+    load_loss(name, task.problem_type).mean_error(outputs, labels)
 
 
 def load_loss(name: str | None, problem_type: ProblemType = "regression") -> Loss:

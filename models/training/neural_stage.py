@@ -104,8 +104,11 @@ class NeuralStage(TrainingSettings):
             names = tables.context.auxiliary
             require_auxiliary(tables.train[names].to_numpy(), names, tables.task.problem_type)
         if self.loss and any(user_code(self.loss)):
+            losses = load("models.training.losses")
+            n_labels = len(tables.task.targets)
+            n_labels += len(tables.context.auxiliary) if self.learns_auxiliary_targets else 0
             with time_limit(MAX_SECONDS):
-                load("models.training.losses").try_loss(self.loss, tables.task)
+                losses.try_loss(self.loss, tables.task, n_labels)
         if any(user_code(self.schedule)):
             n_steps = self.epochs * math.ceil(len(tables.train) / self.batch_size)
             with time_limit(MAX_SECONDS):

@@ -40,7 +40,7 @@ SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
 """Signs of bounds in a column of their own, as in exports of ChEMBL."""
 MIN_GROUPS = 10
 """Number of values from which a column of the training table may be what the test table was split off by."""
-WEIGHT_NAME = re.compile(r"weight|confidence", re.IGNORECASE)
+WEIGHT_NAME = re.compile(r"^(sample[ _]?)?weights?$|confidence", re.IGNORECASE)
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?|nan|none"
 NUMBER_LIST = re.compile(rf"[\[({{]\s*(({NUMBER})([\s,;]+({NUMBER}))*[\s,;]*)?[\])}}]", re.IGNORECASE)

@@ -25,6 +25,7 @@ from pipeline.new.column_roles import (
     MAX_SAMPLED,
     MIN_PARSED,
     SMILES_NAME,
+    WEIGHT_NAME,
     Column,
     Role,
     classify,
@@ -378,26 +379,37 @@ def find_targets(
         predicted = [by_name.get(name, name) for name in expected]
         return predicted, expected, f"GUESS, by name: in the sample {pairs}"
     if not fits:
-        for name in only_in_train:
-            is_there = [train[name].str.contains(label, regex=False).any() for label in missing]
-            if len(missing) > 1 and all(is_there):
-                raise DataError(
-                    f"{sample_file} has a column for each label in the cells of {name!r}. Make a column of 0 and 1 of "
-                    f"each in the training table: {join_first(missing, str)}."
-                )
-        raise DataError(
-            f"{sample_file} expects {', '.join(missing)}, which the training table lacks; {len(by_order)} label "
-            "columns are only in the training table "
-            f"({', '.join(by_order) or 'none'}). Set the targets with --target, in the order of the sample's "
-            "columns. Or are --train and --test swapped, or the labels in another file, to be joined on the id?"
-        )
+        raise DataError(_describe_missing(train[only_in_train], missing, by_order, sample_file))
     training_column = dict(zip(missing, by_order, strict=True))
     pairs = ", ".join(f"{new} is {old}" for new, old in training_column.items())
     predicted = [training_column.get(name, name) for name in expected]
     reason = f"GUESS, by order: in the sample {pairs}"
-    if by_order is numeric and texts:
+    if texts and any(map(WEIGHT_NAME.search, numeric)) and by_order is numeric:
         reason += f"; WARNING: {join_first(texts)} may be the label instead: --target {to_yaml(texts[0])}"
     return predicted, expected, reason
+
+
+def _describe_missing(
+    only_in_train: pd.DataFrame, missing: list[str], by_order: list[str], sample_file: str
+) -> str:
+    """Return what to do about columns of the sample that no column of the training table stands for.
+
+    Args:
+        by_order: columns of the training table that may be labels.
+    """
+    for name, cells in only_in_train.items():
+        is_there = [cells.str.contains(label, regex=False).any() for label in missing]
+        if len(missing) > 1 and all(is_there):
+            return (
+                f"{sample_file} has a column for each label in the cells of {name!r}. Make a column of 0 and 1 of "
+                f"each in the training table: {join_first(missing, str)}."
+            )
+    return (
+        f"{sample_file} expects {', '.join(missing)}, which the training table lacks; {len(by_order)} label "
+        f"columns are only in the training table ({', '.join(by_order) or 'none'}). Set the targets with --target, "
+        "in the order of the sample's columns. Or are --train and --test swapped, or the labels in another file, to "
+        "be joined on the id?"
+    )
 
 
 def columns_of_classes(classes: list[str], expected: list[str], target: str, sample_file: str) -> list[str]:

@@ -17,6 +17,10 @@ from pipeline.new.series import options_of
 
 POSITIVE = {
     "+",
+    "abnormal",
+    "unhealthy",
+    "unsafe",
+    "misinformation",
     "yes",
     "y",
     "true",

@@ -287,22 +287,22 @@ def _by_language(tables: DetectedTables, columns: list[str]) -> tuple[list[str],
     """
     some = [table[columns].iloc[:: max(1, len(table) // 200)] for table in (tables.train, tables.test)]
     texts = [" ".join(row) for table in some for row in table.to_numpy()]
-    letters = "".join(LETTER.findall(" ".join(texts)))
-
-    def are_in(scripts: str) -> bool:
-        return len(re.findall(f"[{scripts}]", letters)) >= 0.5 * len(letters)
-
-    latin = columns if letters and are_in(LATIN) else []
+    all_texts = " ".join(texts)
+    latin = columns if LETTER.search(all_texts) and _is_in(LATIN, all_texts) else []
     is_english = sum(map(_is_foreign, texts)) < MIN_FOREIGN * len(texts)
-    return latin, latin if is_english else [], columns if are_in(SCRIPTS_OF_USE) else []
+    return latin, latin if is_english else [], columns if _is_in(SCRIPTS_OF_USE, all_texts) else []
+
+
+def _is_in(scripts: str, text: str) -> bool:
+    """Return whether at least half of the letters are of some scripts; a text without letters is."""
+    letters = LETTER.findall(text)
+    return len(re.findall(f"[{scripts}]", "".join(letters))) >= 0.5 * len(letters)
 
 
 def _is_foreign(text: str) -> bool:
     """Return whether most letters are not Latin, or more words are frequent ones of other languages than of English."""
-    letters = "".join(LETTER.findall(text))
-    is_latin = len(re.findall(f"[{LATIN}]", letters)) >= 0.5 * len(letters)
     n_english = len(ENGLISH_WORDS.findall(text.lower()))
-    return not is_latin or len(FOREIGN_WORDS.findall(text.lower())) > n_english
+    return not _is_in(LATIN, text) or len(FOREIGN_WORDS.findall(text.lower())) > n_english
 
 
 def _mean_words(texts: pd.DataFrame) -> float:

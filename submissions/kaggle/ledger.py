@@ -251,7 +251,7 @@ def draw_scores(competition: CompetitionConfig, files: list[Submission]) -> pd.D
     labels = labels.on_rows_of(*scored.values())
     if labels.has_fold.sum() < 2:
         return None
-    n_rows = rows_to_expect(len(read_prepared(paths.test)), int(labels.has_fold.sum()))
+    n_rows = rows_to_expect(competition, len(read_prepared(paths.test)), int(labels.has_fold.sum()))
     return labels.resampled(scored, n_rows)
 
 

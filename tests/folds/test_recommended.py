@@ -151,6 +151,10 @@ def test_a_small_test_table_of_new_values_is_a_warning_that_names_the_option(tmp
     (warning,) = recommend(units, raw_train, competition.columns, True).warnings
     assert warning.startswith("0 test rows share 'prompt' with a training row, and 3 would in a random split")
     assert warning.endswith("--group 'prompt'")
+    few_repeat = {"prompt": [k if k % 30 else 0 for k in range(N)]}  # four rows have the same value
+    large = written(tmp_path, AT_RANDOM, few_repeat)
+    units, raw_train = units_of_competition(large)
+    assert recommend(units, raw_train, large.columns, True).warnings == []
     seen = written(tmp_path, [k % 30 == 0 for k in range(N)], {"prompt": prompts})
     units, raw_train = units_of_competition(seen)
     assert recommend(units, raw_train, seen.columns, True).warnings == []

@@ -9,6 +9,7 @@ import pytest
 
 from core.errors import ConfigError, DataError, NothingToSubmit
 from core.files import PROJECT
+from core.paths import generated_yaml
 from folds import make
 from pipeline import commands
 from pipeline.api import fit, load
@@ -68,6 +69,19 @@ def test_out_of_fold_predictions_have_the_index_of_the_training_table():
     assert f"<run {run.name} of indexed: expect rmse " in repr(run) and len(repr(run)) < 200
     of_duplicates = pd.concat([train, train[:2]])[["SMILES"]]
     assert run.predict(of_duplicates).index.equals(of_duplicates.index)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "5m"), ({"budget": None}, None), ({"budget": "none"}, None)]
+)
+def test_the_budget_of_a_preset_can_be_lifted(monkeypatch, given, expected):
+    def full(options):
+        raise NothingToSubmit("The YAML is written.")
+
+    monkeypatch.setattr(commands, "full", full)
+    with pytest.raises(NothingToSubmit, match="The YAML is written"):
+        fit(molecules(), targets="lumo", name="lifted", **given)
+    assert load_config(str(generated_yaml("lifted"))).budget == expected
 
 
 def test_extra_rows_are_not_among_the_out_of_fold_predictions(tmp_path):

@@ -325,7 +325,7 @@ def test_a_metric_of_the_user_is_not_called_once_the_time_is_over(tmp_path, monk
     executor: Any = None
     (*_, text), status = submit_until(OVER, run, executor, False)
     said = text.replace("\n", " ")
-    assert "The score is not known. Your metric was not called, since it failed, or there was no time" in said
+    assert "The score is not known. Your metric failed, or there was no time to call it;" in said
     assert "Submitted: convex of" in said
     assert (status, run.is_latest, run.choice.submitted.score) == (0, True, None)
     result = full_step.describe_run(run, load_config(str(path)), "another")

@@ -86,10 +86,13 @@ def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_scor
     ("n_test_rows", "n_train_rows", "expected"),
     [(3, 17_000, 17_000), (36, 36_000, 36_000), (4, 300, 4), (60, 36_000, 60), (50, 5_000, 5_000)],
 )
-def test_a_test_table_of_a_few_rows_stands_for_one_like_the_training_table(
+def test_on_kaggle_a_test_table_of_a_few_rows_stands_for_one_like_the_training_table(
     n_test_rows, n_train_rows, expected
 ):
-    assert rows_to_expect(n_test_rows, n_train_rows) == expected
+    on_kaggle: Any = SimpleNamespace(kaggle="essays")
+    elsewhere: Any = SimpleNamespace(kaggle=None)
+    assert rows_to_expect(on_kaggle, n_test_rows, n_train_rows) == expected
+    assert rows_to_expect(elsewhere, n_test_rows, n_train_rows) == n_test_rows
 
 
 def test_a_score_below_zero_of_a_metric_of_the_user_where_less_is_better_is_in_its_interval():

@@ -589,6 +589,10 @@ def test_a_pace_has_the_time_of_the_predictions_which_fewer_epochs_do_not_shorte
         paces.pace("net")
     assert paces.pace("net") == 150
     assert paces.scaled("net", 0.1) == 50 + 10
+    report(100, 100, 100, to_predict=50)
+    assert paces.remaining([task]) == [(50, ONE)]
+    report(120, 100, 100, to_predict=50)  # there was no report for 20 s
+    assert paces.remaining([task]) == [(30, ONE)] and paces.pace("net") == 150
 
 
 def test_the_seconds_of_a_job_begin_after_the_imports_of_its_worker(task, report, tmp_path):
