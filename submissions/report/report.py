@@ -39,6 +39,7 @@ from submissions.report.scores import (
     score_section,
     seconds_of_stage,
     stages_without_weight,
+    target_section,
     time_line,
     weight_notes,
 )
@@ -114,6 +115,7 @@ def build_report(run: Run) -> Report:
         Section("What next", [*closing[1:]]),
         Section("Left out", _left_out(run), brief=True, wide=True),
         Section("Scores", score_section(run, answers), brief=True, wide=True),
+        Section("Scores by target", target_section(run, answers)),
         Section("Scores by fold", _safely(run, fold_section)),
         Section("Tables", _tables(run), brief=True),
         Section("Scores by class", _safely(run, class_section) if task.classes else [], brief=brief),

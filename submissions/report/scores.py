@@ -169,11 +169,10 @@ def _name_of_test_score(run: Run) -> str:
 def score_section(run: Run, answers: Answers) -> list[Element]:
     """Return the scores of candidates, from simple to complex, and of all stages, with flags and notes."""
     choice = run.choice
-    lines = [*_candidate_lines(run, answers), *_stage_lines(run, answers)]
-    table = pd.DataFrame(lines, columns=[*COLUMNS]).dropna(axis="columns", how="all").fillna("")
+    of_stages = [lines[0] for lines in _stage_lines(run, answers)]
+    table = _table(run, [*_candidate_lines(run, answers), *of_stages])
     if len(run.task.targets) == 1:
         table = table.drop(columns="target")
-    table = table.rename(columns={"test_score": _name_of_test_score(run)})
     legend = LEGEND.format(
         chosen=f"the base of {run.chosen}" if run.chosen == LIGHTGBM_STACK else run.chosen,
         default=choice.default,
@@ -187,6 +186,22 @@ def score_section(run: Run, answers: Answers) -> list[Element]:
     if n_without_fold:
         elements.append(f"{n_without_fold} training rows are never held out (fold -1) and never scored.")
     return [*elements, *_stage_notes(run)]
+
+
+def target_section(run: Run, answers: Answers) -> list[Element]:
+    """Return the scores and weights of all stages for each target; [] for one target."""
+    if len(run.task.targets) == 1:
+        return []
+    lines = [
+        {**line, NAME: of_stage[0][NAME]} for of_stage in _stage_lines(run, answers) for line in of_stage[1:]
+    ]
+    return [make_table(_table(run, lines).rename(columns={NAME: "stage"}))]
+
+
+def _table(run: Run, lines: list[dict[str, str]]) -> pd.DataFrame:
+    """Return lines as a table without empty columns."""
+    table = pd.DataFrame(lines, columns=[*COLUMNS]).dropna(axis="columns", how="all").fillna("")
+    return table.rename(columns={"test_score": _name_of_test_score(run)})
 
 
 def fold_section(run: Run) -> list[Element]:
@@ -252,12 +267,12 @@ def _candidate_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
     return lines
 
 
-def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
-    """Return a line for each stage and target."""
+def _stage_lines(run: Run, answers: Answers) -> list[list[dict[str, str]]]:
+    """Return for each stage a line of all targets and, if there are several, one of each."""
     weights = pd.DataFrame(run.weights)  # a row per stage, a column per output
     if len(weights.columns) > len(run.task.targets):
         weights = weights.mean(axis=1).to_frame(*run.task.targets)
-    lines: list[dict[str, str]] = []
+    lines = []
     for name in run.config.stages:
         of_stage = _lines(run, answers, name, run.choice.stages[name])
         for line in of_stage:
@@ -269,7 +284,7 @@ def _stage_lines(run: Run, answers: Answers) -> list[dict[str, str]]:
         if without:
             improvement = gain(run, 0.0, without.difference)  # with the stage against without it
             of_stage[0]["gain"] = format_with_error(improvement, without.standard_error)
-        lines += of_stage
+        lines.append(of_stage)
     return lines
 
 

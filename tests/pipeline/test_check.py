@@ -334,7 +334,9 @@ def test_a_function_of_the_user_that_does_not_end_is_reported_with_its_line(tmp_
 
 @pytest.mark.parametrize("greater_is_better", [True, False])
 def test_the_wrong_direction_of_a_metric_is_a_warning(tmp_path, greater_is_better):
-    (tmp_path / "mine.py").write_text("import numpy as np\nmae = lambda y_true, y_pred: np.nanmean(abs(y_true - y_pred))\n")
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nmae = lambda y_true, y_pred: np.nanmean(abs(y_true - y_pred))\n"
+    )
     metric = f"metric: 'mine.py:mae', greater_is_better: {str(greater_is_better).lower()}"
     said = checked(written(tmp_path, competition=metric))
     assert ("greater_is_better: true prefers; set the other direction" in said) == greater_is_better
