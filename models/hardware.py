@@ -24,7 +24,8 @@ import lightgbm, numpy
 x = numpy.arange(100.0)[:, None]
 lightgbm.train({"device_type": "gpu", "verbosity": -1}, lightgbm.Dataset(x, x[:, 0]), 1)
 """
-NVIDIA_DRIVER = Path("/proc/driver/nvidia")
+NVIDIA_DRIVERS = (Path("/proc/driver/nvidia"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
+"""What a driver leaves on Linux, and on Linux in Windows."""
 CONTEXT_GIB = 0.5
 """Memory of a card that CUDA takes for each process."""
 OUT_OF_MEMORY = (
@@ -99,7 +100,8 @@ def cards_in_new_process() -> tuple[list[Card], str]:
 
 def why_no_gpu() -> str:
     """Return why torch can use no GPU of this machine; "" if it can, or if no driver is installed."""
-    if not NVIDIA_DRIVER.exists() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+    has_driver = any(path.exists() for path in NVIDIA_DRIVERS)
+    if not has_driver or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
     cards, reason = cards_in_new_process()
     return "" if cards else reason

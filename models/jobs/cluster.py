@@ -154,7 +154,8 @@ def require_cluster() -> str | None:
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
             "--executor ray needs the package ray, which is not installed; pip install -r "
-            "requirements-ray.txt into this environment, or leave it (deactivate), and ./run.sh installs it."
+            "requirements-ray.txt into this environment, or leave it (deactivate, or conda deactivate), and "
+            "./run.sh installs it."
         )
     address = os.environ.get("RAY_ADDRESS") or "local"
     if address in ("local", "auto"):

@@ -101,7 +101,7 @@ def test_full_stops_before_training_if_stages_rely_on_a_gpu_that_torch_does_not_
         raise ConfigError("reached")
 
     no_cards = ([], "torch sees no GPU: the driver is too old")
-    monkeypatch.setattr(hardware, "NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(hardware, "NVIDIA_DRIVERS", (tmp_path / "none", tmp_path))
     monkeypatch.setattr(hardware, "cards_in_new_process", lambda: no_cards)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("pipeline.full.prepare", reached)
