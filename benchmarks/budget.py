@@ -246,11 +246,14 @@ def verdicts(pairs: pd.DataFrame) -> list[str]:
     if len(pairs) < 2:
         return ["Fewer than two pairs of runs are finished: there is no standard error."]
     lines = []
-    for name, values in np.log(pairs[["ratio", "cross_fitted"]]).dropna(axis=1, how="all").items():
+    logs = (
+        np.log(pairs[["ratio", "cross_fitted"]]).groupby(pairs["set"]).mean()
+    )  # runs of a set share answers
+    for name, values in logs.dropna(axis=1, how="all").items():
         ratio, standard_error = np.exp(values.mean()), values.sem()
         passed = ratio <= 1 + standard_error and ratio <= MAX_WORSENING
         lines.append(
-            f"{name}: after / before {ratio:.4f} +- {standard_error:.4f} over {len(values)} pairs; at most 1.00 plus "
+            f"{name}: after / before {ratio:.4f} +- {standard_error:.4f} over {len(values)} sets; at most 1.00 plus "
             f"its standard error and at most {MAX_WORSENING}: {'passed' if passed else 'missed'}"
         )
     return lines

@@ -78,6 +78,12 @@ def f1_macro(counts: ClassCounts) -> Array:
     return _ratio(scores.sum(axis=-1), is_present.sum(axis=-1))
 
 
+def f1_weighted(counts: ClassCounts) -> Array:
+    """Return the mean F1 of the classes, weighted by their rows."""
+    scores, _ = _class_f1(counts)
+    return _ratio((scores * counts.true).sum(axis=-1), counts.true.sum(axis=-1))
+
+
 def mcc(counts: ClassCounts) -> Array:
     """Return the correlation of true and predicted classes; 0 if one of the two is constant."""
     true, predicted = counts.true, counts.predicted

@@ -18,6 +18,8 @@ PATTERN = r"^(?P<sign>[<>≤≥]=?)\s*(?P<number>.*)$"
 MAX_RANGE = 1e4
 MAX_TO_MEDIAN = 100.0
 """Ratios of the largest label to the smallest and to the median above which large labels dominate errors."""
+MAX_LISTED = 12
+"""Number of classes with a listed share; if there are more, the rarest are listed."""
 PLACEHOLDERS = (-99, -999, -9999, 999, 9999)
 """Numbers that stand for a missing one."""
 CODES = (-1, -9, -99, -999, -9999)
@@ -174,3 +176,22 @@ def describe_censored(labels: Labels, config: CompetitionConfig, where: str) -> 
             use = "networks learn them as bounds; other stages and all scores read them as missing labels"
         warning = "WARNING: " if config.censored == "mask" else ""
         yield f"{warning}censored labels of {where}: {join_first(texts, str)} ({use})"
+
+
+def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Return the labels for regression, else an indicator column `target=class` per class.
+
+    The mean of an indicator is the share of its class. Of two classes only the second one has a column.
+
+    Args:
+        y: labels (n_rows, n_targets).
+    """
+    if not classes:
+        return y
+    first = 1 if len(classes) == 2 else 0
+    indicators: dict[str, pd.Series] = {}
+    for name in y:
+        for k in range(first, len(classes)):
+            indicators[f"{name}={classes[k]}"] = (y[name] == k).where(y[name].notna()).astype(float)
+    shares = pd.DataFrame(indicators)
+    return shares.loc[:, shares.mean().rank(method="first") <= MAX_LISTED]

@@ -232,6 +232,7 @@ METRICS: dict[str, Metric] = {
         _label_metric("f1", class_metrics.f1, ("binary", "multilabel")),
         _label_metric("f1_macro", class_metrics.f1_macro),
         _label_metric("f1_micro", class_metrics.accuracy),
+        _label_metric("f1_weighted", class_metrics.f1_weighted, ("binary", "multiclass", "ordinal")),
         _label_metric("mcc", class_metrics.mcc),
         _label_metric("quadratic_kappa", class_metrics.quadratic_kappa),
     )
@@ -245,6 +246,9 @@ ALIASES = {
     "pr_auc": "average_precision", "auprc": "average_precision", "auc": "roc_auc", "auroc": "roc_auc",
     "logloss": "log_loss", "qwk": "quadratic_kappa", "matthews_corrcoef": "mcc",
     "cohen_kappa_quadratic": "quadratic_kappa", "brier_score": "brier", "mcrmse": "rmse", "ma_rae": "rae",
+    "root_mean_squared_error": "rmse", "mean_squared_error": "mse", "mean_absolute_error": "mae",
+    "median_absolute_error": "median_ae", "mean_absolute_percentage_error": "mape", "pearsonr": "pearson",
+    "spearmanr": "spearman", "acc": "accuracy",
 }  # fmt: skip
 """Other common name of a metric -> its name in `METRICS`."""
 

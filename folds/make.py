@@ -15,6 +15,7 @@ from competition.cells import parse_folds, read_table_with_ids
 from competition.clean import N_INPUT_KEYS, keys_of_inputs, keys_of_near_inputs
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, INPUT_KEY, TIME, read_prepared, without_extra_rows
+from competition.labels import labels_or_indicators
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
 from core.errors import DataError, join_first
@@ -39,8 +40,6 @@ from folds.unit_values import group_keys
 
 MIN_SHARE_OF_OTHERS = 0.2
 """Share of the rows that all folds without the largest group need together, if there are few folds."""
-MAX_LISTED = 12
-"""Number of classes with a listed share; if there are more, the rarest are listed."""
 
 
 def make_folds(competition: CompetitionConfig, config: FoldsConfig, tables: Prepared) -> Prepared:
@@ -277,8 +276,24 @@ def assign_folds(
         folds = kind.split(data)
         where = f"folds.kind {config.title}"
     _require_valid(config, folds, groups, rows[competition.id], where)
+    if config.is_user_defined and competition.units:
+        groups = _with_units(config, rows, competition, folds, groups)
     original_order = np.argsort(order)
     return folds[original_order], groups[original_order]
+
+
+def _with_units(
+    config: FoldsConfig,
+    rows: pd.DataFrame,
+    competition: CompetitionConfig,
+    folds: Integers,
+    groups: Integers,
+) -> Integers:
+    """Return the groups of rows, (n_rows,), with those of `competition.group` unless the user's folds divide one."""
+    keys = group_keys(rows, competition, config.similarity, len(rows))
+    joined = connected(np.array([*keys, groups], dtype=object))
+    is_divided = (pd.Series(folds).groupby(joined).nunique() > 1).any()
+    return groups if is_divided else joined
 
 
 def _require_valid(
@@ -400,25 +415,6 @@ def read_folds(path: Path, ids: list[str], id_column: str = "id") -> Integers:
             "Correct the file."
         )
     return parse_folds(table, "fold", key, path).set_axis(table[key]).loc[ids].to_numpy(dtype=np.int64)
-
-
-def labels_or_indicators(y: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Return the labels for regression, else an indicator column `target=class` per class.
-
-    The mean of an indicator is the share of its class. Of two classes only the second one has a column.
-
-    Args:
-        y: labels (n_rows, n_targets).
-    """
-    if not classes:
-        return y
-    first = 1 if len(classes) == 2 else 0
-    indicators: dict[str, pd.Series] = {}
-    for name in y:
-        for k in range(first, len(classes)):
-            indicators[f"{name}={classes[k]}"] = (y[name] == k).where(y[name].notna()).astype(float)
-    shares = pd.DataFrame(indicators)
-    return shares.loc[:, shares.mean().rank(method="first") <= MAX_LISTED]
 
 
 def missing_class_warnings(

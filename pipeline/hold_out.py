@@ -48,7 +48,8 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     }
     if config.folds.file is not None:
         user_folds = read_text_table(config.folds.file)
-        tables["folds", "file"] = user_folds[~user_folds["id"].isin(held_out)]
+        key = competition.id if competition.id in user_folds else "id"
+        tables["folds", "file"] = user_folds[~user_folds[key].isin(held_out)]
     document = config.model_dump(mode="json", exclude_unset=True)
     folder = Paths(yaml_file.stem).raw
     for (section, key), table in tables.items():

@@ -197,7 +197,7 @@ def levels_of(finished: Run, has_interim: bool) -> list[Level]:
     if finished.config.submissions.stack:
         first.append(Level.BLEND)
     built = finished.built
-    return [*(level for level in first if not (built and built.tried.includes(level))), Level.FULL]
+    return [*(level for level in first if not (built and built.level.includes(level))), Level.FULL]
 
 
 def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:

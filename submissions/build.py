@@ -69,10 +69,7 @@ from submissions.submission_file import write_submission
 
 
 def build(run: Run, level: Level = Level.FULL) -> list[str]:
-    """Build the files of a run, or keep them if they are of this level or a later one; return lines to print.
-
-    They are also kept if the files of this level have a worse cross-fitted score.
-    """
+    """Build the files of a run, or keep them if they are of this level or a later one; return lines to print."""
     changed = run.changed_files
     before = run.built
     manifest = before if before is not None and _covers(run, before, level) else None
@@ -83,11 +80,8 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
             if run.is_unscored:
                 settings = settings.model_copy(update={"default": CONVEX})
             selection = select_candidate(run.columns, run.columns.test, settings)
-            if before is not None and before.tried != level and _is_worse(run, selection, before):
-                manifest = before.model_copy(update={"tried": level})
-            else:
-                with replaced(run.folder) as folder:
-                    _write_files(run, folder, selection, level)
+            with replaced(run.folder) as folder:
+                _write_files(run, folder, selection, level)
     if manifest is not None:
         manifest = manifest.model_copy(update={"left_out": list(run.left_out)})
         if manifest != before:
@@ -116,14 +110,7 @@ def _covers(run: Run, built: Manifest, level: Level) -> bool:
 
     Files of this level also need the latest measured shift, on which their expected score depends.
     """
-    return built.tried.includes(level) and (built.tried != level or built.shift == run.digest_of_shift)
-
-
-def _is_worse(run: Run, selection: Selection, before: Manifest) -> bool:
-    """Return whether a selection has a worse cross-fitted score than an earlier level, on the same rows."""
-    score = selection.compared["score"][selection.chosen]
-    score_before = before.choice.submitted.score
-    return score_before is not None and not run.columns.gain(score - score_before) >= 0
+    return built.level.includes(level) and (built.level != level or built.shift == run.digest_of_shift)
 
 
 def publish(run: Run) -> list[str]:
@@ -304,7 +291,6 @@ def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> 
         run=run.name,
         made_from=run.made_from,
         level=level,
-        tried=level,
         config=run.config.model_dump(mode="json", exclude={"budget"}),
         stages={
             name: StageRecord(key=run.plan.keys[name], marks=_marks(run, name)) for name in run.config.stages

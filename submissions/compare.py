@@ -1,6 +1,7 @@
 """Comparison of the runs of a competition: different settings, and paired differences of scores."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -194,7 +195,8 @@ def compare(config: Config) -> tuple[str, dict[str, Any]]:
     )
     n = len(runs)
     tried = f"Runs tried: {n}."
-    luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25))  # Blom: the largest of n normal numbers
+    # Blom: the largest of n normal numbers. Standard errors are of differences, so larger by the root of 2.
+    luck = NormalDist().inv_cdf((n - 0.375) / (n + 0.25)) / math.sqrt(2)
     if n > 2:
         best = f"the best of {n} equally good runs looks about {luck:.1f} standard errors better than it is"
         tried += f" By chance, {best}."

@@ -6,6 +6,7 @@ fold. Where test rows differ from training rows, the interval has the error of r
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,15 @@ from core.types import Array
 from folds.adversarial import MAX_TRAIN_ROWS
 from folds.comparison import Comparison, read_comparison
 from submissions.blend.correction import best_constant
-from submissions.blend.scoring import Scorer
+from submissions.blend.scoring import Scorer, widened
 from submissions.blend.selection import CrossFit
 from submissions.manifest import Expected, Interval
 from submissions.run import Run
 from submissions.shift import error_of, expected_under_shift
 
 NO_TIME = "Your metric failed, or there was no time to call it; a larger --budget, or none, gives it time."
+SQUARED = ("mse", "r2", "explained_variance", "brier", "quadratic_kappa")
+"""Metrics of squared errors, whose logarithms vary twice as much."""
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
 STD_OF_LOG_FACTOR = 0.2
@@ -72,9 +75,12 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
             f"WARNING: the test table has {n_test} rows, which may stand for a hidden one; "
             f"an interval is for a table of {n_expected:,} rows, like the training table."
         )
-    scores = drawn_scores(run.columns, scored, n_expected)
-    if run.columns.n_groups < MIN_GROUPS:
-        unknown = unknown or f"The training rows form only {run.columns.n_groups} groups."
+    scorer: Scorer = run.columns
+    if run.config.folds.is_ordered_in_time:  # the test table is one more block
+        scorer = replace(scorer, groups=scorer.folds)
+    scores = drawn_scores(scorer, scored, n_expected)
+    if scorer.n_groups < MIN_GROUPS:
+        unknown = unknown or f"The training rows form only {scorer.n_groups} groups."
     if run.is_unscored:
         unknown = NO_TIME
     elif not len(scores):
@@ -82,11 +88,11 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     tables = comparison.adversarial_validation if comparison else None
     if tables and shift and shift.factor is not None:
         score = with_factor(np.array([score]), run.metric, shift.factor).item()
-        log_std = STD_OF_LOG_FACTOR * tables.strength
+        log_std = STD_OF_LOG_FACTOR * tables.strength * (2 if run.metric.name in SQUARED else 1)
         scores = with_factor(scores, run.metric, shift.factor, log_std, run.columns.seed)
     return Expected(
         score=score,
-        interval=None if unknown else interval_of(scores, run.columns.n_groups),
+        interval=None if unknown else interval_of(scores, scorer.n_groups),
         unknown=unknown,
         shift=shift,
         warnings=warnings,
@@ -180,17 +186,14 @@ def with_factor(scores: Array, metric: Metric, factor: float, log_std: float = 0
 def interval_of(scores: Array, n_groups: int) -> Interval:
     """Return the interval between two quantiles of scores of resamples, (n,).
 
-    They are further out for few groups, since resamples of few groups vary too little. Source: Hesterberg,
-    "What Teachers Should Know About the Bootstrap", The American Statistician 2015 (expanded percentile
-    interval).
+    They are further out for few groups (`widened`, the expanded percentile interval).
 
     Args:
         n_groups: number of groups that were resampled, at least 2.
     """
     from scipy import stats
 
-    quantile_of_t = stats.t.ppf((1 + COVERAGE) / 2, n_groups - 1)
-    share_below = stats.norm.cdf(np.sqrt(n_groups / (n_groups - 1)) * quantile_of_t)
+    share_below = stats.norm.cdf(widened(stats.norm.ppf((1 + COVERAGE) / 2), n_groups))
     lower, upper = np.quantile(scores, [1 - share_below, share_below])
     return Interval(lower=lower, upper=upper, coverage=COVERAGE)
 

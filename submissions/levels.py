@@ -1,8 +1,7 @@
 """The levels of a submission.
 
 A command with a budget builds one after the other, so that there is a submission whenever its time is over;
-one without a budget builds the last one at once. Within one run a later level replaces an earlier one unless
-its cross-fitted score is worse (`submissions.build.build`).
+one without a budget builds the last one at once. Within one run a later level replaces an earlier one.
 
 The submission of a run with finished stages is complete, and in the folder of the run. What is not
 complete, level FOLDS and submissions while other stages train, is in the folder `so_far`. It is the latest

@@ -38,7 +38,7 @@ CANDIDATES_TABLE = "candidates.parquet"
 STD_FILE = "spread.csv"
 SO_FAR = "so_far"
 """Folder of a submission that is not complete, next to those of the runs."""
-FORMAT = 5
+FORMAT = 6
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 NOT_EXAMINED = "It was not examined whether test rows differ from training rows."
@@ -216,8 +216,6 @@ class Manifest(StrictModel):
     """Digest of predictions, code and packages."""
     level: Level
     """Level of the submission."""
-    tried: Level
-    """Latest level that was built; if it is later than `level`, its score was worse."""
     config: dict[str, Any]
     """The settings (`submissions.config.Config`) as data, so that a run survives changes of user code."""
     stages: dict[str, StageRecord]
@@ -258,11 +256,7 @@ class Manifest(StrictModel):
             lines.append(ONLY_BASELINE)
         if self.level not in MISSING:
             return lines
-        is_last = self.level is self.tried
-        reason = (
-            "there was no time for them so far" if is_last else "with them the cross-fitted score is worse"
-        )
-        return [*lines, f"{MISSING[self.level]} are left out: {reason}."]
+        return [*lines, f"{MISSING[self.level]} are left out: there was no time for them so far."]
 
     @property
     def metric(self) -> str:

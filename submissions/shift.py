@@ -164,7 +164,8 @@ def error_with_standard_error(scorer: Scorer, scored: Array) -> tuple[float, flo
     error = error_of(scorer.metric, scorer.score(scored))
     if error is None or not 0 < error < np.inf:
         return None
-    return error, float(scorer.resampled({"": scored})[""].std())
+    std = float(scorer.resampled({"": scored})[""].std())
+    return error, std if scorer.n_groups > 1 else np.nan  # all resamples of one group are equal
 
 
 def error_of(metric: Metric, score: Score) -> Score | None:

@@ -17,13 +17,15 @@ from benchmarks.budget import SECONDS, finished_by_both, verdicts
     ],
 )
 def test_a_change_passes_up_to_one_standard_error_and_two_per_cent(ratios, verdict):
-    on_answers, cross_fitted = verdicts(pd.DataFrame({"ratio": ratios, "cross_fitted": 1.0}))
+    on_answers, cross_fitted = verdicts(
+        pd.DataFrame({"set": range(len(ratios)), "ratio": ratios, "cross_fitted": 1.0})
+    )
     assert on_answers.startswith("ratio") and on_answers.endswith(verdict)
-    assert f"1.0000 +- 0.0000 over {len(ratios)} pairs" in cross_fitted and cross_fitted.endswith("passed")
+    assert f"1.0000 +- 0.0000 over {len(ratios)} sets" in cross_fitted and cross_fitted.endswith("passed")
 
 
 def test_runs_without_cross_fitted_predictions_are_judged_by_the_answers():
-    (line,) = verdicts(pd.DataFrame({"ratio": [0.98, 0.99], "cross_fitted": np.nan}))
+    (line,) = verdicts(pd.DataFrame({"set": ["a", "b"], "ratio": [0.98, 0.99], "cross_fitted": np.nan}))
     assert line.startswith("ratio")
 
 

@@ -85,7 +85,7 @@ def scaled_blocks(blocks: Blocks, folder: Path) -> Blocks:
                 one_hot = [
                     cells[:, None] == fitted[f"{name} {number}"] for number, cells in enumerate(columns)
                 ]
-                scaled[name] = np.hstack([np.empty((len(block), 0)), *one_hot])
+                scaled[name] = np.hstack([np.empty((len(block), 0), dtype=bool), *one_hot])
                 continue
             is_missing = np.isnan(block)
             numbers = np.where(is_missing, fitted[f"{name} medians"], block)

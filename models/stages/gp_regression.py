@@ -80,7 +80,8 @@ def fit_columns(
         rows = np.flatnonzero(row_weights[:, column])
         weights = row_weights[rows, column]
         labels = y[rows, column]
-        some = slice(None, None, -(-len(rows) // WEIGHT_ROWS))
+        # In the order of the labels, so that a rare class, or conditions that take turns, are among them.
+        some = np.sort(np.argsort(labels, kind="stable")[:: -(-len(rows) // WEIGHT_ROWS)])
         parts = [kernel[np.ix_(rows[some], rows[some])] for kernel in kernels]
         kernel_weights, noise = choose_kernel_weights(parts, labels[some], weights[some])
         kernel = weighted_sum(kernels, kernel_weights, rows, rows)

@@ -301,6 +301,10 @@ class Lightgbm(FeatureStage):
             **self.parameters,
         }
         parameters["min_data_in_leaf"] = min(parameters["min_data_in_leaf"], max(1, n_rows // 20))
+        # With LightGBM's 100, trees of small tables would never see a category of four values or more.
+        parameters["min_data_per_group"] = min(
+            parameters.get("min_data_per_group", 100), max(1, n_rows // 20)
+        )
         if n_rows < MIN_ROWS:
             parameters["bagging_fraction"] = 1.0
         train = lightgbm.Dataset(

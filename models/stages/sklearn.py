@@ -251,7 +251,8 @@ def build_estimator(name: str, parameters: dict[str, Any], seed: int, classes: b
 
         estimator.set_params(kernel=ConstantKernel() * RBF(30.0, (0.1, 1e4)) + WhiteKernel())
     # probability is a parameter of SVC and NuSVC: probabilities by Platt scaling.
-    defaults = {"random_state": seed, "probability": True}
+    # cache_size, in MB, of SVMs: with the default of 200 kernels of more than 7,000 rows are computed again.
+    defaults = {"random_state": seed, "probability": True, "cache_size": 500}
     if not name.startswith(SKLEARN):
         defaults |= dict.fromkeys(("n_jobs", "n_threads", "thread_count"), 1)
     estimator.set_params(**{key: value for key, value in defaults.items() if key in valid_names} | parameters)

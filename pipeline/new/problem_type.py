@@ -13,7 +13,7 @@ from core.errors import DataError, join_first
 from core.types import ProblemType
 from pipeline.new.column_roles import describe_damage, is_numeric, without_censored
 from pipeline.new.detect import DetectedTables
-from pipeline.new.series import options_of
+from pipeline.new.series import GRADE, options_of
 
 POSITIVE = {
     "+",
@@ -21,6 +21,15 @@ POSITIVE = {
     "unhealthy",
     "unsafe",
     "misinformation",
+    "fake",
+    "hateful",
+    "offensive",
+    "sarcastic",
+    "ai",
+    "generated",
+    "mutagenic",
+    "inhibitor",
+    "blocker",
     "yes",
     "y",
     "true",
@@ -213,6 +222,9 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
     has_enough_rows = labels.counts.min() >= MIN_ROWS_PER_LEVEL
     has_integers_in_sample = labels.tables.sample.stack().str.fullmatch(r"[+-]?\d+").all()
     if is_consecutive and has_enough_rows and has_integers_in_sample:
+        if float(classes[0]) == 0 and not GRADE.search(labels.tables.targets[0]):
+            reason = f"{n_classes} whole numbers from 0, as codes of classes; --problem-type ordinal if they are levels"
+            return ["multiclass", "ordinal", "regression"], reason
         reason = f"{n_classes} consecutive levels, and whole numbers in the sample; "
         reason += "--problem-type multiclass if they have no order"
         return ["ordinal", "multiclass", "regression"], reason

@@ -31,7 +31,7 @@ from core.types import Array, Integers, ProblemType
 from submissions.blend.data import serializable
 
 GRID_SIZE = 200
-"""Candidate values of a cut, at equally spaced quantiles of the rows, for metrics of `ClassCounts`."""
+"""Candidate values of a cut, for metrics of `ClassCounts`."""
 USER_METRIC_GRID_SIZE = 20
 """Candidate values of a cut for all other metrics, which are computed once per value."""
 MAX_PASSES = 3
@@ -207,10 +207,16 @@ def with_cut(decision: Decision, cut_index: int, cut: float) -> Decision:
 
 
 def threshold_grid(values: Array, size: int) -> Array:
-    """Return candidate values of a cut, at most `size`, halfway between equally spaced quantiles."""
+    """Return candidate values of a cut, at most `size`, halfway between quantiles.
+
+    Half of these are equally spaced; the others are dense at both ends, for classes of few rows.
+    """
     edges = np.sort(values[values > -np.inf])
     if len(edges):
-        edges = edges[np.linspace(0, len(edges) - 1, size).astype(np.int64)]
+        last = len(edges) - 1
+        tail = np.geomspace(1, len(edges), size // 4) - 1
+        ranks = np.concatenate([np.linspace(0, last, size - 2 * len(tail)), tail, last - tail])
+        edges = edges[np.unique(ranks.astype(np.int64))]
     return np.unique((edges[1:] + edges[:-1]) / 2)
 
 

@@ -206,6 +206,21 @@ class Scorer:
         )
 
 
+def widened(n_errors: float, n_groups: int) -> float:
+    """Return how many bootstrap standard errors of few groups are as improbable as so many of many groups.
+
+    Resamples of few groups vary too little, and their error is itself uncertain, as for Student's t. Source:
+    Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015.
+
+    Args:
+        n_groups: number of groups that are resampled, at least 2.
+    """
+    from scipy import stats
+
+    quantile = stats.t.ppf(stats.norm.cdf(n_errors), n_groups - 1)
+    return float(np.sqrt(n_groups / (n_groups - 1)) * quantile)
+
+
 def describe_resamples(n_resamples: int | None) -> list[str]:
     """Return a sentence if a slow metric has reduced the number of resamples; [] otherwise."""
     if n_resamples != FEW_RESAMPLES:

@@ -26,7 +26,7 @@ from submissions.blend.candidates import (
 from submissions.blend.correction import best_constant, fit_correction
 from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, serializable
 from submissions.blend.decision_rules import Decision, apply_decision, fit_decision
-from submissions.blend.scoring import Scorer
+from submissions.blend.scoring import Scorer, widened
 from submissions.blend.settings import SubmissionsConfig
 from submissions.blend.stack import Stack, fit_stack
 
@@ -34,6 +34,8 @@ MEAN = "mean"
 """Candidate that takes the place of a default that cannot be fitted."""
 CONVEX = "convex"
 """Candidate that is submitted if nothing is scored: its weights have the least squared error."""
+MAX_NORMAL = 8.0
+"""Standard errors above which a normal distribution has no smaller probability in floating point."""
 MAX_CLASSES_OF_STACK = 50
 """Maximum number of classes of a stack: the time of an iteration grows with their square, to minutes."""
 MIN_GAIN_SHARE = 0.001
@@ -250,7 +252,8 @@ def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) 
 
     Args:
         compared: candidates that may be chosen, compared with the default.
-        margin: standard errors of the paired difference by which another candidate has to be better.
+        margin: standard errors of the paired difference by which another candidate has to be better; of few
+            groups more (`widened`).
     """
     scores = scorer.gain(compared["score"]).dropna()
     if default not in scores and len(scores):
@@ -261,12 +264,14 @@ def select(scorer: Scorer, compared: pd.DataFrame, default: str, margin: float) 
     if not len(gains):
         return (default, f"Keeping the default {default}: no other candidate has a score.")
     smallest_gain = min_gain(scorer, compared["score"][default])
+    if scorer.n_groups > 1 and margin <= MAX_NORMAL:
+        margin = widened(margin, scorer.n_groups)
     required = np.maximum(smallest_gain, margin * others["standard_error"])
     clear_gains = gains[gains > required[gains.index]]
     best = str((clear_gains if len(clear_gains) else gains).idxmax())
     explanation = (
         f"gains {gains[best]:.4g}, and a switch requires more than {required[best]:.4g} "
-        f"({margin:g} x the standard error of the paired difference, and at least {smallest_gain:.2g})."
+        f"({margin:.2g} x the standard error of the paired difference, and at least {smallest_gain:.2g})."
     )
     if len(clear_gains):
         return (best, f"{best} replaces the default {default}: it {explanation}")

@@ -27,7 +27,7 @@ class SubmissionsConfig(StrictModel):
     a function of yours (`submissions/blend/candidates.py`).
     """
     margin: float = Field(default=2.0, ge=0)
-    """Standard errors of the paired difference by which another candidate must be better."""
+    """Standard errors of the paired difference by which another candidate must be better; of few groups more."""
     trials: int = Field(default=40, ge=2)
     """Trials of Optuna on the penalty of `shrunk_ridge`, for each target; other blends ignore them."""
     stack: bool = True

@@ -203,7 +203,12 @@ def page(competition: CompetitionConfig) -> str:
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS])
     lines = rank_correlations(scores.set_index("submission").astype(float))
     drawn = draw_scores(competition, files)
-    if drawn is not None:
+    if len({_folds_of(paths, row) for row in files} - {""}) > 1:
+        lines.append(
+            "Runs of these files have different folds, by which their cross-fitted scores may differ: the choice of "
+            "two is not simulated. Select by the leaderboard, or train them with the same folds."
+        )
+    elif drawn is not None:
         lines += [pick_final_two(drawn, metric), *describe_resamples(len(drawn))]
     else:
         none_scored = "None of these files has a score yet (--public)"
@@ -220,6 +225,14 @@ def shift_of(paths: Paths, one: Submission) -> ExpectedShift | None:
         return read_manifest(paths.run(one.run or "no run")).choice.expected.shift
     except DataError:
         return None
+
+
+def _folds_of(paths: Paths, one: Submission) -> str:
+    """Return the digest of the folds of the run of a submission; "" without the run."""
+    try:
+        return read_manifest(paths.run(one.run or "no run")).tables["folds.csv"]
+    except DataError:
+        return ""
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:

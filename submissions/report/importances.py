@@ -41,7 +41,7 @@ def seconds_left(run: Run) -> float:
     There are none before the last level of a submission, which must not wait, at the end of a budget, and in
     a report without the clock of its command.
     """
-    if run.clock is None or run.manifest.tried is not Level.FULL:
+    if run.clock is None or run.manifest.level is not Level.FULL:
         return 0.0
     return min(MAX_SECONDS, (run.clock.end - time.monotonic() - LAST_SECONDS) / 3)
 

@@ -38,6 +38,7 @@ OF_LABELS = {
     "balanced_accuracy": sklearn.balanced_accuracy_score,
     "f1_macro": lambda y, p: sklearn.f1_score(y, p, average="macro"),
     "f1_micro": lambda y, p: sklearn.f1_score(y, p, average="micro"),
+    "f1_weighted": lambda y, p: sklearn.f1_score(y, p, average="weighted"),
     "mcc": sklearn.matthews_corrcoef,
     "quadratic_kappa": lambda y, p: sklearn.cohen_kappa_score(y, p, weights="quadratic"),
 }

@@ -11,11 +11,12 @@ import pytest
 
 from competition.config import load_competition
 from competition.dataset import GROUP, read_rows
+from competition.labels import labels_or_indicators
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, write_table
 from folds import make
 from folds.kinds import FOLD_KINDS, FoldKind
-from folds.make import labels_or_indicators, missing_class_warnings
+from folds.make import missing_class_warnings
 from folds.training_rows import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
@@ -268,6 +269,19 @@ def test_a_group_that_the_kind_of_folds_does_not_keep_together_is_a_warning(tmp_
         tmp_path, lines, folds={"kind": "scaffold", "n_folds": 2}, group={"scaffold": "SMILES"}
     )
     assert "groups of competition.group" not in divided(whole)[0]
+
+
+@pytest.mark.parametrize(("folds", "n_groups"), [([0, 0, 1, 1, 0, 0], 3), ([0, 1, 1, 1, 0, 0], 6)])
+def test_groups_are_resampled_with_folds_of_the_user_that_divide_none_of_them(tmp_path, folds, n_groups):
+    cells = zip(
+        TRAIN,
+        ["plate,fold", *(f"{plate},{fold}" for plate, fold in zip("aabbcc", folds, strict=True))],
+        strict=True,
+    )
+    lines = [f"{row},{more}" for row, more in cells]
+    path = write_small(tmp_path, lines, folds={"kind": "column"}, group="plate", fold_column="fold")
+    _, paths, found = divided(path)
+    assert (found, len({*groups_in(paths.train)})) == (folds, n_groups)
 
 
 def test_rows_without_a_molecule_are_in_no_group_by_it(tmp_path):

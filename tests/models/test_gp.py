@@ -149,6 +149,25 @@ def test_constant_labels_are_predicted_without_a_standard_deviation(tmp_path):
     assert stage.predict_std(test, tmp_path).item() == pytest.approx(0)
 
 
+def test_a_class_of_few_rows_and_conditions_that_take_turns_are_among_the_rows_that_choose_the_kernels(
+    monkeypatch,
+):
+    monkeypatch.setattr(gp_regression, "WEIGHT_ROWS", 10)
+    chosen = []
+    choose = gp_regression.choose_kernel_weights
+
+    def noted(kernels, y, weights):
+        chosen.append(y)
+        return choose(kernels, y, weights)
+
+    monkeypatch.setattr(gp_regression, "choose_kernel_weights", noted)
+    y = np.array(
+        [1.0 if k in (7, 19, 33, 57, 71, 83, 91, 93, 95, 97) else 0.0 for k in range(100)]
+    )  # no multiple of 10
+    gp_regression.fit_columns([np.eye(100)], y[:, None], np.ones((100, 1)), lambda done, total: None, None)
+    assert sorted(chosen[0]) == [0.0] * 9 + [1.0]
+
+
 def test_two_labelled_rows_are_enough_and_no_prediction_is_beyond_the_labels(tmp_path):
     stage = fit(tmp_path, rows([1.0, 3.0, *[np.nan] * 18], s=CHAINS[:20]), smiles=["s"])
     y_pred = stage.predict(rows(s=CHAINS), tmp_path)

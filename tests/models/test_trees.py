@@ -47,6 +47,16 @@ def test_categories_and_words_are_seen_and_new_ones_are_no_error(kind, tmp_path)
     assert stage.predict(test, tmp_path)[:3, 0] == pytest.approx([0, 25, 10], abs=2)
 
 
+@of_all
+def test_a_category_of_many_values_is_seen_in_a_small_table(kind, tmp_path):
+    sites = [f"s{k}" for k in range(8)]
+    inputs = pd.DataFrame({"site": sites * 15, "x": np.random.default_rng(0).normal(size=120)})
+    y = inputs["site"].map(dict(zip(sites, (0, 9, 2, 7, 1, 8, 3, 6), strict=True)))
+    stage = fit(kind, tmp_path, rows(y.astype(float), **inputs), numeric=["x"], categorical=["site"])
+    test = rows(site=["s0", "s1", "s4", "s5"], x=[0.0] * 4)
+    assert stage.predict(test, tmp_path)[:, 0] == pytest.approx([0, 9, 1, 8], abs=1)
+
+
 def test_importances_name_the_number_the_word_and_the_descriptor_that_labels_depend_on(tmp_path):
     rng = np.random.default_rng(0)
     n = 200

@@ -20,6 +20,8 @@ from submissions.expected_score import (
     with_factor,
     with_means,
 )
+from submissions.run import scored_rows
+from tests.submissions.fakes import fake_competition, finished
 from tests.submissions.test_shift import comparison_of
 
 
@@ -58,6 +60,15 @@ def test_rows_of_a_group_are_resampled_together_so_that_the_interval_is_wider():
 
     assert 0.7 < share_that_hold(draw) < 0.92
     assert share_that_hold(lambda rng, n: (draw(rng, n)[0], np.arange(n))) < 0.6
+
+
+def test_with_folds_in_time_the_interval_is_that_of_blocks(tmp_path):
+    roles = {"time": "x", "targets": ["height"]}
+    run = finished(fake_competition(tmp_path, competition=roles, folds={"kind": "time", "n_folds": 4}))
+    interval, columns = run.choice.expected.interval, run.columns
+    scored = scored_rows(run.folder, run.task).loc[columns.ids].to_numpy()
+    of_rows = interval_of(drawn_scores(columns, scored, len(columns.test_ids)), columns.n_groups)
+    assert interval.upper - interval.lower > 1.2 * (of_rows.upper - of_rows.lower)
 
 
 def test_of_few_groups_the_quantiles_are_further_out():

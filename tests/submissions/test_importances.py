@@ -53,7 +53,7 @@ def test_there_are_none_without_the_clock_of_a_command_or_at_the_end_of_its_budg
 
 
 def test_no_level_of_a_submission_waits_for_them_but_the_last(run, monkeypatch):
-    earlier = run.manifest.model_copy(update={"tried": Level.BLEND})
+    earlier = run.manifest.model_copy(update={"level": Level.BLEND})
     assert tables(run) != []
     monkeypatch.setattr(type(run), "manifest", earlier)
     assert tables(run) == []

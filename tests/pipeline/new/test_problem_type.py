@@ -40,6 +40,7 @@ def problem(folder, labels, sample="0", **options):
         ("r,p,q", {"y_r": 0, "y_p": 0, "y_q": 1}, "multiclass", "p,q,r", "log_loss"),
         ("r,p,q,s", "p q r", "multiclass", "p,q,r,s", "map_at_3"),
         ("1,2,3,4", "1", "ordinal", "1,2,3,4", "quadratic_kappa"),
+        ("0,1,2,3", "0", "multiclass", "0,1,2,3", "accuracy"),  # codes of classes
         ("1.0,2.0,3.0,", "0", "ordinal", "1,2,3", "quadratic_kappa"),
         ("1,2,3,4", "2.5", "regression", "", "rmse"),  # means in the sample
         ("1,2,4,5", "1", "regression", "", "rmse"),  # a gap

@@ -49,6 +49,28 @@ def test_labels_by_hand():
     assert Decision("ordinal", np.array([0.2, 1.9])).predict(levels)[:, 0].tolist() == [0, 1, 1, 2]
 
 
+def test_the_threshold_of_a_class_of_few_rows_is_tuned():
+    """Three of a thousand rows are positive; the best threshold of F1 is half of the best F1."""
+    rng = np.random.default_rng(0)
+    p = expit(rng.normal(-9.0, 2.5, size=20_000))
+    y = (rng.random(len(p)) < p).astype(float)
+    rows = np.arange(len(p))
+    task = Task(["t"], None, "binary", ["no", "yes"], scores_labels=True)
+    data = BlendData(
+        metric=get_metric("f1", "binary"),
+        task=task,
+        y=y[:, None],
+        folds=rows % 4,
+        groups=rows,
+        preds=p[:, None, None],
+    )
+    labels = [p >= cut for cut in np.linspace(0.05, 0.6, 50)]
+    best = max(2 * (y * each).sum() / (y.sum() + each.sum()) for each in labels)
+    found = data.metric(data.y, tuned(data).predict(p[:, None]))
+    assert y.sum() < 100 and found > 0.97 * best
+    assert data.metric(data.y, plain_decision(task).predict(p[:, None])) < 0.9 * best
+
+
 CASES = [
     ("binary", "f1"), ("binary", "mcc"), ("multilabel", "f1_macro"), ("multilabel", "f1_micro"),
     ("multiclass", "f1_macro"), ("multiclass", "balanced_accuracy"), ("ordinal", "quadratic_kappa"),

@@ -124,6 +124,7 @@ def rule(y, folds, metric):
     [
         ("convex -0.1 0.2", "rmse", 1.0, "shrunk_ridge"),  # better, but within one standard error
         ("convex -0.3 0.2", "rmse", 1.0, "convex"),
+        ("convex -0.25 0.2", "rmse", 1.0, "shrunk_ridge"),  # 1.25 errors, of four groups
         ("convex -0.3 0.2", "rmse", 2.0, "shrunk_ridge"),
         ("convex -0.3 0.2", "r2", 1.0, "shrunk_ridge"),  # lower is worse here
         ("convex 0.3 0.2", "r2", 1.0, "convex"),

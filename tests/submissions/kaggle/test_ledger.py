@@ -18,6 +18,7 @@ from submissions.kaggle.ledger import (
     read,
     write,
 )
+from submissions.manifest import read_manifest, write_manifest
 from tests.submissions.kaggle.conftest import one
 
 Command = Callable[..., str]
@@ -35,6 +36,19 @@ def run_ledger(paths, tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out.strip()
 
     return run
+
+
+def test_files_of_runs_with_other_folds_are_not_simulated_together(run_ledger, paths):
+    run = paths.run(paths.latest_run.read_text().strip())
+    other = paths.run("a0b1c2d3e4f5")
+    shutil.copytree(run, other)
+    manifest = read_manifest(other)
+    write_manifest(other, manifest.model_copy(update={"tables": {**manifest.tables, "folds.csv": "others"}}))
+    for day, name in enumerate((run.name, other.name), 1):
+        made = {"run": name, "chosen": "mean", "file_digest": name, "cross_fitted_score": 0.6}
+        write(paths.ledger, one(f"of{day}", day, status="scored", public=0.7, **made))
+    output = " ".join(run_ledger().split())
+    assert "have different folds" in output and "Select of" not in output
 
 
 def test_scores_of_another_metric_than_that_of_the_yaml_are_not_shown(run_ledger, paths, tmp_path):
