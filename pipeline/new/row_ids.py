@@ -21,7 +21,7 @@ def find_id(tables: dict[str, pd.DataFrame], id_column: str | None) -> tuple[str
     ]
     shared.sort(key=lambda name: bool(SMILES_NAME.search(name)))  # a sample may have molecules before the id
     first = sample.columns[0]
-    are_new = first not in train or (first in test and {*sample[first]}.isdisjoint(test[first]))
+    are_new = first not in train or (first in test and _begin_with_ids(sample[first], test[first]))
     n_per_row, rest = divmod(len(sample), len(test))
     if id_column is None and are_new and n_per_row > 1 and not rest:
         raise DataError(
@@ -72,6 +72,11 @@ def _are_molecules(name: str, table: pd.DataFrame) -> bool:
 def _is_id(name: str, tables: dict[str, pd.DataFrame]) -> bool:
     """Return whether no cell of a column is empty or twice in a table."""
     return all(table[name].is_unique and (table[name].str.strip() != "").all() for table in tables.values())
+
+
+def _begin_with_ids(cells: pd.Series, ids: pd.Series) -> bool:
+    """Return whether cells are ids with more behind them, such as 17_logS; the first twenty are examined."""
+    return all(any(cell.startswith(each) and cell != each for each in ids) for cell in cells[:20])
 
 
 def _require_one_column(tables: dict[str, pd.DataFrame], shared: list[str], name: str) -> None:

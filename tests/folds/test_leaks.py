@@ -97,7 +97,7 @@ PLANTED = {
         table(CLASS, note=[f"{t} again" if c == "safe" else t[:20] for t, c in zip(texts(N), CLASS, strict=True)]),
         BINARY | {"text": ["note"]}, "the length of 'note'",
     ),
-    "a target that is known": (table(z=Y**3), {"targets": ["y", "z"], "test_has": ["z"]}, "the column 'z' gives y"),
+    "a target that is known": (table(z=Y**3), {"targets": ["y", "z"], "test_has": ["z"]}, "the column 'z' predicts y"),
 }  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_what_two_texts_have_in_common_is_no_feature_of_the_user(tmp_path):
     warnings, _ = lines_about(tmp_path, rows, **BINARY, text=["a", "b"], pairs=[["a", "b"]])
     assert warnings
     assert all(
-        "of competition.pairs gives y" in line and "take it out of competition.pairs" in line
+        "of competition.pairs predicts y" in line and "take it out of competition.pairs" in line
         for line in warnings
     )
 

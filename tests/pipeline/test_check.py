@@ -380,11 +380,11 @@ def test_a_mistake_in_a_module_that_the_users_code_imports_is_reported_with_its_
 
 
 def test_a_target_that_cannot_be_scored_is_refused(tmp_path):
-    with refused("the metric pearson is nan .* all rows .* There mu has only one label"):
+    with refused("the metric pearson is nan .* all rows .* In these rows mu has only one label"):
         checked(written(tmp_path, {"mu": 1.0}, competition="metric: pearson"))
     columns = {"mu": np.where(ROWS < 20, 1.0, np.nan), "round": np.where(ROWS < 20, -1, ROWS < 40)}
     roles = "metric: pearson, fold_column: round"
-    with refused("on all rows that are scored .* There mu has only one label"):
+    with refused("on all rows that are scored .* In these rows mu has only one label"):
         checked(written(tmp_path, columns, competition=roles, folds="kind: column"))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from competition.metrics import METRICS, Metric
 from competition.task import Task
+from core.files import read_table, write_table
 from folds.comparison import ErrorRatio, Shift
 from submissions.blend.scoring import Scorer
 from submissions.expected_score import (
@@ -63,12 +64,16 @@ def test_rows_of_a_group_are_resampled_together_so_that_the_interval_is_wider():
 
 
 def test_with_folds_in_time_the_interval_is_that_of_blocks(tmp_path):
-    roles = {"time": "x", "targets": ["height"]}
-    run = finished(fake_competition(tmp_path, competition=roles, folds={"kind": "time", "n_folds": 4}))
+    roles = {"time": "day", "targets": ["height"]}
+    path = fake_competition(tmp_path, competition=roles, folds={"kind": "time", "n_folds": 4})
+    for name, first_day in (("train", 0), ("test", 1000)):
+        table = read_table(tmp_path / f"{name}.csv")
+        write_table(tmp_path / f"{name}.csv", table.assign(day=first_day + np.arange(len(table))))
+    run = finished(path)
     interval, columns = run.choice.expected.interval, run.columns
     scored = scored_rows(run.folder, run.task).loc[columns.ids].to_numpy()
-    of_rows = interval_of(drawn_scores(columns, scored, len(columns.test_ids)), columns.n_groups)
-    assert interval.upper - interval.lower > 1.2 * (of_rows.upper - of_rows.lower)
+    blocks = replace(columns, groups=columns.folds)  # four of them, with their errors
+    assert interval == interval_of(drawn_scores(blocks, scored, len(columns.test_ids)), 4)
 
 
 def test_of_few_groups_the_quantiles_are_further_out():

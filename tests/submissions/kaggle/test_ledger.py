@@ -53,7 +53,10 @@ def test_files_of_runs_with_other_folds_are_not_simulated_together(run_ledger, p
 
 def test_scores_of_another_metric_than_that_of_the_yaml_are_not_shown(run_ledger, paths, tmp_path):
     run = paths.latest_run.read_text().strip()
-    write(paths.ledger, one("first", 1, run=run, cross_fitted_score=0.7, status="scored", public=0.8))
+    write(
+        paths.ledger,
+        one("first", 1, run=run, chosen="mean", cross_fitted_score=0.7, status="scored", public=0.8),
+    )
     assert "0.7000" in run_ledger()
     (yaml_file,) = tmp_path.glob("mixed.yaml")
     text = yaml_file.read_text()

@@ -122,7 +122,7 @@ def test_a_public_score_is_held_against_the_interval_of_the_expected_one():
     assert submit.describe_outcome(row, METRICS["rmse"]) == f"{line}: public is worse"
     assert submit.describe_outcome(row, METRICS["r2"]) == f"{line}: public is better"
     inside = submit.describe_outcome(row.with_changes(public=0.7), METRICS["r2"])
-    assert inside.endswith("to 0.7000), which holds the public score")
+    assert inside.endswith("to 0.700), which holds the public score")
     unknown = submit.describe_outcome(row.with_changes(lower=None), METRICS["r2"])
     assert unknown == "a: public 0.71, private -, expected 0.6500"
 
@@ -152,6 +152,7 @@ def test_a_pushed_notebook_is_submitted_once_per_version_with_the_scores_of_its_
     manifest = kernel.bundle.manifest
     write_json(manifest, {"run": run})
     packed = kernel.bundle.work / run_folder(paths).relative_to(paths.root.parent) / "run.json"
+    packed.parent.mkdir(parents=True)
     packed.write_bytes((run_folder(paths) / "run.json").read_bytes())
     shutil.rmtree(run_folder(paths))  # as after a later run of what the notebook packed
     write_json(kernel.pushed, {"notebook": notebook, "version": 3, "bundle": sha256_of(manifest)})
