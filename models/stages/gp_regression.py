@@ -80,8 +80,10 @@ def fit_columns(
         rows = np.flatnonzero(row_weights[:, column])
         weights = row_weights[rows, column]
         labels = y[rows, column]
-        # In the order of the labels, so that a rare class, or conditions that take turns, are among them.
-        some = np.sort(np.argsort(labels, kind="stable")[:: -(-len(rows) // WEIGHT_ROWS)])
+        order = np.arange(len(rows))
+        if np.isin(labels, (0, 1)).all():  # of classes, so that a rare one is among them
+            order = np.argsort(-labels, kind="stable")
+        some = np.sort(order[:: -(-len(rows) // WEIGHT_ROWS)])
         parts = [kernel[np.ix_(rows[some], rows[some])] for kernel in kernels]
         kernel_weights, noise = choose_kernel_weights(parts, labels[some], weights[some])
         kernel = weighted_sum(kernels, kernel_weights, rows, rows)
