@@ -45,7 +45,7 @@ MEDIAN_ROWS = 1000
 """Maximum number of training rows for the medians of the distances."""
 BLOCK_ROWS = 1000
 """Number of rows that are predicted at a time."""
-MATRICES = 8
+MATRICES = 9
 """Number of matrices of n_rows^2 numbers that a fit keeps in memory."""
 
 
@@ -88,6 +88,8 @@ class Inputs:
         for name, numbers in self.numbers.items():
             both = numbers.astype(np.float64), train.numbers[name].astype(np.float64)
             kernels.append(rbf_kernel(*both, gamma=1 / train.lengths[name]))
+            if name == "numbers" and self.fingerprints:  # rows of one molecule differ by their conditions
+                kernels.append(kernels[0] * kernels[-1])
         return kernels
 
     def take(self, start: int, stop: int) -> "Inputs":
@@ -116,7 +118,8 @@ class Gp(Stage):
     ]
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
     their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of
-    a frozen encoder. Numeric and categorical columns always have a separate kernel."""
+    a frozen encoder. Numeric and categorical columns always have a separate kernel,
+    and beside fingerprints its product with theirs, by which conditions act differently on each molecule."""
 
     @property
     def fingerprints(self) -> list[str]:

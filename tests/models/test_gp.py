@@ -165,6 +165,18 @@ def test_a_class_of_few_rows_is_among_the_rows_that_choose_the_kernels(monkeypat
     assert sorted(chosen[0]) == [0.0] * 9 + [1.0]
 
 
+def test_conditions_may_act_differently_on_each_molecule(tmp_path):
+    """Labels grow with the chain under one condition and fall under the other: no sum of two effects fits them."""
+    molecules, sites = CHAINS * 2, np.repeat(["warm", "cold"], len(CHAINS))
+    y = np.array([len(text) for text in molecules]) * np.where(sites == "warm", 1.0, -1.0)
+    is_new = np.arange(len(y)) % 5 == 0
+    columns = {"smiles": ["s"], "categorical": ["site"]}
+    table = rows(y, s=molecules, site=sites)
+    stage = fit(tmp_path, table.take(~is_new), {"kernels": ["ecfp4"]}, **columns)
+    predicted = stage.predict(table.take(is_new).without_labels(), tmp_path)[:, 0]
+    assert np.abs(predicted - y[is_new]).mean() < 0.3 * np.abs(y[is_new]).mean()
+
+
 def test_two_labelled_rows_are_enough_and_no_prediction_is_beyond_the_labels(tmp_path):
     stage = fit(tmp_path, rows([1.0, 3.0, *[np.nan] * 18], s=CHAINS[:20]), smiles=["s"])
     y_pred = stage.predict(rows(s=CHAINS), tmp_path)
