@@ -281,7 +281,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
     where = config.sample_submission
     expected = [config.id, *config.columns_in_sample]
     missing = {*expected} - {*sample}
-    others = {name for name in sample if name.strip()} - {*expected}
+    others = {name for name in sample.columns if name.strip()} - {*expected}
     if missing or (others and not others <= {*test}):
         raise SubmissionError(
             f"{where} must have the columns {', '.join(expected)}; got {', '.join(sample.columns)}. Correct "

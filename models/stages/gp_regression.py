@@ -80,9 +80,9 @@ def fit_columns(
         rows = np.flatnonzero(row_weights[:, column])
         weights = row_weights[rows, column]
         labels = y[rows, column]
-        order = np.arange(len(rows))
-        if np.isin(labels, (0, 1)).all():  # of classes, so that a rare one is among them
-            order = np.argsort(-labels, kind="stable")
+        # Rows of classes in their order, so that a rare one is among them.
+        are_classes = np.isin(labels, (0, 1)).all()
+        order = np.argsort(-labels if are_classes else np.arange(len(rows)), kind="stable")
         some = np.sort(order[:: -(-len(rows) // WEIGHT_ROWS)])
         parts = [kernel[np.ix_(rows[some], rows[some])] for kernel in kernels]
         kernel_weights, noise = choose_kernel_weights(parts, labels[some], weights[some])
