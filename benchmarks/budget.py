@@ -243,12 +243,11 @@ def compare(args: argparse.Namespace, run: str) -> list[Any]:
 
 def verdicts(pairs: pd.DataFrame) -> list[str]:
     """Return a line on whether the second contender passes, on the answers and by the cross-fitted predictions."""
-    if len(pairs) < 2:
-        return ["Fewer than two pairs of runs are finished: there is no standard error."]
+    if pairs["set"].nunique() < 2:
+        return ["Runs of fewer than two sets are finished: there is no standard error."]
     lines = []
-    logs = (
-        np.log(pairs[["ratio", "cross_fitted"]]).groupby(pairs["set"]).mean()
-    )  # runs of a set share answers
+    # Runs of a set share its answers.
+    logs = np.log(pairs[["ratio", "cross_fitted"]]).groupby(pairs["set"]).mean()
     for name, values in logs.dropna(axis=1, how="all").items():
         ratio, standard_error = np.exp(values.mean()), values.sem()
         passed = ratio <= 1 + standard_error and ratio <= MAX_WORSENING

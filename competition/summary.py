@@ -7,7 +7,6 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from competition.cells import count_new, count_new_values
 from competition.clean import empty_molecule, is_empty_text, keys_of_inputs, keys_of_near_inputs, share_keys
@@ -142,12 +141,12 @@ def _describe_repeated_inputs(
         share_in_train = train[INPUT_KEY].duplicated().mean()
         is_rare = share > max(MAX_REPEATED, 2 * share_in_train)
         what = f"test rows have an input that is also in the training table{IN_TRAIN}"
-        warning = _warning_of(is_in_train) if config.smiles or config.text or is_rare else ""
+        warning = _warning_of(share) if config.smiles or config.text or is_rare else ""
         yield f"{warning}{is_in_train.sum()} {what}"
     is_salt = share_keys(keys_of_inputs(test, config), keys_of_inputs(labelled, config)) & ~is_in_train
     if is_salt.any():
         what = f"test rows differ from a training row only in salts or charges{IN_TRAIN}"
-        yield f"{_warning_of(is_salt)}{is_salt.sum()} {what}"
+        yield f"{_warning_of(is_salt.mean())}{is_salt.sum()} {what}"
     if config.text:
         rows = pd.concat([labelled, test], ignore_index=True)
         keys = keys_of_near_inputs(rows, config, len(labelled))
@@ -155,12 +154,12 @@ def _describe_repeated_inputs(
         is_copy = is_near & ~(is_in_train | is_salt).to_numpy()
         if is_copy.any():
             what = f"test rows differ from a training row only in {DIFFERENCES}{IN_TRAIN}"
-            yield f"{_warning_of(is_copy)}{is_copy.sum()} {what}"
+            yield f"{_warning_of(is_copy.mean())}{is_copy.sum()} {what}"
 
 
-def _warning_of(is_known: "pd.Series[bool] | NDArray[np.bool_]") -> str:
-    """Return the mark of a warning if so many test rows have known inputs that they change the score."""
-    return "WARNING: " if is_known.mean() >= MIN_KNOWN else ""
+def _warning_of(share: float) -> str:
+    """Return the mark of a warning if so large a share of the test rows has known inputs that the score changes."""
+    return "WARNING: " if share >= MIN_KNOWN else ""
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:

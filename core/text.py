@@ -46,10 +46,11 @@ def format_with_error(value: float | None, standard_error: float | None) -> str:
     if value is None or standard_error is None or not is_finite(standard_error):
         return number
     error = f"{standard_error:#.2g}".rstrip(".")
-    if standard_error > 0 and number == f"{value:.{_decimals(standard_error)}f}":
-        error = (
-            f"{standard_error:.{_decimals(standard_error)}f}"  # 0.000094, and not 9.4e-05, beside -0.000420
-        )
+    if standard_error > 0:
+        n_decimals = _decimals(standard_error)
+        # 0.000094, and not 9.4e-05, beside -0.000420.
+        if number == f"{value:.{n_decimals}f}":
+            error = f"{standard_error:.{n_decimals}f}"
     return f"{number} +- {error}"
 
 

@@ -87,6 +87,24 @@ def test_uv_installs_where_it_is_installed(tmp_path):
     assert calls[0].endswith("-r " + str(tmp_path / "requirements.txt"))
 
 
+def test_an_environment_whose_python_is_gone_is_made_again(tmp_path):
+    venv = fake_project(tmp_path)
+    start_setup(tmp_path).wait()
+    python = venv / "bin" / "python"
+    python.rename(tmp_path / "kept")
+    python.symlink_to(tmp_path / "removed version")
+    system = tmp_path / "bin" / "python3.13"
+    system.parent.mkdir()
+    system.write_text(
+        f'#!/usr/bin/env bash\n[ "$1" = -c ] && exec {sys.executable} "$@"\ncp {tmp_path}/kept "$3/bin/python"\n'
+    )
+    system.chmod(0o755)
+    (venv / "log").unlink()
+    assert start_setup(tmp_path).wait() == 0
+    assert python.exists() and not python.is_symlink()
+    assert len((venv / "log").read_text().splitlines()) == 2  # both files of requirements are installed
+
+
 def test_of_two_installations_at_once_one_waits_and_none_waits_for_one_that_was_killed(
     tmp_path,
 ):

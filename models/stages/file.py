@@ -180,9 +180,8 @@ def common_folds(files: Sequence[Path], id_column: str) -> Path | None:
         return None
     ids = list(tables[0][id_column])
     folds = tables[0][FOLD].str.strip()
-    if {*folds} != {*map(str, range(folds.nunique()))} or any(
-        {*table[id_column]} != {*ids} for table in tables
-    ):
+    has_other_ids = any({*table[id_column]} != {*ids} for table in tables)
+    if has_other_ids or {*folds} != {*map(str, range(folds.nunique()))}:
         return None
     marks = [fold_mark(file, id_column, ids, folds.to_numpy(dtype=np.int64)) for file in files]
     return None if any(marks) else files[0]

@@ -270,7 +270,7 @@ def choose_metric(labels: LabelSummary, problem_type: ProblemType) -> tuple[str,
         ratio = std.max() / std.min() if std.min() > 0 else np.inf
         reason = f"GUESS: the standard deviations of the targets differ by a factor of {ratio:.1f}"
         if ratio <= 2:
-            return "rmse", f"{reason}, which is little"
+            return "rmse", f"{reason}, which is small"
         return "r2", f"{reason}, so that the one with the largest would dominate rmse"
     if problem_type == "ordinal":
         return "quadratic_kappa", "GUESS, the usual one for ordinal levels"

@@ -31,7 +31,6 @@ from submissions.expected_score import rows_to_expect
 from submissions.manifest import (
     CANDIDATES_TABLE,
     MANIFEST,
-    ExpectedShift,
     Interval,
     Manifest,
     candidate_file,
@@ -140,12 +139,11 @@ def scores_of(manifest: Manifest, candidate: str) -> dict[str, Any]:
 
 def without_other_scores(competition: CompetitionConfig, row: Submission) -> Submission:
     """Return a submission without the scores of its run if the YAML has another metric now."""
-    with suppress(DataError):  # without the run
-        metric = read_manifest(competition.paths.run(row.run or "no run")).metric
-        if Path(metric).name != Path(competition.metric).name:
-            of_run = ("cross_fitted_score", "expected_score", "lower", "upper", "coverage")
-            return row.with_changes(**dict.fromkeys(of_run))
-    return row
+    manifest = manifest_of(competition.paths, row)
+    if manifest is None or Path(manifest.metric).name == Path(competition.metric).name:
+        return row
+    of_run = ("cross_fitted_score", "expected_score", "lower", "upper", "coverage")
+    return row.with_changes(**dict.fromkeys(of_run))
 
 
 def out_of_fold(paths: Paths, one: Submission, task: Task) -> pd.DataFrame:
@@ -198,12 +196,14 @@ def page(competition: CompetitionConfig) -> str:
     if not rows:
         return f"No submissions of {paths.name} yet: ./run.sh submit {paths.on_command_line} makes one and records it."
     files = distinct(rows)
-    shifts = [shift_of(paths, row) for row in rows]
+    manifests = [manifest_of(paths, row) for row in rows]
+    shifts = [manifest.choice.expected.shift for manifest in manifests if manifest]
     begin = [shift.sentence for shift in shifts if shift][-1:]
     scores = pd.DataFrame([row.model_dump() for row in files], columns=["submission", *BOARDS])
     lines = rank_correlations(scores.set_index("submission").astype(float))
     drawn = draw_scores(competition, files)
-    if len({_folds_of(paths, row) for row in files} - {""}) > 1:
+    runs = [manifest_of(paths, row) for row in files]
+    if len({run.tables["folds.csv"] for run in runs if run}) > 1:
         lines.append(
             "Runs of these files have different folds, by which their cross-fitted scores may differ: the choice of "
             "two is not simulated. Select by the leaderboard, or train them with the same folds."
@@ -219,20 +219,12 @@ def page(competition: CompetitionConfig) -> str:
     return "\n\n".join([*begin, f"# Submissions of {paths.name}: {label}", _table(rows), "\n".join(wrapped)])
 
 
-def shift_of(paths: Paths, one: Submission) -> ExpectedShift | None:
-    """Return how test rows differ from training rows by the run of a submission; None without the run."""
+def manifest_of(paths: Paths, one: Submission) -> Manifest | None:
+    """Return run.json of the run of a submission; None without the run, or of another version of the code."""
     try:
-        return read_manifest(paths.run(one.run or "no run")).choice.expected.shift
+        return read_manifest(paths.run(one.run or "no run"))
     except DataError:
         return None
-
-
-def _folds_of(paths: Paths, one: Submission) -> str:
-    """Return the digest of the folds of the run of a submission; "" without the run."""
-    try:
-        return read_manifest(paths.run(one.run or "no run")).tables["folds.csv"]
-    except DataError:
-        return ""
 
 
 def rank_correlations(scores: pd.DataFrame) -> list[str]:
