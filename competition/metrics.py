@@ -314,13 +314,13 @@ def take_rows(rows: pd.DataFrame | None, which: NDArray[np.bool_] | NDArray[np.i
 def raw_rows_for(metric: Metric, file: Path, id_column: str, ids: list[str]) -> pd.DataFrame | None:
     """Return the rows of a raw table that a metric reads, with all columns as pandas reads the CSV.
 
-    The rows are in the order of `ids`; ids that the table does not have, such as ids of extra rows, have NaN.
-    None if the metric reads no rows.
+    The rows are in the order of `ids`. Ids that the table does not have, those of extra rows, which are not scored,
+    get its first row, since missing values would change the types of columns. None if the metric reads no rows.
     """
     if not metric.takes_rows:
         return None
     rows = _raw_rows(file, id_column, file.stat().st_mtime_ns)
-    return rows.reindex(ids).reset_index(drop=True)
+    return rows.iloc[np.maximum(rows.index.get_indexer(pd.Index(ids)), 0)].reset_index(drop=True)
 
 
 @lru_cache(maxsize=2)  # a network asks for it after each epoch

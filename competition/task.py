@@ -110,10 +110,21 @@ class Task:
         Inside the project they count the levels from 0. Values of other problem types, and of levels that are
         names, are returned unchanged.
         """
+        levels = self._numeric_levels
+        return values if levels is None else np.interp(values, np.arange(len(levels)), levels)
+
+    def from_scale_of_levels(self, values: Array) -> Array:
+        """Return values on the scale of numeric levels as counts from 0, the reverse of `on_scale_of_levels`."""
+        levels = self._numeric_levels
+        return values if levels is None else np.interp(values, levels, np.arange(len(levels)))
+
+    @property
+    def _numeric_levels(self) -> Array | None:
+        """The levels of an ordinal target; None for other targets, and for levels that are names."""
         if self.problem_type != "ordinal":
-            return values
+            return None
         levels = pd.to_numeric(pd.Series(self.classes), errors="coerce").to_numpy(dtype=np.float64)
-        return values if np.isnan(levels).any() else np.interp(values, np.arange(len(levels)), levels)
+        return None if np.isnan(levels).any() else levels
 
     def default_labels(self, y_pred: Array) -> Array:
         """Return labels (n_rows, n_targets) of predictions (n_rows, n_outputs) without tuned thresholds.

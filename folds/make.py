@@ -85,6 +85,11 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     others = pd.concat([extra, tables.test], ignore_index=True)
     other_groups = groups_outside_folds(config, train_rows, groups, others, competition)
     extra_groups, test_groups = np.split(other_groups, [len(extra)])
+    n_joint = (extra_groups < 0).sum()
+    if n_joint:
+        report["warnings"].append(
+            f"WARNING: {n_joint} of {len(extra)} extra rows are in two groups, and train nothing"
+        )
     all_folds = np.append(folds, np.full(len(extra), -1))
     of_train = pd.DataFrame({FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
     of_test = pd.DataFrame({GROUP: test_groups})
@@ -220,7 +225,7 @@ def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
     """Write prepared tables with folds, and folds.csv; a file with the same content is not touched."""
     write_prepared(tables, competition)
     file = competition.paths.folds
-    folds = tables.train[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
+    folds = without_extra_rows(tables.train)[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
     content = as_csv(folds)
     if not file.exists() or file.read_bytes() != content.encode():
         write_table(file, folds)
@@ -371,6 +376,8 @@ def groups_outside_folds(
     n = len(rows)
     all_rows = pd.concat([rows, others], ignore_index=True)
     keys = _keys(config, all_rows, competition, n)
+    if competition.units and (config.is_user_defined or config.kind not in FOLD_KINDS):
+        keys = np.array([*group_keys(all_rows, competition, config.similarity, n), *keys], dtype=object)
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
     matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
     joined = matches.bfill().iloc[0]

@@ -49,10 +49,12 @@ class FittedRun(Run):
     report.
 
     Attributes:
-        index: of the training table, by id.
+        index: of the training table, by id; None for the numbers of its rows.
+        labels: labels of the training table, by how they are written.
     """
 
-    index: dict[str, Any]
+    index: dict[str, Any] | None
+    labels: dict[str, Any]
 
     def __repr__(self) -> str:
         expected = self.choice.expected
@@ -65,9 +67,22 @@ class FittedRun(Run):
         The index of a run of `load` is the number of the row in the training table, from 0.
         """
         table = super().oof()
-        if not {*table["id"]} <= self.index.keys():
+        competition = self.config.competition
+        index = self.index
+        if index is None:
+            index = {key: row for row, key in enumerate(read_text_table(competition.train)[competition.id])}
+        if not {*table["id"]} <= index.keys():
             raise DataError(f"the training table of {self.paths.name} has changed since the run {self.name}.")
-        return table.set_axis(pd.Index([self.index[key] for key in table["id"]]))
+        return table.set_axis(pd.Index([index[key] for key in table["id"]]))
+
+    def as_given(self, cells: pd.Series) -> pd.Series:
+        """Return written cells as labels of the training table, or as numbers."""
+        labels: dict[str, Any] = {"": np.nan}
+        for names in (self.task.written_classes, self.task.classes):
+            labels |= dict(zip(names, as_written(pd.Series(names, dtype=str)), strict=True))
+        labels |= self.labels
+        are_labels = bool(self.task.classes) and cells.isin(labels.keys()).all()
+        return cells.map(labels) if are_labels else super().as_given(cells)
 
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
@@ -112,22 +127,21 @@ class FittedRun(Run):
             file = Path(folder) / "table.csv"
             write_table(file, _with_ids(table, competition.id))
             written = predict_with(self, file, workers)
-        predictions = read_text_table(written)[competition.columns_in_sample].apply(as_written)
+        predictions = read_text_table(written)[competition.columns_in_sample].apply(self.as_given)
         return predictions.set_index(table.index)
 
 
 def load(name: str) -> FittedRun:
-    """Return the latest run of a competition, given its name or its YAML; a DataError if it has no run."""
-    return _fitted(latest_run(name))
+    """Return the latest run of a competition, given its name or its YAML; a DataError if it has no run.
+
+    Only `oof` and `scores` read its training table.
+    """
+    return _fitted(latest_run(name), None, {})
 
 
-def _fitted(run: Run, index: pd.Index | None = None) -> FittedRun:
-    """Return a run with the index of its training table, or with the numbers of its rows."""
-    competition = run.config.competition
-    ids = read_text_table(competition.train)[competition.id]
-    labels = range(len(ids)) if index is None else index
+def _fitted(run: Run, index: dict[str, Any] | None, labels: dict[str, Any]) -> FittedRun:
     attributes = {each.name: getattr(run, each.name) for each in fields(run)}
-    return FittedRun(**attributes, index=dict(zip(ids, labels, strict=True)))
+    return FittedRun(**attributes, index=index, labels=labels)
 
 
 def fit(
@@ -171,7 +185,8 @@ def fit(
         settings["budget"] = None
     given = {"train": train, "test": test, "sample": sample}
     tables = {key: table for key, table in given.items() if table is not None}
-    _check_arguments(tables, external or {}, settings)
+    id_column = settings.get("id", None if sample is not None else "id")
+    _check_arguments(tables, external or {}, settings, id_column)
     yaml_file = generated_yaml(name)
     paths = Paths(name)
     target_file(name, force=True)  # which refuses names that are none
@@ -181,7 +196,6 @@ def fit(
     options = commands.parse(["new", str(yaml_file), "--force"])
     options.preset = preset
     options.target = _listed(targets)
-    id_column = settings.get("id", None if sample is not None else "id")
     for key, table in tables.items():
         setattr(options, key, paths.raw / f"{key}.csv")
         write_table(paths.raw / f"{key}.csv", _with_ids(table, id_column))
@@ -204,17 +218,28 @@ def fit(
         raise NothingToSubmit(
             f"The run {run.name} in {run.paths.root} has other tables. Give fit a larger budget, or another name."
         )
-    return _fitted(run, train.index)
+    written = read_text_table(paths.raw / "train.csv")
+    competition = run.config.competition
+    labels: dict[str, Any] = {}
+    for target in competition.targets if competition.task.classes else []:
+        labels |= dict(zip(written[target], train.rename(columns=str)[target], strict=True))
+    return _fitted(run, dict(zip(written[competition.id], train.index, strict=True)), labels)
 
 
 def _check_arguments(
     tables: Mapping[str, pd.DataFrame],
     external: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]],
     settings: Mapping[str, Any],
+    id_column: str | None,
 ) -> None:
     """Raise a ConfigError if an argument of `fit` has another type than it must have, or two contradict each other."""
     for key, table in tables.items():
         _require_table(key, table)
+        if id_column is not None and id_column not in table and not table.index.is_unique:
+            raise ConfigError(
+                f"{key} has no column {id_column!r}, and its index has duplicates: use reset_index(drop=True), or give "
+                "the name of the column of ids by id."
+            )
     stages = settings.get("stages", {})
     for stage in [*external, *stages]:
         if "/" in stage or (stage in stages and "." in stage):
@@ -226,6 +251,10 @@ def _check_arguments(
             raise ConfigError(
                 f"external[{stage!r}] must be two DataFrames: out-of-fold and test predictions."
             )
+        for table in predictions:
+            _require_table(f"external[{stage!r}]", table)
+            if id_column in tables["train"] and id_column not in table:
+                raise ConfigError(f"external[{stage!r}] has no column {id_column!r}, as train has.")
     _require_no_functions(settings)
     if external and "folds" in settings and all("fold" in oof for oof, _ in external.values()):
         raise ConfigError(
@@ -251,8 +280,9 @@ def _require_no_functions(settings: Mapping[str, Any], path: str = "") -> None:
             )
 
 
-def _listed(value: str | Sequence[str]) -> list[str]:
-    return [value] if isinstance(value, str) else [*value]
+def _listed(value: Any) -> list[str]:
+    """Return the names of one column or of several."""
+    return [str(name) for name in ([value] if np.isscalar(value) else value)]
 
 
 def _with_ids(table: pd.DataFrame, id_column: str | None) -> pd.DataFrame:

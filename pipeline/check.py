@@ -21,7 +21,7 @@ from core.errors import ConfigError, DataError, Mistake
 from core.files import as_json, read_json
 from core.text import format_duration, format_number
 from core.types import Array
-from core.user_code import MAX_SECONDS, load_user_code, time_limit, user_code, user_code_errors
+from core.user_code import MAX_SECONDS, load_user_code, short_ref, time_limit, user_code, user_code_errors
 from folds.leaks import describe_leaks
 from folds.make import make_folds, missing_class_warnings
 from folds.training_rows import trains_fold
@@ -33,7 +33,7 @@ from models.stage import Stage
 from models.targets import labelled_rows, require_log1p
 from submissions.blend.candidates import fit_candidate, mean
 from submissions.blend.data import BlendData, from_json, to_json
-from submissions.blend.selection import Fitted
+from submissions.blend.selection import Fitted, require_probabilities
 from submissions.config import Config
 
 N_TRIED = 100
@@ -199,7 +199,11 @@ def _try_user_blending(config: Config, labels: Array) -> None:
         fitted = fit_candidate(data, code_ref, data.all_folds)
         with user_code_errors(code_ref, MUST_RETURN):
             from_json(json.loads(as_json(to_json(fitted))), code_ref).predict(preds)
-    Fitted(mean(data, data.all_folds), postprocess=postprocess).outputs(preds)
+    y_pred = Fitted(mean(data, data.all_folds), postprocess=postprocess).outputs(preds)
+    try:
+        require_probabilities(task, y_pred)
+    except DataError as error:
+        raise ConfigError(f"submissions.postprocess {short_ref(str(postprocess))}: {error}") from None
 
 
 def _predictions_near(y: Array, task: Task, rng: np.random.Generator) -> Array:

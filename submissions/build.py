@@ -83,7 +83,9 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
             with replaced(run.folder) as folder:
                 _write_files(run, folder, selection, level)
     if manifest is not None:
-        manifest = manifest.model_copy(update={"left_out": list(run.left_out)})
+        # The paths of the tables, and the name of the competition, are no part of the run's name.
+        update = {"config": _settings(run), "left_out": list(run.left_out)}
+        manifest = manifest.model_copy(update=update)
         if manifest != before:
             write_manifest(run.folder, manifest)
     vars(run).pop("manifest", None)  # which was read before
@@ -291,7 +293,7 @@ def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> 
         run=run.name,
         made_from=run.made_from,
         level=level,
-        config=run.config.model_dump(mode="json", exclude={"budget"}),
+        config=_settings(run),
         stages={
             name: StageRecord(key=run.plan.keys[name], marks=_marks(run, name)) for name in run.config.stages
         },
@@ -311,6 +313,11 @@ def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> 
         choice=choice,
         files=files,
     )
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return the settings of a run, as its manifest has them."""
+    return run.config.model_dump(mode="json", exclude={"budget"})
 
 
 def _marks(run: Run, name: str) -> list[str]:

@@ -152,8 +152,12 @@ class Run:
         are NaN in rows of fold -1. Ids are text.
         """
         table = read_text_table(self.folder / OOF_TABLE).reset_index(drop=True)
-        columns = table.columns.drop("id")
-        return table.assign(**table[columns].apply(as_written)).astype({"fold": int})
+        columns = table.columns.drop(["id", "fold"])
+        return table.assign(**table[columns].apply(self.as_given), fold=table["fold"].astype(int))
+
+    def as_given(self, cells: pd.Series) -> pd.Series:
+        """Return written cells as numbers or truth values, where they are."""
+        return as_written(cells)
 
     @cached_property
     def manifest(self) -> Manifest:

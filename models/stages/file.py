@@ -103,7 +103,7 @@ class File(Stage):
 def read_external(path: Path, id_column: str, task: Task, required_ids: Sequence[str] = ()) -> pd.DataFrame:
     """Return all predictions of a file, indexed by id, one column of floats per output of the task.
 
-    Consecutive ordinal levels are converted to indices from 0.
+    Numeric ordinal levels are converted to indices from 0.
 
     Args:
         required_ids: ids of rows that must have predictions; others may be missing or NaN.
@@ -119,7 +119,8 @@ def read_external(path: Path, id_column: str, task: Task, required_ids: Sequence
             f"{join_first(columns)}; they must be from 0 to 1, with the sum 1 if there is one per class. "
             "Correct the file."
         )
-    values = values.set_axis(pd.Index(table[id_column])) - _lowest_level(task)
+    values = values.set_axis(pd.Index(table[id_column]))
+    values[:] = task.from_scale_of_levels(values.to_numpy())
     is_complete = values.reindex(list(required_ids)).notna().all(axis=1)
     missing = list(is_complete.index[~is_complete])
     if missing:
@@ -146,14 +147,6 @@ def _columns(task: Task, available: set[str]) -> list[str]:
         if len(names) == len(task.outputs) and available >= {*names}:
             return names
     return task.outputs
-
-
-def _lowest_level(task: Task) -> int:
-    """Return the lowest of consecutive ordinal levels, such as 1 of 1 to 5; else 0."""
-    if task.problem_type != "ordinal" or not task.classes[0].lstrip("-").isdigit():
-        return 0
-    first = int(task.classes[0])
-    return first if task.classes == [str(first + i) for i in range(len(task.classes))] else 0
 
 
 def fold_mark(oof_file: Path, id_column: str, ids: list[str], folds: Integers) -> str | None:

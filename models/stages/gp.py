@@ -45,8 +45,10 @@ MEDIAN_ROWS = 1000
 """Maximum number of training rows for the medians of the distances."""
 BLOCK_ROWS = 1000
 """Number of rows that are predicted at a time."""
-MATRICES = 9
+MATRICES = 10
 """Number of matrices of n_rows^2 numbers that a fit keeps in memory."""
+MULTIPLIED = "fingerprints", "molecules", "encoders"
+"""Kernels that are multiplied with that of numbers and categories, in their order; the last two are of encoders."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,25 @@ class Inputs:
         return lengths
 
     def kernels(self, train: "Inputs") -> list[Array]:
-        """Return the kernels with the training rows, (n_rows, n_train) each, in a fixed order."""
+        """Return the kernels with the training rows, (n_rows, n_train) each, in a fixed order.
+
+        Beside those of fingerprints and encoders are their products with the kernel of numbers and categories.
+        """
         from sklearn.metrics.pairwise import rbf_kernel
 
-        kernels = []
+        kernels: dict[str, Array] = {}
         if self.fingerprints:
             minmax_kernel = load(FINGERPRINTS).minmax_kernel
             columns = zip(self.fingerprints, train.fingerprints, strict=True)
             of_column = [sum(map(minmax_kernel, *column)) / len(column[0]) for column in columns]
-            kernels.append(math.prod(of_column))
+            kernels["fingerprints"] = math.prod(of_column)
         for name, numbers in self.numbers.items():
             both = numbers.astype(np.float64), train.numbers[name].astype(np.float64)
-            kernels.append(rbf_kernel(*both, gamma=1 / train.lengths[name]))
-            if name == "numbers" and self.fingerprints:  # rows of one molecule differ by their conditions
-                kernels.append(kernels[0] * kernels[-1])
-        return kernels
+            kernels[name] = rbf_kernel(*both, gamma=1 / train.lengths[name])
+        products = []
+        if "numbers" in kernels:  # rows of one molecule differ by their conditions
+            products = [kernels[name] * kernels["numbers"] for name in MULTIPLIED if name in kernels]
+        return [*kernels.values(), *products]
 
     def take(self, start: int, stop: int) -> "Inputs":
         """Return rows `start` to `stop`."""
@@ -119,7 +125,7 @@ class Gp(Stage):
     """What the kernels compare. ecfp4, atom_pairs, fcfp4: unfolded counts of environments in molecules, by
     their MinMax similarity. descriptors: ranks of RDKit descriptors. `{encoder: minilm}`: pooled features of
     a frozen encoder. Numeric and categorical columns always have a separate kernel,
-    and beside fingerprints its product with theirs, by which conditions act differently on each molecule."""
+    and its products with those of fingerprints and encoders, by which conditions act differently on each molecule."""
 
     @property
     def fingerprints(self) -> list[str]:

@@ -33,8 +33,9 @@ NOTATIONS = {
     "InChIKey": re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]"),
     "HELM": re.compile(r"(PEPTIDE|RNA|CHEM|BLOB)\d+\{.*\}.*"),
     "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
+    "a Python object": re.compile(r"<.* object at 0x[0-9a-f]+>"),
 }
-"""Notations of molecules that are not read; some of their cells could be SMILES by chance."""
+"""Notations that are not read, most of them of molecules; some of their cells could be SMILES by chance."""
 LINK = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
 SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
 """Signs of bounds in a column of their own, as in exports of ChEMBL."""

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from competition.metrics import take_rows
+from competition.task import Task
+from core.errors import DataError
 from core.types import Array
 from core.user_code import load_user_code, short_ref, user_code_errors
 from submissions.blend.candidates import (
@@ -150,6 +152,15 @@ def in_sample_score(data: BlendData, fitted: Fitted) -> float:
     return data.metric(data.y[rows], fitted.predict(data.preds[rows]), take_rows(data.rows, rows))
 
 
+def require_probabilities(task: Task, y_pred: Array) -> None:
+    """Raise a DataError if predictions are written as probabilities and, after a user's function, are none."""
+    are_written = task.has_probabilities and not task.scores_labels and task.top_k is None
+    if are_written and not ((y_pred >= 0) & (y_pred <= 1)).all():
+        raise DataError(
+            f"predictions are from {y_pred.min():.4g} to {y_pred.max():.4g}, and probabilities must be from 0 to 1"
+        )
+
+
 @dataclass(frozen=True)
 class Selection:
     """The candidates and the choice among them.
@@ -187,7 +198,7 @@ def select_candidate(data: BlendData, test: Array, settings: SubmissionsConfig) 
     def try_candidate(name: str, fit: Callable[[FoldSet], Predictor]) -> None:
         try:
             fitted = cross_fit(data, fit, settings.postprocess)
-            fitted.final.outputs(test)
+            require_probabilities(data.task, fitted.final.outputs(test))
             candidates[name] = fitted
         except Exception as error:
             failed.append(f"WARNING: {name} is left out: {type(error).__name__}: {error}")

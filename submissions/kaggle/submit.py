@@ -109,6 +109,9 @@ def file_to_send(competition: CompetitionConfig, file: Path) -> tuple[Submission
     Raises:
         SubmissionError: if the file does not match the sample.
     """
+    form = read_text_table(file).attrs.get("form")
+    if form:
+        raise SubmissionError(f"{display_path(file)} is no plain CSV ({form}); save it as one.")
     check_submission(file, read_text_table(competition.sample_submission), competition.id, competition.task)
     print(f"{display_path(file)} matches the sample")
     paths = competition.paths

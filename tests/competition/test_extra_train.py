@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from competition.config import load_competition
-from competition.dataset import REFIT_FOLD, TIME, Dataset, read_rows, without_extra_rows
+from competition.dataset import REFIT_FOLD, TIME, WEIGHT, Dataset, read_rows, without_extra_rows
 from competition.prepare import describe, prepare, write_prepared
 from core.errors import DataError, UserError
 from core.files import write_table
@@ -51,6 +51,15 @@ def test_extra_rows_train_in_every_fold_and_are_in_none(tmp_path):
     assert rows.folds[rows.extra].tolist() == [-1, -1]
     assert rows.folds[~rows.extra].min() == 0
     assert rows.weights.tolist() == [1.0] * N + [0.25] * 2
+
+
+def test_weights_of_extra_rows_by_the_competitions_column_are_said_to_be_unread(tmp_path):
+    train, more = with_columns(TRAIN, trust=["1"] * N), with_columns(MORE.split(), trust=["0.1"] * 5)
+    tables = with_more(tmp_path, more, train, weight="trust")
+    assert "WARNING: trust of more.csv is not read; set weight of the table in extra_train" in describe(
+        tables.report
+    )
+    assert (tables.train[WEIGHT].tail(2) == 1).all()
 
 
 def test_what_is_changed_in_a_table_of_extra_rows_is_said(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from competition.class_metrics import ClassCounts, class_counts
-from competition.metrics import METRICS, get_metric, load_user_metric
+from competition.metrics import METRICS, get_metric, load_user_metric, raw_rows_for
 from core.errors import ConfigError
 from core.types import Array
 
@@ -157,6 +157,15 @@ def test_a_metric_gets_the_rows_if_it_has_a_third_parameter_without_a_default_or
     assert metric(y, y, rows) == (7 if takes_rows else 1)
     with pytest.raises(ConfigError, match="takes the rows of the table") if takes_rows else nullcontext():
         metric(y, y)
+
+
+def test_rows_for_a_metric_keep_their_types_beside_ids_of_extra_rows(tmp_path):
+    """Which are not scored, and would make numbers of the truth values and floats of the integers."""
+    (tmp_path / "train.csv").write_text("id,noisy,n\na,True,1\nb,False,2\n")
+    metric = user_metric(tmp_path, "return 1", "y, p, rows")
+    rows = raw_rows_for(metric, tmp_path / "train.csv", "id", ["b", "a", "extra0_1"])
+    assert rows["noisy"].tolist()[:2] == [False, True] and rows["n"].tolist()[:2] == [2, 1] and len(rows) == 3
+    assert [kind.kind for kind in rows[["noisy", "n"]].dtypes] == ["b", "i"]
 
 
 @pytest.mark.parametrize("body", ["raise ValueError('no')", "return 'high'", "return y_true", "return None"])

@@ -284,6 +284,38 @@ def test_groups_are_resampled_with_folds_of_the_user_that_divide_none_of_them(tm
     assert (found, len({*groups_in(paths.train)})) == (folds, n_groups)
 
 
+@pytest.mark.parametrize("kind", ["file", "column", "mine.py:halves"])
+def test_extra_rows_have_the_groups_of_the_competition_with_folds_of_the_user(tmp_path, kind):
+    rows = [
+        f"{row},{more}" for row, more in zip(TRAIN, ["plate,fold", *["a,0"] * 3, *["b,1"] * 3], strict=True)
+    ]
+    (tmp_path / "more.csv").write_text("SMILES,y,plate\nCCCCCCBr,1,a\nCCCCCCI,2,b\nCCCCCCF,3,c\n")
+    folds = {"kind": kind, **({"file": "folds.csv"} if kind == "file" else {})}
+    ids = [row.partition(",")[0] for row in TRAIN[1:]]
+    (tmp_path / "folds.csv").write_text(
+        "\n".join(["id,fold", *(f"{name},{k // 3}" for k, name in enumerate(ids))])
+    )
+    (tmp_path / "mine.py").write_text("halves = lambda data: (data.rows['plate'] == 'b').astype(int)")
+    settings = {"group": "plate", "extra_train": [{"file": "more.csv"}]}
+    if kind == "column":
+        settings["fold_column"] = "fold"
+    elif kind.startswith("mine"):
+        folds["n_folds"] = 2
+    _, paths, _ = divided(write_small(tmp_path, rows, folds=folds, **settings))
+    groups = groups_in(paths.train)
+    assert groups[6] in groups[:3] and groups[7] in groups[3:6] and groups[8] not in groups[:6]
+
+
+def test_extra_rows_of_two_groups_are_counted(tmp_path):
+    """The last one has the plate of the first training row, and the molecule of the last one with a salt."""
+    rows = [f"{row},{cell}" for row, cell in zip(TRAIN, ["plate", *"aabbcc"], strict=True)]
+    last = TRAIN[-1].split(",")[TRAIN[0].split(",").index("SMILES")]
+    (tmp_path / "more.csv").write_text(f"SMILES,y,plate\nCCCCCCBr,1,a\n{last}.Cl,2,a\n")
+    settings = {"group": "plate", "extra_train": [{"file": "more.csv"}]}
+    lines, _, _ = divided(write_small(tmp_path, rows, folds={"kind": "group", "n_folds": 2}, **settings))
+    assert "WARNING: 1 of 2 extra rows are in two groups, and train nothing" in lines
+
+
 def test_rows_without_a_molecule_are_in_no_group_by_it(tmp_path):
     """Of six, four have no additive, which is read as argon, and two have the same."""
     rows = [f"{row},{cell}" for row, cell in zip(TRAIN, ["additive", "", "", "O", "", "O", ""], strict=True)]

@@ -11,7 +11,7 @@ from sklearn.gaussian_process.kernels import PairwiseKernel
 from core.errors import ConfigError
 from models.inputs.fingerprints import GENERATORS, load_fingerprints, minmax_kernel, molecule_features
 from models.stages import gp, gp_regression
-from models.stages.gp import Gp
+from models.stages.gp import Gp, Inputs
 from models.stages.gp_regression import (
     calibrate,
     cholesky_factor,
@@ -175,6 +175,18 @@ def test_conditions_may_act_differently_on_each_molecule(tmp_path):
     stage = fit(tmp_path, table.take(~is_new), {"kernels": ["ecfp4"]}, **columns)
     predicted = stage.predict(table.take(is_new).without_labels(), tmp_path)[:, 0]
     assert np.abs(predicted - y[is_new]).mean() < 0.3 * np.abs(y[is_new]).mean()
+
+
+def test_kernels_of_encoders_are_multiplied_with_that_of_the_conditions_and_descriptors_are_not():
+    """By hand: the median squared distance is 1 or 4 in each block, so that each kernel of the two rows is exp(-1)."""
+    numbers = {
+        "descriptors": np.array([[0.0], [1.0]]),
+        "molecules": np.array([[0.0], [2.0]]),
+        "numbers": np.array([[0.0], [1.0]]),
+    }
+    inputs = Inputs([], numbers)
+    own = np.array([[1, np.exp(-1)], [np.exp(-1), 1]])
+    np.testing.assert_allclose(inputs.kernels(inputs), [own, own, own, own**2])
 
 
 def test_two_labelled_rows_are_enough_and_no_prediction_is_beyond_the_labels(tmp_path):

@@ -148,6 +148,46 @@ def test_classes_are_labels_or_a_column_of_probabilities_each_as_the_metric_need
         np.testing.assert_allclose(predicted[classes].sum(axis=1), 1)
 
 
+def test_labels_have_the_type_of_the_training_table_whatever_rows_are_predicted():
+    train = texts().assign(
+        mood=lambda table: table["mood"].map({"sad": "0", "glad": "1", "so so": "unknown"})
+    )
+    run = fit(train, targets="mood", metric="accuracy", name="typed", **SMALL)
+    of_one_class = run.predict(train[run.predict(train)["mood"] == "0"])
+    assert {*of_one_class["mood"]} == {"0"} and {*load("typed").predict(train[:5])["mood"]} <= {
+        *train["mood"]
+    }
+    train["mood"] = train["mood"].map({"0": "0", "1": "1", "unknown": "1"})
+    run = fit(train, targets="mood", metric="accuracy", name="typed", **SMALL)
+    assert (run.oof()["mood"] == train["mood"]).all() and {*run.predict(train)["mood"]} == {"0", "1"}
+    (run.paths.raw / "train.csv").unlink()  # as in a notebook with the work folder only
+    assert {*load("typed").predict(train)["mood"]} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda train: {"external": {"other": (train, None)}},
+            r"external\['other'\] must be a DataFrame; got None",
+        ),
+        (
+            lambda train: {"external": {"other": (train, train[["lumo"]])}},
+            r"has no column 'id', as train has",
+        ),
+        (
+            lambda train: {"id": "name", "train": pd.concat([train, train])},
+            "train has no column 'name', and its index",
+        ),
+    ],
+)
+def test_tables_that_cannot_be_joined_by_ids_are_refused(change, message):
+    train = molecules().assign(id=[f"m{i}" for i in range(60)])
+    given = {"train": train, "targets": "lumo", **SMALL, **change(train)}
+    with pytest.raises(ConfigError, match=message):
+        fit(**given)
+
+
 def test_external_predictions_are_a_stage_in_their_folds():
     train = molecules()
     noise = np.random.default_rng(0).normal(size=len(train))

@@ -25,6 +25,7 @@ from tests.submissions.fakes import (
     TARGETS,
     built,
     by_id,
+    fake_classes,
     fake_competition,
     finished,
     opened,
@@ -200,6 +201,16 @@ def test_a_default_that_needs_all_columns_is_submitted_without_its_comparison_wi
         "The leave-one-stage-out blends are left out: ConfigError: mine.py:fixed must return weights (2,)"
     )
     assert (run.chosen, run.choice.ablation, run.exit_status) == ("mine.py:fixed", {}, 0)
+
+
+def test_post_processing_whose_results_are_no_probabilities_is_not_applied(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_CODE)
+    run = finished(fake_classes(tmp_path, "binary", "roc_auc", submissions={"postprocess": "mine.py:up"}))
+    assert run.chosen == "mean"
+    (line,) = [
+        line for line in run.choice.failed if line.startswith("WARNING: best_single is left out: DataErr")
+    ]
+    assert "predictions are from 1.5" in line and line.endswith("probabilities must be from 0 to 1")
 
 
 def test_post_processing_that_fails_on_test_rows_is_not_applied_then_or_later(tmp_path):

@@ -32,6 +32,7 @@ from submissions.run import (
     latest_run,
     left_out_of,
     open_run,
+    stored_run,
 )
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import (
@@ -44,6 +45,7 @@ from tests.submissions.fakes import (
     prepare_and_fake_jobs,
     run_of,
     train_all,
+    with_setting,
 )
 
 SUBMISSIONS = ["candidates/mean.csv", "candidates/shrunk_ridge.csv", "submission.csv"]
@@ -127,7 +129,7 @@ def test_a_run_is_reused_while_nothing_changes_and_rebuilt_with_the_same_bytes_w
 
 def test_a_full_submission_stays_when_another_budget_leaves_out_something_else(done, monkeypatch):
     """As a shorter budget does, whose first level is the mean; only run.json says what was left out."""
-    run = run_of(done)
+    run = built(done)
     before = contents(run.folder)
     left_out = [LeftOut("network", None, "time", "its 3 jobs need about 2 min more")]
     shorter = replace(run_of(done), left_out=left_out)
@@ -218,6 +220,14 @@ def test_the_name_of_a_run_follows_settings_and_not_places_or_the_order_of_stage
     assert {name: (second.folder / name).read_bytes() for name in SUBMISSIONS} == before
     assert run_of(fake_competition(tmp_path, competition={"answers": None})).name == run.name
     assert run_of(fake_competition(tmp_path, submissions={"trials": 41})).name != run.name
+
+
+def test_a_run_gets_the_competitions_name_on_the_platform_when_it_is_built_again(tmp_path):
+    first = finished(fake_competition(tmp_path))
+    assert first.manifest.config["competition"]["kaggle"] is None
+    second = built(with_setting(tmp_path / "mixed.yaml", "competition", kaggle="heights"))
+    assert second.name == first.name
+    assert stored_run(second.paths, second.name).config.competition.kaggle == "heights"
 
 
 def test_dropped_rows_get_the_mean_of_the_labels_and_columns_stand_in_the_order_of_the_sample(

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -275,12 +276,19 @@ def test_the_last_line_is_the_next_step(monkeypatch, capsys, arguments, steps):
     kernel = Kernel.of(Paths.for_competition("tides"))
     kernel.bundle.root.mkdir(parents=True)
     monkeypatch.setattr(commands, "build", lambda *given: kernel)
+    competition = SimpleNamespace(kaggle="heights")
     for name in ("latest_run", "verify_notebook", "push"):
-        monkeypatch.setattr(commands, name, lambda *given: None)
+        monkeypatch.setattr(
+            commands, name, lambda *given: SimpleNamespace(config=SimpleNamespace(competition=competition))
+        )
     commands.main(["kernel", "tides", *arguments])
     last = capsys.readouterr().out.splitlines()[-1]
     expected = "; ".join(f"./run.sh kernel tides {step}" for step in steps)
     assert last == (f"Next: {expected}" if steps else f"Notebook: {kernel.notebook}")
+    competition.kaggle = None
+    if "--push" in arguments:
+        with pytest.raises(ConfigError, match=r"names no Kaggle competition; add competition\.kaggle: SLUG"):
+            commands.main(["kernel", "tides", *arguments])
 
 
 @pytest.mark.parametrize(
