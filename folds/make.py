@@ -226,8 +226,7 @@ def write_tables(tables: Prepared, competition: CompetitionConfig) -> None:
     write_prepared(tables, competition)
     file = competition.paths.folds
     folds = without_extra_rows(tables.train)[[competition.id, FOLD]].set_axis(["id", "fold"], axis=1)
-    content = as_csv(folds)
-    if not file.exists() or file.read_bytes() != content.encode():
+    if not file.exists() or file.read_bytes() != as_csv(folds).encode():
         write_table(file, folds)
 
 
@@ -383,8 +382,7 @@ def groups_outside_folds(
     joined = matches.bfill().iloc[0]
     # A job excludes extra rows that have the group or the input of a held-out row, but does not know their
     # salts.
-    has_input = matches.iloc[-N_INPUT_KEYS].notna()
-    joined[(matches.nunique() > 1) & ~has_input] = -1
+    joined[(matches.nunique() > 1) & matches.iloc[-N_INPUT_KEYS].isna()] = -1
     is_new = joined.isna().to_numpy()
     joined[is_new] = groups.max() + 1 + connected(keys[:, n:][:, is_new])
     return joined.to_numpy().astype(np.int64)

@@ -218,7 +218,6 @@ def kernel(options: Namespace) -> None:
     Reads: the folder of the run and of its jobs, or with --training the YAML, its tables and pretrained
     weights; packages from pip's configured index. Writes: work/<name>/kernel/ or kernel_training/.
     """
-
     name = options.competition
     paths = Paths.for_competition(name)
     config = load_config(name) if options.training else None

@@ -17,10 +17,10 @@ from submissions.config import Config
 
 HEAD = """# Settings
 
-All keys of a YAML, with their types and defaults; a key without a default is required. `./run.sh new` writes those that
-a competition needs, and `./run.sh check` names a wrong one. [Stages](stages.md), [folds](folds.md) and
-[submissions](ensembling.md) have examples. The link "Measured" leads to what a setting gains; the others were not
-compared here.
+All keys of a YAML, with their types and defaults; a key with neither a default nor "Unset:" is required.
+`./run.sh new` writes those that a competition needs, and `./run.sh check` names a wrong one. [Stages](stages.md),
+[folds](folds.md) and [submissions](ensembling.md) have examples. The link "Measured" leads to what a setting gains; the
+others were not compared here.
 
 This page is written by `python -m tests.settings_page > docs/settings.md`.
 """

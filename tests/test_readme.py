@@ -99,7 +99,7 @@ def test_the_recipe_for_wrong_labels_drops_those_far_from_a_line_of_predictions(
     predicted = np.arange(20.0)
     value = 55 - 20 * predicted + np.tile([3.0, -3.0], 10)  # three robust deviations are about 13
     value[[4, 11]] += [50, -50]
-    source = pd.DataFrame({"id": [f"a{i}" for i in range(20)], "value": value})
+    source = pd.DataFrame({"id": [f"a{i}" for i in range(20)], "Solubility": value})
     source.to_csv(tmp_path / "more.csv", index=False)
     source[["id"]].assign(logS=predicted)[::-1].to_csv(tmp_path / "predicted.csv", index=False)
     code = block("python", "cleaned", "docs/stages.md")

@@ -60,8 +60,8 @@ class EncoderFeature(TextStage, validate_by_name=True):
 
     An encoder of text reads each text column by itself; molecule columns, and the columns of `template`, are
     joined into one text. The universal sentence encoder (use_multilingual) reads the first `max_length`
-    tokens and has no `pooling`. MiniMol (minimol) and message passing (chemeleon, or a .pt file of chemprop)
-    read each molecule column.
+    tokens and has no `pooling`. MiniMol (minimol) and message passing (chemeleon, admet, or a .pt file of
+    chemprop) read each molecule column.
     """
 
     weights: str = Field(alias="encoder")

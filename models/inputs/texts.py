@@ -26,12 +26,21 @@ from rdkit import Chem
 
 from competition.dataset import Dataset
 from core.errors import ConfigError, DataError
-from core.files import derive_seed
+from core.files import derive_seed, read_json
 from core.types import Integers
 from models.context import Context
 from models.inputs.encoder_settings import TextStage
 from models.inputs.weights import WEIGHT_SETS, find_weights
 
+SMILES_TOKEN = (
+    r"(\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$"
+    r"|\%[0-9]{2}|[0-9]|.)"
+)
+"""Atoms, bonds and ring closures. The last alternative, any other character, is an addition of this
+project.
+
+Source: Schwaller et al., Molecular Transformer, ACS Central Science 2019, as in the package rxnfp.
+"""
 RANDOM_SMILES_TOKENS = "()/\\123456789%10%11%12"
 """Branches, bond directions and ring closures: tokens that a randomized SMILES may need and the
 canonical one may not."""
@@ -183,24 +192,33 @@ def read_templates(stage: TextStage, inputs: Context) -> list[Template]:
 
 
 def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int, int]:
-    """Return the numbers of texts, of those with more than `max_length` tokens, of all tokens, and of unknown ones.
+    """Return the numbers of texts, of those with more tokens than are read, of all tokens, and of unknown ones.
 
-    They are 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json.
+    They are 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json. Unknown tokens of
+    SMILES are not counted.
     """
     files = find_weights(stage.weights) if stage.weights else {}
-    if "tokenizer.json" not in files or reads_atoms(stage):
+    max_length = stage.max_length
+    if "config.json" in files:
+        max_length = min(
+            max_length, read_json(files["config.json"]).get("max_position_embeddings", max_length)
+        )
+    texts: list[str] = []
+    for template in read_templates(stage, inputs):
+        texts += template.texts(rows, " ")
+    if reads_atoms(stage):
+        lengths = [2 + len(re.findall(SMILES_TOKEN, text)) for text in texts]
+        return len(texts), sum(length > max_length for length in lengths), sum(lengths), 0
+    if "tokenizer.json" not in files:
         return 0, 0, 0, 0
     tokenizer = tokenizers.Tokenizer.from_file(str(files["tokenizer.json"]))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    texts: list[str] = []
-    for template in read_templates(stage, inputs):
-        texts += template.texts(rows, " ")
     unknown = {tokenizer.token_to_id(token) for token in UNKNOWN_TOKENS}
     n_cut = n_tokens = n_unknown = 0
     for piece in pieces(texts):
         for text in tokenizer.encode_batch(piece):
-            n_cut += len(text.ids) > stage.max_length
+            n_cut += len(text.ids) > max_length
             n_tokens += len(text.ids)
             n_unknown += sum(map(unknown.__contains__, text.ids))
     return len(texts), n_cut, n_tokens, n_unknown

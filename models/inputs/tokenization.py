@@ -22,19 +22,9 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from core.errors import ConfigError
 from core.types import Integers
-from models.inputs.texts import pieces
+from models.inputs.texts import SMILES_TOKEN, pieces
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would compete with the jobs
-
-SMILES_TOKEN = (
-    r"(\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$"
-    r"|\%[0-9]{2}|[0-9]|.)"
-)
-"""Atoms, bonds and ring closures. The last alternative, any other character, is an addition of this
-project.
-
-Source: Schwaller et al., Molecular Transformer, ACS Central Science 2019, as in the package rxnfp.
-"""
 
 ATOMS = pre_tokenizers.Split(tokenizers.Regex(SMILES_TOKEN), behavior="isolated")
 SPECIAL = {

@@ -45,10 +45,22 @@ class ConformerStage(MoleculeStage):
     """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
     over all."""
     fragments: Literal["all", "largest"] = "all"
-    """For salts and mixtures: read all fragments, or the one with the most heavy atoms."""
+    """For salts and mixtures: read all fragments, which may overlap, or the one with the most heavy atoms."""
     epochs: PositiveInt = 15
     batch_size: PositiveInt = 16
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat
+    """Peak learning rate of the schedule. Unset: 1e-3 from scratch, 5e-4 with weights of the architecture compact,
+    1e-4 with published weights."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_learning_rate(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Fill the learning rate, so that the saved settings contain its value."""
+        rate = 1e-3
+        if values.get("weights"):
+            architecture = values.get("architecture", cls.model_fields["architecture"].default)
+            rate = 5e-4 if architecture == "compact" else 1e-4
+        return {**values, "learning_rate": values.get("learning_rate") or rate}
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

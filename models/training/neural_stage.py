@@ -122,7 +122,7 @@ class MoleculeStage(NeuralStage):
     """
 
     weights: str | None = None
-    """Name of a weight set, or file, to start from (gnn: chemeleon, or message passing that
+    """Name of a weight set, or file, to start from (gnn: chemeleon, admet, or message passing that
     chemprop saved). null: random initialization."""
     columns: list[str] = []
     """Molecule columns. Each goes through the same backbone; a hidden layer combines them. Empty:

@@ -43,7 +43,8 @@ def make_optimizer(network: Network, settings: TrainingSettings) -> torch.optim.
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             rate = settings.head_learning_rate or settings.learning_rate
-            if name.startswith("backbone."):
+            is_in_head = name.startswith("backbone.hidden.")  # of a gnn, after message passing
+            if name.startswith("backbone.") and not is_in_head:
                 below = len(layers) - _depth(name.removeprefix("backbone."), layers)
                 rate = settings.learning_rate * settings.layer_decay**below
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0

@@ -71,7 +71,8 @@ class TrainingSettings(Stage):
     learning_rate: PositiveFloat = 1e-4
     """Peak learning rate of the schedule."""
     head_learning_rate: PositiveFloat | None = None
-    """Peak learning rate of the layers after the backbone; null: the same as `learning_rate`."""
+    """Peak learning rate of the layers after the backbone, in a gnn of those after message passing; null: the same
+    as `learning_rate`."""
     layer_decay: Share = 1.0
     """Factor of the learning rate from one layer of the backbone to the layer below. The embeddings
     have the lowest rate."""

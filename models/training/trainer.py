@@ -183,12 +183,13 @@ class Trainer:
                 is_last = n_done == n_steps
                 if is_last or self.log.due():
                     self.require_steps()
+                    factor = schedule.get_last_lr()[0] / schedule.base_lrs[0]
                     self.log.write(
                         phase=name,
                         epoch=epoch + 1,
                         step=previous_steps + total_done,
                         loss=float(loss_sum) / n_done,
-                        learning_rate=float(schedule.get_last_lr()[0]),
+                        learning_rate=self.settings.learning_rate * factor,
                         held_out_score=self._held_out_score() if is_last else None,
                     )
                 if checkpoint.due() and loss_sum.isfinite():  # else the weights may be NaN

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 
 from models.networks.encoders import pooled
+from models.networks.message_passing import GnnBackbone
 from models.networks.unimol import UnimolBackbone, read_vocabulary
 from models.stages.bert import Bert
+from models.stages.gnn import Gnn
 from models.training import optimizer
 from models.training.batches import Batches, join_columns
 from models.training.network import Head, Network, PerColumn
@@ -116,6 +118,17 @@ def test_layer_decay_lowers_the_rate_down_to_the_embeddings_and_vectors_have_no_
         assert found[id(net.backbone.get_submodule(name).weight)] == pytest.approx(values), name
         assert found[id(net.backbone.get_submodule(name).bias)][1] == 0
     assert found[id(net.head.linear.weight)] == (3.0, 0.1)
+
+
+def test_the_hidden_layer_of_a_gnn_has_the_rate_of_the_head():
+    backbone = GnnBackbone(nn.Linear(4, 4), 4, ["mean"], 3, 0.0)
+    net = Network(backbone, 1, [0.0])
+    groups = optimizer.make_optimizer(
+        net, Gnn(kind="gnn", learning_rate=1.0, head_learning_rate=3.0)
+    ).param_groups
+    found = {id(p): group["lr"] for group in groups for p in group["params"]}
+    layers = (backbone.message_passing, backbone.hidden[0], net.head.linear)
+    assert [found[id(layer.weight)] for layer in layers] == [1.0, 3.0, 3.0]
 
 
 def test_features_of_atoms_and_pairs_are_before_all_layers_of_unimol():

@@ -16,6 +16,7 @@ from models.inputs.encoder_settings import TextStage
 from models.inputs.texts import (
     RANDOM_SMILES_TOKENS,
     Template,
+    count_tokens,
     mirror_stereo,
     randomize_smiles,
     read_template,
@@ -24,7 +25,7 @@ from models.inputs.texts import (
 )
 from models.inputs.weights import find_weights
 from tests.models import made
-from tests.models.encoders import SMILES, WORDS, needs_rxnfp
+from tests.models.encoders import SMILES, WORDS, needs_rxnfp, publish
 
 INPUTS = pd.DataFrame({
     "a": ["CC", "", "C"], "b": ["O", "N", ""], "c": ["CCO", "N", "C"], "s t": ["hot", "{x}", ""],
@@ -173,6 +174,18 @@ def test_tokens_are_numbered_in_their_order_and_one_that_is_not_in_the_vocabular
     tokenizer = tokenization.train_smiles_tokenizer(["OCl", "CO"])
     assert pieces(tokenizer, "CNO") == ["[CLS]", "C", "[UNK]", "O", "[SEP]"]
     assert tokenizer.convert_tokens_to_ids(["[PAD]", "[UNK]", "C", "Cl", "O"]) == [0, 1, 5, 6, 7]
+
+
+def test_atoms_that_will_be_cut_are_counted_by_max_length_and_by_what_the_encoder_reads(tmp_path):
+    """Cl is one token, and a text has two more."""
+    rows = pd.DataFrame({"smiles": ["CCCCCCl", "CCCCCCO", "CC(=O)O"]})
+    context = made.context(tmp_path, smiles=["smiles"])
+    counted = count_tokens(TextStage(tokenizer="smiles", max_length=8), context, rows)
+    assert counted == (3, 2, 8 + 9 + 9, 0)
+    texts = rows.assign(note=["red " * 50, "blue", "red"])
+    weights = publish(tmp_path / "published")  # whose encoder has 24 positions
+    stage = TextStage(weights=str(weights), max_length=512)
+    assert count_tokens(stage, made.context(tmp_path, text=["note"]), texts)[:2] == (3, 1)
 
 
 @needs_rxnfp

@@ -211,6 +211,8 @@ def test_the_rates_in_losses_csv_follow_the_schedule(tmp_path):
     rate = with_warmup(settings(schedule="cosine", warmup=0.25), 20)  # 40 rows, batches of 8, 4 epochs
     expected = [1e-3 * rate(5 * n) for n in (1, 2, 3, 4)]
     assert [row.learning_rate for row in read_losses(tmp_path)] == pytest.approx(expected)
+    fit(tmp_path / "decay", epochs=4, schedule="cosine", warmup=0.25, learning_rate=1e-3, layer_decay=0.5)
+    assert [row.learning_rate for row in read_losses(tmp_path / "decay")] == pytest.approx(expected)
 
 
 def test_the_last_score_is_that_of_the_saved_weights(tmp_path):

@@ -184,3 +184,18 @@ def test_with_two_columns_a_prediction_is_the_mean_over_conformers_in_any_batch(
     for i in range(3):
         alone = built.predict(test.take(np.array([i])), tmp_path / "job")
         assert alone == pytest.approx((one[[i]] + other[[i]]) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "rate"),
+    [
+        (Unimol, {}, 1e-3),
+        (Unimol, {"weights": "unimol_small", "remove_hydrogens": True}, 5e-4),
+        (Unimol, {"weights": "unimol_all_h", "architecture": "molecule"}, 1e-4),
+        (Unimol2, {"weights": "unimol2_84m"}, 1e-4),
+        (Unimol2, {"weights": "unimol2_84m", "learning_rate": 3e-4}, 3e-4),
+    ],
+)
+def test_the_learning_rate_is_that_of_the_weights(stage, settings, rate):
+    kind = stage.__name__.lower()
+    assert stage.model_validate({"kind": kind, **settings}).learning_rate == rate
