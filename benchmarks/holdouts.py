@@ -165,9 +165,7 @@ def measure(run: Run) -> tuple[dict[str, float], list[dict[str, Any]]]:
     score = run.metric(y, y_pred)
     if not np.isfinite(score):  # a target without labels among the test rows
         return changes, []
-    constant = np.nanmean(run.task.one_hot(y), axis=0, keepdims=True)
-    if run.task.scores_labels:
-        constant = run.task.default_labels(constant)
+    constant = run.task.as_scored(np.nanmean(run.task.one_hot(y), axis=0, keepdims=True))
     unit = run.metric(y, np.repeat(constant, len(y), axis=0))
     if run.metric.greater_is_better:
         unit = 1 - unit

@@ -43,8 +43,6 @@ def _require_metric(metric: str, info: ValidationInfo) -> str:
 class ExtraTrain(StrictModel):
     """A table of more training rows."""
 
-    removed = {"calibrate": "it did not gain; convert the column by the line that check prints about it"}
-
     file: UserPath
     """CSV with the competition's input columns and some or all of its targets or `auxiliary_targets`; ids are
     not needed. The columns of `group` and `time`, if it has them, keep related and later rows out of a fold's
@@ -215,6 +213,12 @@ class CompetitionConfig(StrictModel):
         """The metric: a built-in one, or the user's function, which is loaded."""
         metric = get_metric(self.metric, self.problem_type)
         return metric or load_user_metric(self.metric, bool(self.greater_is_better), self.metric_needs)
+
+    @property
+    def fold_scorer(self) -> Metric:
+        """The metric of the held-out fold of a job: log loss in place of one of labels, tuned later."""
+        uses_log_loss = self.scores_labels and self.task.has_probabilities
+        return METRICS["log_loss"] if uses_log_loss else self.scorer
 
     @property
     def scores_labels(self) -> bool:

@@ -93,7 +93,7 @@ def with_extra_rows(
         summary += describe_censored(labels, config, extra.file.name)
         summary += describe_raw_inputs(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
-        if config.weight in table.attrs["columns"]:
+        if config.weight in table.attrs["columns"] and "weight" not in extra.model_fields_set:
             summary.append(
                 f"WARNING: {config.weight} of {extra.file.name} is not read; set weight of the table in extra_train"
             )

@@ -116,7 +116,10 @@ class Task:
     def from_scale_of_levels(self, values: Array) -> Array:
         """Return values on the scale of numeric levels as counts from 0, the reverse of `on_scale_of_levels`."""
         levels = self._numeric_levels
-        return values if levels is None else np.interp(values, levels, np.arange(len(levels)))
+        if levels is None:
+            return values
+        order = np.argsort(levels)  # classes may be in descending order
+        return np.interp(values, levels[order], order)
 
     @property
     def _numeric_levels(self) -> Array | None:
@@ -135,6 +138,10 @@ class Task:
         if self.problem_type == "multiclass":
             return y_pred.argmax(axis=1)[:, None].astype(np.float64)
         return np.clip(np.floor(y_pred + 0.5), 0, len(self.classes) - 1)
+
+    def as_scored(self, y_pred: Array) -> Array:
+        """Return what the metric scores, (n_rows, n_scored): labels without tuned thresholds, or the predictions."""
+        return self.default_labels(y_pred) if self.scores_labels else y_pred
 
 
 def to_submission_columns(task: Task, scored: Array) -> pd.DataFrame:

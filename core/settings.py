@@ -1,10 +1,10 @@
 """Settings: the base class of all sections of a YAML, and types and durations in them."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ValidationInfo, model_validator
 
@@ -23,16 +23,11 @@ class StrictModel(BaseModel):
         "allow_inf_nan": False,
         "use_attribute_docstrings": True,
     }
-    removed: ClassVar[Mapping[str, str]] = {}
-    """Name of a setting of earlier versions -> what to use instead, for the message about it."""
 
     @model_validator(mode="before")
     @classmethod
     def _check_names(cls, values: Any, info: ValidationInfo) -> Any:
-        """Reject removed settings, and record the valid names for an unknown key."""
-        removed = sorted(values.keys() & cls.removed.keys()) if isinstance(values, dict) else []
-        if removed:
-            raise ValueError(f"{removed[0]} was removed; {cls.removed[removed[0]]}")
+        """Record the valid names for an unknown key."""
         if isinstance(values, dict) and info.context:
             for name in values.keys() - cls.model_fields.keys():
                 info.context["valid_names"].setdefault(name, set()).update(cls.model_fields)

@@ -96,8 +96,10 @@ class Comparison(StrictModel):
     error_ratio: ErrorRatio | None
 
     @property
-    def digest_of_shift(self) -> str:
-        """Digest of what the expected score of a submission depends on."""
+    def digest_of_shift(self) -> str | None:
+        """Digest of what the expected score of a submission depends on; None if the tables could not be compared."""
+        if self.adversarial_validation is None:
+            return None
         return digest(self.model_dump(include={"adversarial_validation", "error_ratio"}))
 
 

@@ -136,6 +136,11 @@ class FoldsConfig(StrictModel):
         return self.definition.is_ordered_in_time
 
     @property
+    def takes_folds(self) -> bool:
+        """Whether the user gives the fold of each row, or a function that returns it."""
+        return self.is_user_defined or self.kind not in FOLD_KINDS
+
+    @property
     def is_user_defined(self) -> bool:
         """Whether the user gives the fold of each row."""
         return self.definition.split is None

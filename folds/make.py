@@ -33,7 +33,7 @@ from core.paths import Paths
 from core.types import Integers
 from core.user_code import changed_files, merge_opened, opened_files, user_code_files
 from folds.groups import connected
-from folds.kinds import FOLD_KINDS, FoldsConfig
+from folds.kinds import FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition
 from folds.splitters import SplitData
 from folds.unit_values import group_keys
@@ -134,9 +134,7 @@ def _divided_groups(
     config: FoldsConfig, folds: Integers, rows: pd.DataFrame, competition: CompetitionConfig
 ) -> list[str]:
     """Return a warning if folds divide groups of `competition.group`, unless the user has made these folds."""
-    is_intended = (
-        config.kind not in FOLD_KINDS or config.is_user_defined or config.definition.needs == "group"
-    )
+    is_intended = config.takes_folds or config.definition.needs == "group"
     if is_intended or not competition.units:
         return []
     keys = group_keys(rows, competition, config.similarity, len(rows))
@@ -280,7 +278,7 @@ def assign_folds(
         folds = kind.split(data)
         where = f"folds.kind {config.title}"
     _require_valid(config, folds, groups, rows[competition.id], where)
-    if config.is_user_defined and competition.units:
+    if config.takes_folds and competition.units:
         groups = _with_units(config, rows, competition, folds, groups)
     original_order = np.argsort(order)
     return folds[original_order], groups[original_order]
@@ -374,9 +372,9 @@ def groups_outside_folds(
     """
     n = len(rows)
     all_rows = pd.concat([rows, others], ignore_index=True)
-    keys = _keys(config, all_rows, competition, n)
-    if competition.units and (config.is_user_defined or config.kind not in FOLD_KINDS):
-        keys = np.array([*group_keys(all_rows, competition, config.similarity, n), *keys], dtype=object)
+    units = group_keys(all_rows, competition, config.similarity, n) if config.takes_folds else []
+    whole = [key for key in units if (pd.Series(groups).groupby(key[:n].to_numpy()).nunique() == 1).all()]
+    keys = np.array([*whole, *_keys(config, all_rows, competition, n)], dtype=object)
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))
     matches = pd.DataFrame([pd.Series(key).map(group_of_key) for key in keys[:, n:]], dtype=np.float64)
     joined = matches.bfill().iloc[0]

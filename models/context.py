@@ -20,8 +20,8 @@ class HeldOut:
     rows: Dataset
     """Held-out rows without labels."""
     score: Callable[[Array], float]
-    """Maps predictions for these rows, (n_rows, n_outputs), to the metric of the competition. It may raise
-    any error, since the metric may be the user's."""
+    """Maps predictions for these rows, (n_rows, n_outputs), to their score (`CompetitionConfig.fold_scorer`).
+    It may raise any error, since the metric may be the user's."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Context:
     """Whether the rows to predict are held-out training rows, not test rows. External predictions are
     looked up by id, and both tables may contain the same ids."""
     held_out: HeldOut | None = None
-    """Held-out rows and their score, which networks write into losses.csv after each epoch. None for a
+    """Held-out rows and their score, which networks write into losses.csv after some epochs. None for a
     refit."""
     threads: int = 1
     """Number of CPU cores that training may use, if its result does not depend on this number."""

@@ -102,8 +102,8 @@ def check_encoders(stage: Stage, tables: CheckTables) -> Iterator[str]:
         n_texts, n_cut, n_tokens, n_unknown = np.sum(counts, axis=0)
         if n_cut:
             yield (
-                f"WARNING: {n_cut} of {n_texts} tokenized texts have more tokens than max_length "
-                f"({settings.max_length}) or than {settings.weights or 'the network'} reads, and will be cut"
+                f"WARNING: {n_cut} of {n_texts} tokenized texts have more than {texts.longest_input(settings)} tokens "
+                "and will be cut"
             )
         if n_unknown > MAX_UNKNOWN * n_tokens:
             yield f"WARNING: {n_unknown / n_tokens:.0%} of the tokens are unknown to {settings.weights}"

@@ -29,8 +29,6 @@ KINDS = {
     "file": "models.stages.file:File",
 }
 """Value of the key `kind` in the YAML -> module and class."""
-REMOVED_KINDS = {"catboost": "it did not gain; use kind: sklearn, estimator: catboost.CatBoostRegressor"}
-"""Kind of earlier versions -> what to use instead."""
 
 
 def stage_class(kind: str) -> type[Stage]:
@@ -44,8 +42,6 @@ def stage_class(kind: str) -> type[Stage]:
     """
     if ":" in kind:
         return _users_class(kind)
-    if kind in REMOVED_KINDS:
-        raise ConfigError(f"kind: {kind} was removed; {REMOVED_KINDS[kind]}")
     if kind not in KINDS:
         raise ConfigError(
             f"kind must be one of {', '.join(KINDS)}, or file.py:Class for a user-defined stage; got {kind!r}"

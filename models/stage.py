@@ -98,14 +98,6 @@ class Stage(StrictModel):
     A class without training rows gets probability 0. `tests/models/test_contract.py` tests every kind.
     """
 
-    removed = {
-        "class_weights": "it did not gain in addition to the tuned thresholds of a submission",
-        "label_smoothing": "it did not gain; a user-defined loss (docs/stages.md) may smooth its labels",
-        "pseudo_labels": "it did not gain; docs/stages.md has a recipe by extra_train",
-        "weight_averaging": (
-            "it did not gain; schedule: warmup_stable_decay ends with small steps, as an average does"
-        ),
-    }
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that train the stage; see `libraries`."""
     encoder_setting: ClassVar[str] = ""

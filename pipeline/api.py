@@ -22,6 +22,7 @@ import pandas as pd
 
 from competition.cells import MAX_EXACT, as_written
 from competition.prepare import require_owned_outputs
+from competition.task import Task
 from core import cli
 from core.errors import ConfigError, DataError, NothingToSubmit
 from core.files import plain, read_text_table, write_table
@@ -75,14 +76,14 @@ class FittedRun(Run):
             raise DataError(f"the training table of {self.paths.name} has changed since the run {self.name}.")
         return table.set_axis(pd.Index([index[key] for key in table["id"]]))
 
-    def as_given(self, cells: pd.Series) -> pd.Series:
-        """Return written cells as labels of the training table, or as numbers."""
+    def parsed(self, cells: pd.Series) -> pd.Series:
+        """Return cells as labels of the training table, or else as numbers."""
         labels: dict[str, Any] = {"": np.nan}
         for names in (self.task.written_classes, self.task.classes):
             labels |= dict(zip(names, as_written(pd.Series(names, dtype=str)), strict=True))
         labels |= self.labels
         are_labels = bool(self.task.classes) and cells.isin(labels.keys()).all()
-        return cells.map(labels) if are_labels else super().as_given(cells)
+        return cells.map(labels) if are_labels else super().parsed(cells)
 
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
@@ -127,7 +128,7 @@ class FittedRun(Run):
             file = Path(folder) / "table.csv"
             write_table(file, _with_ids(table, competition.id))
             written = predict_with(self, file, workers)
-        predictions = read_text_table(written)[competition.columns_in_sample].apply(self.as_given)
+        predictions = read_text_table(written)[competition.columns_in_sample].apply(self.parsed)
         return predictions.set_index(table.index)
 
 
@@ -219,11 +220,16 @@ def fit(
             f"The run {run.name} in {run.paths.root} has other tables. Give fit a larger budget, or another name."
         )
     written = read_text_table(paths.raw / "train.csv")
-    competition = run.config.competition
+    index = dict(zip(written[run.config.competition.id], train.index, strict=True))
+    return _fitted(run, index, _labels_by_cell(run.config.competition.task, written, train))
+
+
+def _labels_by_cell(task: Task, written: pd.DataFrame, train: pd.DataFrame) -> dict[str, Any]:
+    """Return the labels of classes in a table by the cells that were written of them; empty without classes."""
     labels: dict[str, Any] = {}
-    for target in competition.targets if competition.task.classes else []:
+    for target in task.targets if task.classes else []:
         labels |= dict(zip(written[target], train.rename(columns=str)[target], strict=True))
-    return _fitted(run, dict(zip(written[competition.id], train.index, strict=True)), labels)
+    return labels
 
 
 def _check_arguments(

@@ -94,6 +94,15 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         *describe_leaks(prepared, competition),
     ]
     lines = [describe(prepared.report), *warnings, *metric_lines]
+    lines += _label_lines(config, labels)
+    lines += _check_stages(config, tables, n_folds, here)
+    return "\n".join(lines)
+
+
+def _label_lines(config: Config, labels: pd.DataFrame) -> list[str]:
+    """Return lines about numbers whose spread or zeros need attention, and about how stages transform them."""
+    competition = config.competition
+    lines = []
     transforms = {stage.transform_for(competition.task) for stage in config.stages.values()}
     describe_labels_of = describe_range if transforms == {"none"} else describe_code
     if not competition.classes:
@@ -104,11 +113,16 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         lines.append(
             f"target_transform: {transform} for {competition.metric}, unless a stage sets another one"
         )
-    lines += _zero_warnings(competition, labels)
+    return [*lines, *_zero_warnings(competition, labels)]
+
+
+def _check_stages(config: Config, tables: CheckTables, n_folds: int, here: bool) -> list[str]:
+    """Return a line about each stage; a ConfigError with the errors of all of them."""
+    lines = []
     errors = []
     for name, stage in config.stages.items():
         try:
-            description = _check_stage(stage, tables, competition, here)
+            description = _check_stage(stage, tables, config.competition, here)
         except (ConfigError, DataError) as error:  # one line per error
             setting = f"stages.{name}"
             errors += [Mistake(f"{setting}: {line}", setting) for line in str(error).splitlines()]
@@ -117,7 +131,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
         lines.append(f"stage {name}: {description}; {n_jobs} jobs")
     if errors:
         raise ConfigError("\n".join(error.message for error in errors), errors)
-    return "\n".join(lines)
+    return lines
 
 
 def _zero_warnings(competition: CompetitionConfig, labels: pd.DataFrame) -> list[str]:
@@ -226,7 +240,7 @@ def _check_metric(tables: CheckTables, competition: CompetitionConfig) -> list[s
     raw_rows = raw_rows_for(metric, competition.train, competition.id, ids)
     rng = np.random.default_rng(0)
     y_pred = _predictions_near(y, task, rng)
-    scored = task.default_labels(y_pred) if task.scores_labels else y_pred
+    scored = task.as_scored(y_pred)
     subsets = {"all rows that are scored": np.flatnonzero(tables.folds >= 0)}
     for fold in range(int(tables.folds.max()) + 1):
         subsets[f"the rows of fold {fold}"] = np.flatnonzero(tables.folds == fold)

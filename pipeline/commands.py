@@ -363,7 +363,7 @@ def add_run_commands(commands: Any) -> None:
     add("--submission", metavar="ID", help=submission_help)
 
     parser = add_command(commands, kernel, "workers")
-    add = parser.add_mutually_exclusive_group().add_argument  # a proof compares with a finished run
+    add = parser.add_mutually_exclusive_group().add_argument  # the verification compares with a finished run
     add("--training", action="store_true", help="A notebook that trains; it needs no finished run.")
     add("--verify", action="store_true", help="Run the notebook offline and compare its predictions.")
     add = parser.add_argument
@@ -406,10 +406,6 @@ def add_new(commands: Any) -> None:
     add("--preset", metavar="NAME", help=preset_help)
     oof_help = "Folder of external predictions: a folder with oof.csv and test.csv for each stage."
     add("--oof", type=Path, metavar="DIR", help=oof_help)
-    extra_help = (
-        "More tables to train on: the inputs and a target, under any name. Their rows are never scored."
-    )
-    add("--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help=extra_help)
     add("--force", action="store_true", help="Replace an existing YAML.")
 
 

@@ -81,7 +81,7 @@ class InterimSubmissions:
         if self.has_written and not self.is_compared and has_time and self.has_descriptors:
             self.is_compared = True
             arguments = (self.config, self.budget.current_plan, SHARE_OF_FOLD * clock.seconds)
-            return Task(COMPARISON, compare_tables, arguments, group=COMPARISON, is_retried=False)
+            return Task(COMPARISON, compare_tables_in_worker, arguments, group=COMPARISON, is_retried=False)
         waited = time.monotonic() - self.last_end
         if self.is_pending or waited < self.seconds / SHARE_OF_TIME:
             return None
@@ -134,7 +134,7 @@ def submit_finished(config: Config, plan: JobPlan, level: Level) -> JobResult:
     )
 
 
-def compare_tables(config: Config, plan: JobPlan, seconds: float) -> None:
+def compare_tables_in_worker(config: Config, plan: JobPlan, seconds: float) -> None:
     """Compare test and training rows, in a worker, if there are test rows and they were not compared before.
 
     An error is printed, since it must not end a run.
@@ -160,8 +160,8 @@ def seconds_to_compare(run: Run) -> float:
     return MIN_LEFT_TO_COMPARE + SECONDS_PER_MOLECULE * n_rows * len(run.config.competition.smiles)
 
 
-def seconds_without_budget(plan: JobPlan) -> float:
-    """Return the longest time of a fold of the stage of `compare_tables`: a small share of all jobs."""
+def longest_fold_seconds(plan: JobPlan) -> float:
+    """Return the longest time of a fold of the stage that measures a shift: a small share of all jobs."""
     seconds = [read_json(job.folder / REPORT)["seconds"] for job in plan.jobs]
     return max(MIN_SECONDS, SHARE_OF_FOLD * sum(seconds))
 
@@ -211,8 +211,8 @@ def _submit(finished: Run, has_interim: bool, clock: Clock) -> JobResult:
     for level in levels:
         left = clock.end - time.monotonic()
         if level is levels[-1] and left > seconds_to_compare(finished):
-            longest_fold = min(seconds_without_budget(finished.plan), SHARE_OF_FOLD * left)
-            compare_tables(finished.config, finished.plan, longest_fold)
+            longest_fold = min(longest_fold_seconds(finished.plan), SHARE_OF_FOLD * left)
+            compare_tables_in_worker(finished.config, finished.plan, longest_fold)
         lines = build(finished, level)
         lines.append(report(finished) if finished.is_latest else describe_left_out(finished.left_out))
     return JobResult("submission", lines=tuple(lines))

@@ -79,7 +79,7 @@ def largest_errors(run: Run) -> list[dict[str, Any]]:
     """Return the training rows with the largest errors of the submission, out of fold, the largest first.
 
     There is a record per row and target. Keys: id, fold, target, truth, prediction, and residual_in_sd, in
-    standard deviations of the labels, or its_probability, of a wrong class.
+    standard deviations of the labels (of log(1 + label) for rmsle), or its_probability, of a wrong class.
     """
     result = []
     for i, lines in rows_with_largest_errors(run).items():

@@ -292,7 +292,7 @@ def measure_job(job: Job, plan: JobPlan, study: Study, data: str) -> dict[str, f
     labelled, _ = plan.tables.read()
     held_out = labelled.take(np.asarray(labelled.folds == job.fold))
     y_pred = read_predictions(job.oof_file, held_out.ids, task.outputs)
-    scored = task.default_labels(y_pred) if task.scores_labels else y_pred
+    scored = task.as_scored(y_pred)
     raw_rows = raw_rows_for(competition.scorer, competition.train, competition.id, held_out.ids)
     numbers = held_out.y
     if study.data[data].bin_edges:

@@ -223,11 +223,11 @@ def _choice(run: Run, selection: Selection, stages: dict[str, CrossFit], level: 
         best_stage=str(gains.fillna(-np.inf).idxmax()),
         ablation=_ablation(run, selection) if level is Level.FULL else {},
         expected=expected_score(run, chosen, selection.compared.T[selection.chosen]),
-        failed=[*_finished_folds(run), *selection.failed, *_other_default(run, selection)],
+        failed=[*_missing_folds_warning(run), *selection.failed, *_other_default(run, selection)],
     )
 
 
-def _finished_folds(run: Run) -> list[str]:
+def _missing_folds_warning(run: Run) -> list[str]:
     """Return a warning if there are models of some folds only; [] if there are of all."""
     if run.has_all_folds:
         return []

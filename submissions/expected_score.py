@@ -115,8 +115,7 @@ def with_means(scored: Array, share: float, task: Task, label_means: Sequence[fl
     """
     means = np.array([label_means])
     is_mean = np.random.default_rng(derive_seed(0, "means")).permutation(len(scored)) < share * len(scored)
-    default = task.default_labels(means) if task.scores_labels else means
-    return np.where(is_mean[:, None], default, scored)
+    return np.where(is_mean[:, None], task.as_scored(means), scored)
 
 
 def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows: int) -> str:

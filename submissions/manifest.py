@@ -100,8 +100,8 @@ class Compared(StrictModel):
     """Bootstrap standard error of the score."""
     standard_error: Number
     """Bootstrap standard error of the difference."""
-    n_resamples: int | None = None
-    """Number of resamples of both; None in files of older versions."""
+    n_resamples: int
+    """Number of resamples of both."""
 
 
 class StageScores(Compared):
@@ -234,7 +234,7 @@ class Manifest(StrictModel):
     """Digest of the test table."""
     user_code: list[tuple[str, str]]
     """Name and digest of each file of user code."""
-    opened: dict[str, dict[str, str]] = {}
+    opened: dict[str, dict[str, str]]
     """What user code has opened for the tables, the jobs and the run (`core.user_code.Opened`)."""
     versions: dict[str, str]
     """Versions of Python and of packages."""

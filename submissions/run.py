@@ -153,10 +153,10 @@ class Run:
         """
         table = read_text_table(self.folder / OOF_TABLE).reset_index(drop=True)
         columns = table.columns.drop(["id", "fold"])
-        return table.assign(**table[columns].apply(self.as_given), fold=table["fold"].astype(int))
+        return table.assign(**table[columns].apply(self.parsed), fold=table["fold"].astype(int))
 
-    def as_given(self, cells: pd.Series) -> pd.Series:
-        """Return written cells as numbers or truth values, where they are."""
+    def parsed(self, cells: pd.Series) -> pd.Series:
+        """Return cells as numbers or truth values, where they are some."""
         return as_written(cells)
 
     @cached_property

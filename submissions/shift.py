@@ -80,7 +80,7 @@ def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, s
         return
     run = open_run(config, first_seeds(finished_part(plan)))
     measured = ErrorRatio(standard_error=None, seconds=seconds)
-    stage = cheapest_good_stage(run, seconds)
+    stage = best_fast_stage(run, seconds)
     if stage is not None:
         measured = error_ratio(run, stage, np.isin(run.columns.ids, shift.like_test))
     measured = measured.model_copy(update={"metric": metric, "opened": opened_files(name)})
@@ -93,7 +93,7 @@ def first_seeds(plan: JobPlan) -> JobPlan:
     return replace(plan, jobs=[job for job in plan.jobs if job.seed == seeds[job.stage]])
 
 
-def cheapest_good_stage(run: Run, seconds: float) -> str | None:
+def best_fast_stage(run: Run, seconds: float) -> str | None:
     """Return the best stage with folds of at most `seconds` each without a GPU; None without one."""
     scores = {}
     for name, stage in run.config.stages.items():

@@ -36,9 +36,7 @@ def write_submission(
         means: means of the labels, or shares of classes, (n_outputs,). Rows of the sample that are not among
             `ids` get them, or the most frequent class.
     """
-    default = np.array([means], dtype=np.float64)
-    if task.scores_labels:
-        default = task.default_labels(default)
+    default = task.as_scored(np.array([means], dtype=np.float64))
     values = np.vstack([scored.reshape(len(ids), -1), default])
     positions = pd.Index(ids).get_indexer(pd.Index(sample[id_column]))  # -1, the last row, if missing
     table = to_submission_columns(task, values[positions])

@@ -17,7 +17,7 @@ def test_a_run_enters_the_listed_files_first_in_the_listed_order(tmp_path, monke
         tmp_path, *mixed_tables(30, 10), stages=stages, folds={"n_folds": 2}, submissions={"trials": 2}
     )
     # The comparison of tables reads predictions before the blends do, if the tables differ.
-    monkeypatch.setattr(last_submission, "compare_tables", lambda *given: None)
+    monkeypatch.setattr(last_submission, "compare_tables_in_worker", lambda *given: None)
     waiting, entered = {str(PROJECT / file): file for file in listed}, []
 
     def record(frame, event, _):

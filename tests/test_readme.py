@@ -21,12 +21,14 @@ from competition.task import Task
 from core.errors import ConfigError
 from core.files import PROJECT
 from core.user_code import load_user_code
+from folds.kinds import FoldsConfig
 from folds.make import assign_folds
 from models.context import Context
 from models.registry import Stages
 from models.training.losses import load_loss
 from models.training.schedules import SCHEDULES, with_warmup
 from pipeline import commands
+from submissions.blend.settings import SubmissionsConfig
 from submissions.config import Config, load_config
 from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
@@ -68,13 +70,17 @@ def test_the_first_yaml_loads_as_it_stands():
     assert len(config.stages) >= 3
 
 
-@pytest.mark.parametrize(("page", "at_least"), [("docs/stages.md", 20), ("docs/folds.md", 0)])
+@pytest.mark.parametrize(
+    ("page", "at_least"), [("docs/stages.md", 20), ("docs/folds.md", 0), ("docs/ensembling.md", 0)]
+)
 def test_every_block_of_a_page_is_valid(page, at_least):
     n_stages = 0
     for text in "\n\n".join(blocks("yaml", page)).split("\n\n"):
         block = yaml.safe_load(text)
         settings = {"targets": ["logS"], "smiles": ["s"], "metric": "rae", **block.pop("competition", {})}
         competition(**settings)
+        FoldsConfig.model_validate(block.get("folds", {}))
+        SubmissionsConfig.model_validate(block.get("submissions", {}))
         stages = block.get("stages", block) if at_least else {}
         n_stages += len(stages)
         assert not stages or TypeAdapter(Stages).validate_python(stages)

@@ -191,22 +191,29 @@ def read_templates(stage: TextStage, inputs: Context) -> list[Template]:
     return [Template([column], ["", ""], template.smiles & {column}) for column in columns] or [template]
 
 
+def longest_input(stage: TextStage) -> int:
+    """Return the number of tokens beyond which a text is cut: `max_length`, or what the weights have positions for."""
+    files = find_weights(stage.weights) if stage.weights else {}
+    config = read_json(files["config.json"]) if "config.json" in files else {}
+    if not config.get("position_biased_input", True):  # DeBERTa-v3 has relative positions only
+        return stage.max_length
+    return min(stage.max_length, config.get("max_position_embeddings", stage.max_length))
+
+
 def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int, int]:
     """Return the numbers of texts, of those with more tokens than are read, of all tokens, and of unknown ones.
 
-    They are 0 for a tokenizer that is made from the training rows, or that has no tokenizer.json. Unknown tokens of
-    SMILES are not counted.
+    They are 0 for word pieces that are made from the training rows, and for weights without a tokenizer.json. Unknown
+    tokens of SMILES are not counted.
     """
     files = find_weights(stage.weights) if stage.weights else {}
-    max_length = stage.max_length
-    if "config.json" in files:
-        max_length = min(
-            max_length, read_json(files["config.json"]).get("max_position_embeddings", max_length)
-        )
+    max_length = longest_input(stage)
+    templates = read_templates(stage, inputs)
     texts: list[str] = []
-    for template in read_templates(stage, inputs):
+    for template in templates:
         texts += template.texts(rows, " ")
-    if reads_atoms(stage):
+    are_molecules = all(template.smiles >= {*template.columns} for template in templates)
+    if reads_atoms(stage) or (not stage.weights and are_molecules):
         lengths = [2 + len(re.findall(SMILES_TOKEN, text)) for text in texts]
         return len(texts), sum(length > max_length for length in lengths), sum(lengths), 0
     if "tokenizer.json" not in files:

@@ -230,7 +230,7 @@ class Budget:
     def _probe(self, state: StageState) -> bool:
         """Queue the largest fold of a stage, or decide if it is finished; return whether there are tasks."""
         state.start("probing")
-        probes = [job for job in state.left(state.epochs) if job.fold == state.largest_fold.fold]
+        probes = [job for job in state.unfinished() if job.fold == state.largest_fold.fold]
         return self._enqueue(state, probes) or self._decide(state)
 
     def _add_fold_to_probe(self) -> bool:
@@ -282,7 +282,7 @@ class Budget:
             return False
         state = min(given_up, key=self._missing_seconds)
         is_near = self._missing_seconds(state) <= MAX_EXCESS * self._seconds_left()
-        print(f"stage {state.name}  trained all the same, since nothing else fits", flush=True)
+        print(f"stage {state.name}  trained although it may not fit, since nothing else does", flush=True)
         return self._accept(state, state.smallest_epochs if is_near else state.epochs)
 
     # Decisions about one stage.
@@ -324,7 +324,7 @@ class Budget:
             return self._accept(state, epochs)
         pace = format_duration(self.paces.scaled(state.name, state.smallest_epochs / state.epochs))
         late = format_duration(self._missing_seconds(state))
-        jobs = f"{len(state.left(state.smallest_epochs))} jobs of about {pace}"
+        jobs = f"{len(state.unfinished(epochs=state.smallest_epochs))} jobs of about {pace}"
         self.paces.expected[state.name] = self.paces.scaled(state.name)
         self._give_up(state, f"its {jobs} would end about {late} too late")
         return False
@@ -422,7 +422,7 @@ class Budget:
     def _not_queued(self, state: StageState) -> list[Job]:
         """Return the jobs of the first seed of a stage that are neither finished nor in the queue."""
         queued = {task.name for task in self._tasks_of(state)}
-        return [job for job in state.left(state.epochs) if job.title not in queued]
+        return [job for job in state.unfinished() if job.title not in queued]
 
     def _seconds_until_end(self, tasks: Iterable[Task], jobs: TimedResources = ()) -> float:
         """Return the seconds until the last of some tasks of the queue, and of further jobs, ends."""
@@ -435,7 +435,7 @@ class Budget:
     def _seconds_until_end_with(self, state: StageState, epochs: int) -> float:
         """Return the seconds until the other tasks, and the inputs and first seed of a stage, have ended."""
         pace = self.paces.scaled(state.name)
-        unfinished = state.left(epochs)
+        unfinished = state.unfinished(epochs=epochs)
         seconds = []
         if epochs == state.epochs:
             running = {task.name: task for task in self.queue.running if task.group == state.name}

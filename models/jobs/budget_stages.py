@@ -235,19 +235,18 @@ class StageState:
         """Return the jobs of a seed."""
         return [job for job in self.plan.jobs if job.seed == seed]
 
-    def unfinished(self, seed: int) -> list[Job]:
-        """Return the jobs of a seed that are not finished."""
-        return [job for job in self.jobs_of(seed) if not job.has_predicted(self.plan.test_key)]
-
-    def left(self, epochs: int) -> list[Job]:
-        """Return the jobs of the first seed that are not finished with a number of epochs.
+    def unfinished(self, seed: int | None = None, epochs: int | None = None) -> list[Job]:
+        """Return the jobs of a seed, by default the first one, that are not finished with a number of epochs.
 
         Another budget, or another stage in the YAML, may have finished them.
+
+        Args:
+            epochs: None for the current number.
         """
-        seed = self.settings.seeds[0]
-        plan = self.plan_with(epochs)
+        plan = self.plan_with(self.epochs if epochs is None else epochs)
+        seed = self.settings.seeds[0] if seed is None else seed
         jobs = [job for job in plan.jobs if job.seed == seed]
-        if not jobs[0].folder.parents[1].exists():  # nothing was trained with so many epochs
+        if jobs and not jobs[0].folder.parents[1].exists():  # nothing was trained with so many epochs
             return jobs
         return [job for job in jobs if not job.has_predicted(plan.test_key)]
 

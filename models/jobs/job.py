@@ -94,12 +94,14 @@ def read_predictions(path: Path, ids: list[str], outputs: list[str]) -> Array:
     """
     table = read_table(path)
     predictions = table.set_index("id").reindex(columns=outputs).astype(float) if "id" in table else table
-    if sorted(predictions.index) != sorted(ids) or not np.isfinite(predictions.to_numpy()).all():
+    in_order = list(predictions.index) == ids
+    is_same = in_order or sorted(predictions.index) == sorted(ids)
+    if not is_same or not np.isfinite(predictions.to_numpy()).all():
         raise DataError(
             f"{path} must have {len(ids)} ids once each, with finite {', '.join(outputs)}; delete "
             f"{path.parent} and run again."
         )
-    return predictions.loc[ids].to_numpy()
+    return (predictions if in_order else predictions.loc[ids]).to_numpy()
 
 
 def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[str]) -> Array:

@@ -63,7 +63,7 @@ class JobPlan:
             only.
         made_by: stage -> result of `made_by`, which the reports of its jobs repeat.
         reuse: whether finished jobs of other code are accepted.
-        key_of_tables: what of the keys does not depend on the stage.
+        key_of_tables: the part of the keys that does not depend on the stage.
         n_rows: fold -> number of its training rows; empty if they were not counted.
     """
 
@@ -134,7 +134,8 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
     """
     paths = competition.paths
     test_key = key_of_test_table(paths)
-    folds = read_prepared(paths.train)[FOLD].to_numpy()
+    train = read_prepared(paths.train)
+    folds = train[FOLD].to_numpy()
     n_folds = int(folds.max()) + 1
     in_time_order = bool(read_json(paths.prepare_report, "folds")["folds"]["time_ordered"])
     tables = tables_of(competition, paths, test_key, in_time_order)
@@ -154,7 +155,7 @@ def make_plan(competition: CompetitionConfig, stages: dict[str, Stage], reuse: b
         key_of_tables=key_of_tables(competition, tables),
         n_rows=n_rows,
     )
-    context = tables.context(inputs=read_prepared(paths.train).columns)
+    context = tables.context(inputs=train.columns)
     for name, stage in stages.items():
         stage.require_inputs(competition.inputs)
         plan = plan.with_stage(name, stage, made_by(stage, context))
@@ -186,7 +187,7 @@ def key_of_tables(competition: CompetitionConfig, tables: JobTables) -> dict[str
 
 
 def key_of_settings(stage: Stage, task: Task) -> dict[str, Any]:
-    """Return what of the keys depends on the settings of a stage."""
+    """Return the part of the keys that depends on the settings of a stage."""
     excluded = NOT_IN_KEY | dict(user_code(stage.model_dump())).keys()
     if not stage.is_trained:
         excluded |= {"folder"}  # `key_settings` has the digests of its files

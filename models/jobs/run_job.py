@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from competition.config import CompetitionConfig
 from competition.dataset import REFIT_FOLD, Dataset
-from competition.metrics import METRICS, raw_rows_for
+from competition.metrics import raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.errors import ConfigError, join_first
 from core.types import Array
@@ -131,19 +131,15 @@ def _fit_and_predict(job: Job, plan: JobPlan, rows: JobRows) -> Array | None:
 
 
 def _score(competition: CompetitionConfig, held_out: Dataset, y_pred: Array) -> float:
-    """Return the metric of the competition.
-
-    Labels are predicted by `Task.default_labels`, without tuned thresholds.
+    """Return the score of a held-out fold by `CompetitionConfig.fold_scorer`.
 
     Args:
         held_out: held-out rows with labels.
         y_pred: predictions of a stage for them, (n_rows, n_outputs).
     """
-    task = competition.task
-    metric = competition.scorer
-    scored = task.default_labels(y_pred) if task.scores_labels else y_pred
+    metric, task = competition.fold_scorer, competition.task
     raw_rows = raw_rows_for(metric, competition.train, competition.id, held_out.ids)
-    return metric(held_out.y, scored, raw_rows)
+    return metric(held_out.y, y_pred if task.has_probabilities else task.as_scored(y_pred), raw_rows)
 
 
 def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
@@ -158,19 +154,16 @@ def predict_test(job: Job, plan: JobPlan, test: Dataset) -> None:
 def _describe_score(job: Job, plan: JobPlan, held_out: Dataset, y_pred: Array | None) -> str:
     """Return a line with the score of the held-out fold.
 
-    If the metric scores labels and the stage predicts probabilities, this is the log loss: the blend tunes
-    thresholds later, on all folds. The job is published even if the metric cannot score the fold.
+    The job is published even if the metric cannot score the fold.
     """
     if y_pred is None:
         return f"stage {job.stage}  seed {job.seed}  refit on all rows"
     competition = plan.competition
     labels = held_out.y
-    uses_log_loss = competition.task.scores_labels and competition.task.has_probabilities
-    name = "log_loss" if uses_log_loss else competition.scorer.name
+    name = competition.fold_scorer.name
     fold = f"stage {job.stage}  seed {job.seed}  fold {job.fold} of {plan.n_folds}"
     try:
-        log_loss = METRICS["log_loss"]
-        score = log_loss(labels, y_pred) if uses_log_loss else _score(competition, held_out, y_pred)
+        score = _score(competition, held_out, y_pred)
     except Exception as error:
         return f"{fold}  no valid {name} ({one_line(error)})"
     n_labels = np.isfinite(labels).sum(axis=0)

@@ -102,7 +102,7 @@ class Task:
         on_end: called in the driver with its final result.
         runs_alone: whether nothing else may run at the same time.
         is_retried: whether it is tried once more if its worker was killed, or its GPU failed or was too small.
-        n_rows: rows that a job trains on, 0 if it is trained; the seconds of the tasks of a group are compared by it.
+        n_rows: training rows of a job, 0 if it only predicts; its expected seconds are in proportion.
         priority: key by which whoever fills the queue sorts it.
     """
 

@@ -151,6 +151,8 @@ def position_limit(encoder: Any) -> int:
             # RoBERTa and its relatives count positions from the padding token's id + 1.
             n_unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - n_unused
+    if not encoder.config.to_dict().get("position_biased_input", True):
+        return 2**31  # DeBERTa-v3 has relative positions only, clipped at a distance
     limit = getattr(encoder.config, "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else 2**31
 

@@ -76,6 +76,9 @@ class Messages(BondMessagePassing):
 class GnnBackbone(nn.Module):
     """Message passing, aggregation over atoms, one hidden layer: a batch to (n_rows, hidden_width)."""
 
+    head_parts = ("hidden",)
+    """Modules that are trained at the learning rate of the head."""
+
     def __init__(
         self,
         message_passing: nn.Module,

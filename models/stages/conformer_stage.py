@@ -38,9 +38,6 @@ class ConformerStage(MoleculeStage):
     """Whether the backbone computes padding."""
 
     packages = ("torch", "unimol_tools", "rdkit")
-    removed = MoleculeStage.removed | {
-        "repeat_units": "write repeat units into the CSV as all stages should read them (docs/stages.md)"
-    }
     conformers: PositiveInt = 1
     """Conformers per molecule. Each epoch of training reads the next one; a prediction is the mean
     over all."""
@@ -56,11 +53,13 @@ class ConformerStage(MoleculeStage):
     @classmethod
     def _fill_learning_rate(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Fill the learning rate, so that the saved settings contain its value."""
+        if values.get("learning_rate") is not None:
+            return values
         rate = 1e-3
         if values.get("weights"):
             architecture = values.get("architecture", cls.model_fields["architecture"].default)
             rate = 5e-4 if architecture == "compact" else 1e-4
-        return {**values, "learning_rate": values.get("learning_rate") or rate}
+        return {**values, "learning_rate": rate}
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:

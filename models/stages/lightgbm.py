@@ -76,9 +76,6 @@ class Lightgbm(FeatureStage):
     packages = ("lightgbm",)
     depends_on_seed = True
     uses_several_cores = True
-    removed = FeatureStage.removed | {
-        "search_trials": "it did not gain; add a stage with other parameters, and the blend weights both"
-    }
     kind: Literal["lightgbm"]
     learning_rate: PositiveFloat = 0.03
     """Factor of each tree; with a smaller one, early stopping takes more trees."""

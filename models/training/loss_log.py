@@ -34,8 +34,8 @@ class LossRecord:
         loss: mean of the epoch so far.
         learning_rate: rate of the next step.
         seconds: training time, including earlier attempts of a resumed job.
-        held_out_score: metric of the competition on the held-out fold, in the last row of an epoch; None
-            in other rows, in a refit, and if the metric cannot score the fold.
+        held_out_score: score of the held-out fold (`CompetitionConfig.fold_scorer`), in the last row of some epochs;
+            None in other rows, in a refit, and if the metric cannot score the fold.
     """
 
     phase: str

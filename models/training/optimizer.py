@@ -39,12 +39,13 @@ def make_optimizer(network: Network, settings: TrainingSettings) -> torch.optim.
     Source of the layer-wise rates: Howard and Ruder, ULMFiT, ACL 2018.
     """
     layers = list(layers_of(network.backbone))
+    inner = getattr(network.backbone, "backbone", network.backbone)  # the backbone of each molecule column
+    of_head = [f"backbone.{part}." for part in getattr(inner, "head_parts", ())]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             rate = settings.head_learning_rate or settings.learning_rate
-            is_in_head = name.startswith("backbone.hidden.")  # of a gnn, after message passing
-            if name.startswith("backbone.") and not is_in_head:
+            if name.startswith("backbone.") and not any(part in name for part in of_head):
                 below = len(layers) - _depth(name.removeprefix("backbone."), layers)
                 rate = settings.learning_rate * settings.layer_decay**below
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0

@@ -48,6 +48,8 @@ WRITES_BETWEEN = 20
 """The same as a multiple of the time that the last write took, so that at most 5 % of the time is spent on
 writing.
 """
+N_SCORES = 10
+"""Approximate number of epochs after which held-out rows are scored, of at least twice as many."""
 CLIP_NORM = 1.0
 """Maximum norm of the gradient."""
 
@@ -61,7 +63,7 @@ class Trainer:
         settings: settings of the stage.
         folder: folder of the weights, the report, losses.csv and the checkpoints.
         context: what is learned, the seed, and the score of held-out rows.
-        held_out: encoded held-out rows, which are scored after each epoch, without an effect on training;
+        held_out: encoded held-out rows, which are scored after some epochs, without an effect on training;
             None if `context` has no score.
     """
 
@@ -181,6 +183,9 @@ class Trainer:
                 total_done = epoch * n_steps + n_done
                 self.context.progress(previous_steps + total_done, self.n_steps)
                 is_last = n_done == n_steps
+                is_scored = (
+                    is_last and (epoch + 1 - settings.epochs) % max(1, settings.epochs // N_SCORES) == 0
+                )
                 if is_last or self.log.due():
                     self.require_steps()
                     factor = schedule.get_last_lr()[0] / schedule.base_lrs[0]
@@ -190,7 +195,7 @@ class Trainer:
                         step=previous_steps + total_done,
                         loss=float(loss_sum) / n_done,
                         learning_rate=self.settings.learning_rate * factor,
-                        held_out_score=self._held_out_score() if is_last else None,
+                        held_out_score=self._held_out_score() if is_scored else None,
                     )
                 if checkpoint.due() and loss_sum.isfinite():  # else the weights may be NaN
                     checkpoint.save(epoch, n_done, loss_sum)

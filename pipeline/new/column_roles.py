@@ -33,9 +33,9 @@ NOTATIONS = {
     "InChIKey": re.compile(r"[A-Z]{14}-[A-Z]{10}-[A-Z]"),
     "HELM": re.compile(r"(PEPTIDE|RNA|CHEM|BLOB)\d+\{.*\}.*"),
     "BigSMILES": re.compile(r".*\{.*(\[[<>$]\d*\]).*\}.*"),
-    "a Python object": re.compile(r"<.* object at 0x[0-9a-f]+>"),
+    "an RDKit object": re.compile(r"<rdkit\..* object at 0x[0-9A-Fa-f]+>"),
 }
-"""Notations that are not read, most of them of molecules; some of their cells could be SMILES by chance."""
+"""Notations of molecules that are not read; some of their cells could be SMILES by chance."""
 LINK = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
 SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
 """Signs of bounds in a column of their own, as in exports of ChEMBL."""
@@ -46,12 +46,16 @@ GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IG
 NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?|nan|none"
 NUMBER_LIST = re.compile(rf"[\[({{]\s*(({NUMBER})([\s,;]+({NUMBER}))*[\s,;]*)?[\])}}]", re.IGNORECASE)
 """Numbers in brackets, as Python and NumPy write lists, such as [0.3, 0.7] and [1.0]."""
+TEXT_LIST = re.compile(r'\[\s*("|null\b).*\]', re.DOTALL)
+"""Texts in brackets, as JSON writes lists, such as the turns of a conversation."""
 DECORATED = (
     r"(?!\d+\.\d+\.)[<>=~≤≥$€£]{0,2}\s?[+-]?[\d.,]*\d(\s?[%$€£°]\w?|\s?[a-zµμ][^\s\d]{0,5}|\s[^\s\d]{1,6})?"
 )
 """Numbers with a sign, commas or a unit."""
 MIN_SEQUENCE = 8
 """Mean number of letters above which a column of single words, without digits and signs, has sequences."""
+MAX_LETTERS_OF_WORD = 100
+"""Mean number of letters above which sequences are one unknown token to tokenizers of words, as MiniLM's."""
 MIN_LENGTH = 20
 """Mean number of characters of single words above which they say more than an id."""
 MIN_PASSAGE = 50
@@ -80,6 +84,7 @@ class Column:
     role: Role
     reason: str
     reaction: bool = False  # whether a text column holds reaction SMILES
+    is_sequence: bool = False  # whether a text column holds words too long for encoders of texts
     notation: str = ""  # name of a notation of molecules that is not read
     is_given: bool = False  # whether the user gives the role
     is_name: bool = False  # whether a text column holds another word in nearly every row
@@ -193,6 +198,8 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
     if np.mean([is_reaction(value) for value in sample]) >= MIN_PARSED:
         return column("text", "reaction SMILES (with >), a text for encoders and n-grams", reaction=True)
+    if np.mean([bool(TEXT_LIST.fullmatch(value)) for value in sample]) >= MIN_PARSED:
+        return column("text", "WARNING: lists of texts in JSON; join their texts (json.loads) in all tables")
     n_words = np.mean([len(WORD.findall(value)) for value in sample])
     reason = f"{n_distinct} distinct values in {n_cells} cells"
     is_long = n_distinct > 10 and (n_words >= 5 or (n_words >= 3 and n_distinct > 0.2 * n_cells))
@@ -203,7 +210,11 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     n_new, n_filled = count_new_values(train, test)
     are_new = n_new > MIN_NEW * n_filled and train.nunique() > MIN_DISTINCT_WORDS
     if are_sequences and (are_new or n_distinct > 0.5 * n_cells):
-        return column("text", f"{reason}, sequences of {n_letters:.0f} letters on average")
+        return column(
+            "text",
+            f"{reason}, sequences of {n_letters:.0f} letters on average",
+            is_sequence=bool(n_letters > MAX_LETTERS_OF_WORD),
+        )
     are_links = bool(np.mean([bool(LINK.fullmatch(value)) for value in sample]) >= MIN_PARSED)
     if (are_new or n_distinct > 0.5 * n_cells) and are_words(sample) and not are_links:
         reason += f", words; {describe_new(n_new, n_filled)}"

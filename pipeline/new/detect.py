@@ -397,6 +397,11 @@ def _describe_missing(
     Args:
         by_order: columns of the training table that may be labels.
     """
+    for column in missing:
+        parts = column.split(":")
+        if len(parts) > 1 and {*parts} <= {*only_in_train}:
+            both = f"the cells of {join_first(parts)}"
+            return f"{sample_file} expects {column!r}: join {both} with ':' in a new column of the training table."
     for name, cells in only_in_train.items():
         is_there = [cells.str.contains(label, regex=False).any() for label in missing]
         if len(missing) > 1 and all(is_there):

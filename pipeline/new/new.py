@@ -22,17 +22,18 @@ from core.yaml_files import dump_yaml, parse_yaml
 from folds.kinds import FoldsConfig
 from models.stages.file import OOF, TEST, common_folds
 from pipeline.check import check_all
-from pipeline.new.column_roles import Role
+from pipeline.new.column_roles import Role, without_censored
 from pipeline.new.detect import DetectedTables, detect
-from pipeline.new.extra_tables import extra_lines
 from pipeline.new.pairs import PairGuess, find_pairs, with_compared_texts
 from pipeline.new.problem_type import ProblemGuess, choose_problem
 from pipeline.new.stage_choices import Block, FoldChoice, choose_folds, choose_stages, read_presets
 from pipeline.new.swap import SwapGuess, find_swap
-from pipeline.new.yaml_writer import comments, setting, written_yaml
+from pipeline.new.yaml_writer import comments, path_in_yaml, setting
 from submissions.config import Config, load_config
 from submissions.kaggle.client import download, find_tables, slug_of
 
+NETWORKS = ("bert", "gnn", "unimol", "unimol2")
+"""Kinds of stages that read bounds."""
 HINTS = Path(__file__).with_name("hints.yaml")
 
 
@@ -61,7 +62,7 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
             name += "_2"
         used_names = used_names | {name}
         reason = f"external predictions, the folder {stage_folder.name!r}"
-        blocks.append(Block(name, {"kind": "file", "folder": written_yaml(stage_folder, yaml_file)}, reason))
+        blocks.append(Block(name, {"kind": "file", "folder": path_in_yaml(stage_folder, yaml_file)}, reason))
     if not blocks:
         raise DataError(
             f"--oof {folder} has no folder with {OOF} and {TEST}, one for each stage. Correct the path."
@@ -106,13 +107,16 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
         stages = [*external, *stages]
         shared = common_folds([path.parent / block.settings["folder"] / OOF for block in external], tables.id)
         if shared is not None and args.folds is None and args.group is None:
-            folds = {"kind": "file", "file": written_yaml(shared, path)}
+            folds = {"kind": "file", "file": path_in_yaml(shared, path)}
             folds_reason = f"the same folds in every {OOF}"
             choice = choice._replace(units=[], time=args.time)
             if tables.inputs:
                 folds["allow_split_duplicates"] = True  # folds.make counts such inputs
     title = f"{path.stem}, written by ./run.sh new; check each GUESS."
-    lines = [*comments(title, ""), *_competition_lines(args, path, tables, problem, choice, pairs, swap)]
+    lines = [
+        *comments(title, ""),
+        *_competition_lines(args, path, tables, problem, choice, pairs, swap, stages),
+    ]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
         budget_reason = "time of ./run.sh full; --budget none trains all stages in full"
@@ -126,6 +130,14 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _censored_lines(tables: DetectedTables) -> list[str]:
+    """Return the line of `censored`, if targets have censored numbers."""
+    labels = tables.train[tables.targets]
+    n_bounds = int((labels != labels.apply(without_censored)).to_numpy().sum())
+    reason = f"GUESS: {n_bounds} censored labels such as >100; networks have a one-sided error for them"
+    return setting("censored", "bound" if n_bounds else None, reason)
+
+
 def _competition_lines(
     args: Namespace,
     path: Path,
@@ -134,12 +146,13 @@ def _competition_lines(
     choice: FoldChoice,
     pairs: list[PairGuess],
     swap: SwapGuess | None,
+    stages: list[Block],
 ) -> list[str]:
     """Return the lines of the section `competition:`."""
     metric = problem.metric
     if ":" in metric:
         file, function = metric.rsplit(":", 1)
-        metric = f"{written_yaml(Path(file), path)}:{function}"
+        metric = f"{path_in_yaml(Path(file), path)}:{function}"
     files = {
         "train": args.train,
         "test": args.test,
@@ -148,12 +161,14 @@ def _competition_lines(
     }
     lines = ["competition:"]
     for key, table in files.items():
-        lines += setting(key, table and written_yaml(table, path))
+        lines += setting(key, table and path_in_yaml(table, path))
     lines += setting("kaggle", args.kaggle, "slug on Kaggle")
     lines += setting("id", tables.id, tables.id_reason)
     lines += setting("targets", tables.targets, tables.targets_reason)
     lines += setting("problem_type", problem.type, problem.reasons["type"])
     lines += setting("classes", problem.classes or None, *filter(None, [problem.reasons["classes"]]))
+    if problem.type == "regression" and any(stage.settings["kind"] in NETWORKS for stage in stages):
+        lines += _censored_lines(tables)
     lines += setting("submission_columns", problem.submission_columns, "their names in the sample")
     for role in get_args(Role):
         columns = [column for column in tables.columns if column.role == role]
@@ -172,9 +187,6 @@ def _competition_lines(
     if tables.unreadable:
         unparsable_reason = f"GUESS: unreadable rows are left out, {tables.unreadable}"
         lines += setting("unparsable", "drop", unparsable_reason)
-    if args.extra:
-        blocks, reasons = extra_lines(args.extra, tables, path)
-        lines += setting("extra_train", blocks, *reasons)
     group = [unit.setting for unit in choice.units]
     lines += setting("group", (group[0] if len(group) == 1 else group) or None)
     lines += setting("time", choice.time)

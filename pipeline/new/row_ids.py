@@ -96,6 +96,13 @@ def _require_one_column(tables: dict[str, pd.DataFrame], shared: list[str], name
             "column of all three tables, such as row_id, and name it with --id row_id."
         )
     (train_file, train), *others = tables.items()
+    *logs, sample = tables.values()
+    are_events = all(len(table) >= 2 * table[name].nunique() for table in logs)
+    if sample[name].is_unique and are_events:
+        raise DataError(
+            f"the sample has one row for each {name!r}, and the other tables have several, such as events: make tables "
+            "of one row each, with columns made of its rows (docs/recipes.md, Columns from other rows of a group)."
+        )
     repeated = train[name].duplicated(keep=False)
     if repeated.any() and all(table[name].is_unique for _, table in others):
         raise DataError(

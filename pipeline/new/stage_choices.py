@@ -15,7 +15,7 @@ from competition.config import validate
 from competition.metrics import CLASS_TYPES
 from competition.swap import Swap
 from competition.units import Unit, units_of
-from core.errors import PIP_INSTALL, ConfigError, DataError
+from core.errors import PIP_INSTALL, ConfigError, DataError, join_first
 from core.settings import StrictModel
 from core.yaml_files import load_yaml
 from folds.kinds import FOLD_KINDS
@@ -201,22 +201,63 @@ def choose_stages(
         n_orders: number of orders in which rows are trained on (`competition.swap`).
         in_time: whether folds are blocks in time, so that only a refit trains on the latest rows.
     """
+    columns = _columns_by_need(tables, compared)
+    smiles, text = tables.with_roles("smiles"), tables.with_roles("text")
+    blocks = {
+        "fingerprints and descriptors": smiles,
+        "n-grams of words and characters": text,
+        "the numbers and categories": tables.with_roles("numeric", "categorical"),
+    }
+    features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
+    target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
+    n_rows = len(tables.train) * n_orders
+    stages: dict[str, Block] = {}
+    for stage in read_presets().stages:
+        inputs = next(filter(None, map(columns.get, stage.needs)), None)
+        is_in_preset = not stage.presets or preset in stage.presets
+        has_rows = stage.min_rows <= n_rows <= stage.max_rows
+        fits = has_rows and stage.targets in (None, target_type)
+        if not (is_in_preset and inputs and fits) or stage.name in stages:
+            continue
+        reason = _why_not_installed(stage)
+        if reason:
+            print(f"left out: {stage.name}, {stage.reason}; {reason}")
+            continue
+        is_default = inputs == (text or smiles)  # the columns that a language model reads by default
+        settings = stage.settings if is_default else _with_columns(stage.settings, inputs)
+        if in_time:
+            settings = {**settings, "final_fit": "refit"}
+        stages[stage.name] = Block(stage.name, settings, stage.reason.format(features=features))
+    return [*stages.values()]
+
+
+def _columns_by_need(tables: DetectedTables, compared: Sequence[str]) -> dict[Need, list[str]]:
+    """Return the columns that stages with a need read, [] where the tables do not have it; print what is left out."""
     smiles = tables.with_roles("smiles")
-    reactions = [column.name for column in tables.columns if column.reaction]
     text = tables.with_roles("text")
-    numbers = tables.with_roles("numeric", "categorical")
-    notes = [name for name in text if name not in reactions]
+    reactions = [column.name for column in tables.columns if column.reaction]
+    sequences = [column.name for column in tables.columns if column.is_sequence]
+    words = [name for name in text if name not in reactions]
+    notes = [name for name in words if name not in sequences]
     latin, english, multilingual = _by_language(tables, notes)
-    is_foreign = bool(latin) and not english
     paired = [name for name in notes if name in compared]
     _, english_pairs, multilingual_pairs = _by_language(tables, paired)
     are_long = _mean_words(tables.train[notes]) > MIN_WORDS_OF_LONG_TEXT
-    columns: dict[Need, list[str]] = {
+    if sequences:
+        print(f"left out: encoders of texts for {join_first(sequences)}, whose long words are unknown tokens")
+    if notes and not latin:
+        print("left out: English encoders, since most letters of the texts are not Latin")
+    if latin and not english:
+        print(
+            "WARNING: many texts do not look English, as minilm expects; use_multilingual reads 16 languages, and "
+            "xlm_roberta of --preset gpu a hundred"
+        )
+    return {
         "molecules": smiles,
         "adme" if any(map(ADME.search, tables.targets)) else "no_adme": smiles,
         "several_molecules": smiles if len(smiles) > 1 else [],
         "reactions": reactions,
-        "text": notes,
+        "text": words,
         "latin": latin,
         "long_english" if are_long else "short_english": english,
         "other_language": [] if english else notes,
@@ -224,47 +265,17 @@ def choose_stages(
         "multilingual_pairs": multilingual_pairs,
         "english_pairs": english_pairs,
         "other_pairs": paired,
-        "table": [] if smiles or text else numbers,
+        "table": [] if smiles or text else tables.with_roles("numeric", "categorical"),
     }
-    blocks = {
-        "fingerprints and descriptors": smiles,
-        "n-grams of words and characters": text,
-        "the numbers and categories": numbers,
-    }
-    features = ", ".join(name for name, block_columns in blocks.items() if block_columns)
-    target_type = "classes" if problem.type in CLASS_TYPES else "numbers"
-    if notes and not latin:
-        print("left out: English encoders, since most letters of the texts are not Latin")
-    if is_foreign:
-        print(
-            "WARNING: many texts do not look English, as minilm expects; use_multilingual reads 16 languages, and "
-            "xlm_roberta of --preset gpu a hundred"
-        )
-    n_rows = len(tables.train) * n_orders
-    stages: list[Block] = []
-    for stage in read_presets().stages:
-        inputs = next(filter(None, map(columns.get, stage.needs)), None)
-        is_in_preset = not stage.presets or preset in stage.presets
-        has_rows = stage.min_rows <= n_rows <= stage.max_rows
-        fits = has_rows and stage.targets in (None, target_type)
-        is_written = stage.name in [block.name for block in stages]
-        if not (is_in_preset and inputs and fits) or is_written:
-            continue
-        if stage.package and find_spec(stage.package) is None:
-            print(
-                f"left out: {stage.name}, {stage.reason}; it needs a package: {PIP_INSTALL} {stage.package}"
-            )
-            continue
-        if stage.weights and installed_folder(stage.weights) is None:
-            install = WEIGHT_SETS[stage.weights].install
-            print(f"left out: {stage.name}, {stage.reason}; {install} says how to install its weights")
-            continue
-        is_default = inputs == (text or smiles)  # the columns that a language model reads by default
-        settings = stage.settings if is_default else _with_columns(stage.settings, inputs)
-        if in_time:
-            settings = {**settings, "final_fit": "refit"}
-        stages.append(Block(stage.name, settings, stage.reason.format(features=features)))
-    return stages
+
+
+def _why_not_installed(stage: PresetStage) -> str:
+    """Return what a stage lacks, and how to install it; "" if it lacks nothing."""
+    if stage.package and find_spec(stage.package) is None:
+        return f"it needs a package: {PIP_INSTALL} {stage.package}"
+    if stage.weights and installed_folder(stage.weights) is None:
+        return f"{WEIGHT_SETS[stage.weights].install} says how to install its weights"
+    return ""
 
 
 def _with_columns(settings: dict[str, Any], columns: list[str]) -> dict[str, Any]:

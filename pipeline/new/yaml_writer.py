@@ -45,7 +45,7 @@ def on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def written_yaml(file: Path, yaml_file: Path) -> str:
+def path_in_yaml(file: Path, yaml_file: Path) -> str:
     """Return a path relative to the YAML if both are in one folder or in the project, else absolute."""
     file = file.resolve()
     folder = yaml_file.parent

@@ -40,6 +40,8 @@ MAX_NORMAL = 8.0
 """Standard errors above which a normal distribution has no smaller probability in floating point."""
 MAX_CLASSES_OF_STACK = 50
 """Maximum number of classes of a stack: the time of an iteration grows with their square, to minutes."""
+ROUNDING = 1e-12
+"""Rounding noise of a weighted mean of probabilities above 1, which files have no digits for."""
 MIN_GAIN_SHARE = 0.001
 """Smallest gain that justifies a switch, as a share of the default's gain over a constant prediction.
 With many rows the standard error of a paired difference is so small that even useless gains would be
@@ -155,7 +157,7 @@ def in_sample_score(data: BlendData, fitted: Fitted) -> float:
 def require_probabilities(task: Task, y_pred: Array) -> None:
     """Raise a DataError if predictions are written as probabilities and, after a user's function, are none."""
     are_written = task.has_probabilities and not task.scores_labels and task.top_k is None
-    if are_written and not ((y_pred >= 0) & (y_pred <= 1)).all():
+    if are_written and not ((y_pred >= 0) & (y_pred <= 1 + ROUNDING)).all():
         raise DataError(
             f"predictions are from {y_pred.min():.4g} to {y_pred.max():.4g}, and probabilities must be from 0 to 1"
         )

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConfigError, DataError, ServiceError
+from core.errors import ConfigError, DataError, ServiceError, join_first
 from core.files import read_json, replaced
 from core.paths import display_path
 from submissions.kaggle.paths import kaggle_files
@@ -126,6 +126,9 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
             f"The three tables cannot be detected by their names; add {', '.join(unclear)} with one of: "
             f"{names or 'none is a CSV file'}."
         )
+    others = [path.relative_to(folder).as_posix() for path in csvs if path not in tables.values()]
+    if others:
+        print(f"not read: {join_first(others, str)}; extra_train reads more labelled rows (docs/stages.md)")
     return tables
 
 

@@ -291,8 +291,7 @@ def _table(rows: list[Submission]) -> str:
     table = pd.DataFrame([row.model_dump() for row in rows])
     is_default = table["message"].str.startswith("run ")
     table["message"] = table["message"].where(~is_default, "").str.slice(stop=60)
-    boards = ["public", "private"]
-    table[boards] = table[boards].map(format_board_score)
+    table[[*BOARDS]] = table[[*BOARDS]].map(format_board_score)
     columns = ["submission", "time", "run", "chosen", *BOARDS, "status", "message"]
     table = table[columns].astype(object).replace(["", "-"], None).dropna(axis=1, how="all")
-    return str(table.fillna("-").to_string(index=False, float_format=format_number, justify="left"))
+    return str(table.fillna("-").to_string(index=False, justify="left"))

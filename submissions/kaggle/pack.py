@@ -287,7 +287,7 @@ def _opened_here(config: Config) -> Opened:
 
 def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner: str) -> None:
     """Write the notebook and its metadata, and the metadata of the data set."""
-    data_set, notebook = (slug_of(manifest["name"], what) for what in SLUGS[manifest["purpose"]])
+    data_set, notebook = (kaggle_slug(manifest["name"], what) for what in SLUGS[manifest["purpose"]])
     about: dict[str, Any] = {"id": f"{owner}/{data_set}", "title": data_set.replace("-", " ")}
     write_json(bundle.metadata, about | {"licenses": [{"name": "other"}]})
     gpu = manifest["accelerator"] != CPU
@@ -303,7 +303,7 @@ def write_notebook(folder: Path, bundle: Bundle, manifest: dict[str, Any], owner
     shutil.copyfile(NOTEBOOK, folder / about["code_file"])
 
 
-def slug_of(name: str, what: str) -> str:
+def kaggle_slug(name: str, what: str) -> str:
     """Return a name on Kaggle, of 6 to 50 characters."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[: 49 - len(what)].strip("-")
     return f"{words or 'competition'}-{what}"

@@ -92,7 +92,7 @@ def verify_notebook(name: str, n_workers: int | None = None, n_rows: int = 200) 
         check_submission(submission, sample, competition.id, run.task)
         readable = Path(folder, "readable.csv")
         write_table(readable, rows[rows[competition.id] != UNREADABLE])
-        compare_predictions(run, submission, predict(name, readable, n_workers))
+        require_same_predictions(run, submission, predict(name, readable, n_workers))
     print(
         f"verified on {len(rows)} hidden rows in {duration:.2g} minutes; the largest process took "
         f"{memory:.2g} GB"
@@ -116,7 +116,7 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, sample.fillna("0")
 
 
-def compare_predictions(run: Run, notebook: Path, here: Path) -> None:
+def require_same_predictions(run: Run, notebook: Path, here: Path) -> None:
     """Compare the predictions or labels of the notebook with the ones of this machine.
 
     Args:

@@ -109,7 +109,8 @@ def panels(lines_of_panels: dict[str, list[tuple[Any, Any, str]]], x_label: str,
     for axis, title in zip(axes.flat, titles, strict=False):
         axis.set(title=as_text(shortened(title)), xlabel=x_label, ylabel=y_label)
         axis.xaxis.get_major_locator().set_params(integer=x_label == "epoch")
-        for x, y, style in lines_of_panels[title]:
+        for x, y, given in lines_of_panels[title]:
+            style = given if len(x) > 1 else "."  # a line of one point is invisible
             axis.plot(x, y, style, color=BLUE, alpha=0.5, linewidth=1, markersize=3, rasterized=style == ".")
     return as_svg(figure)
 

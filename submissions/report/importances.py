@@ -113,8 +113,7 @@ def column_importances(run: Run) -> list[Element]:
     return [
         f"Input columns: by how much {run.metric.name} of {best} gets worse "
         "if the cells of a column are permuted among the rows of a fold, "
-        f"mean and standard error over folds ({len(held_out):,} rows). Of columns that say the same, "
-        "each looks unimportant.",
+        f"mean and standard error over folds ({len(held_out):,} rows). Correlated columns share their importance.",
         make_table(pd.DataFrame({"column": table.index, "loss": cells})),
     ]
 
@@ -144,5 +143,5 @@ def _score(
     if time.monotonic() > deadline or not is_cached:
         raise TimeoutError
     y_pred, _ = predict(stage, rows, job.folder, context)
-    scored = run.task.default_labels(y_pred) if run.task.scores_labels else y_pred
-    return run.columns.gain(run.metric(run.columns.y[which], scored, take_rows(run.columns.rows, which)))
+    rows_of_metric = take_rows(run.columns.rows, which)
+    return run.columns.gain(run.metric(run.columns.y[which], run.task.as_scored(y_pred), rows_of_metric))

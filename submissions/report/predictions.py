@@ -15,6 +15,7 @@ from folds.comparison import read_comparison
 from folds.make import missing_class_warnings
 from models.jobs.job import stage_oof_std
 from models.training.loss_log import read_losses
+from submissions.blend.logits import on_scale
 from submissions.manifest import CROSS_FITTED
 from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table
@@ -32,7 +33,8 @@ MAX_TEXT_LENGTH = 1500
 """Characters of a text in a card."""
 RESIDUALS = (
     "Training rows with the largest error of the submission's out-of-fold prediction, "
-    "in standard deviations of the labels: wrong labels and unusual inputs are often among them."
+    "in standard deviations of the labels (of log(1 + label) for rmsle): "
+    "wrong labels and unusual inputs are often among them."
 )
 CONFIDENT_ERRORS = (
     "Misclassified training rows (out of fold), sorted by the probability of the wrong class: "
@@ -72,8 +74,8 @@ def prediction_section(run: Run) -> list[Element]:
     rows = np.flatnonzero(columns.has_fold)
     rows = rows[:: math.ceil(len(rows) / MAX_POINTS)]
     scatter = {}
-    truth = run.task.on_scale_of_levels(columns.y[rows])
-    predicted = run.task.on_scale_of_levels(predictions(run)[rows])
+    truth = on_scale(run.task.on_scale_of_levels(columns.y[rows]), columns.link)
+    predicted = on_scale(run.task.on_scale_of_levels(predictions(run)[rows]), columns.link)
     for target, y, y_pred in zip(run.task.targets, truth.T, predicted.T, strict=True):
         ends = [np.nanmin(y), np.nanmax(y)]
         scatter[target] = [(ends, ends, "-"), (y_pred, y, ".")]
@@ -85,7 +87,8 @@ def prediction_section(run: Run) -> list[Element]:
         f"Out-of-fold predictions of at most {MAX_POINTS} rows. Blend weights and choices are "
         "cross-fitted, too: those for a row come from the other folds.",
         Figure(
-            "Truth against the prediction of the submission", figures.panels(scatter, "prediction", "truth")
+            f"Truth against the prediction of the submission{', as log(1 + y)' if columns.link == 'log1p' else ''}",
+            figures.panels(scatter, "prediction", "truth"),
         ),
         *_std_coverage(run),
     ]
@@ -181,7 +184,9 @@ def learning_curve_section(run: Run) -> list[Element]:
             curves[f"{stage}, loss"] = [(table.index, table["loss"], "-") for table in tables]
             mean = pd.DataFrame([table["held_out_score"] for table in tables]).mean().dropna()
             if len(mean):
-                curves[f"{stage}, held-out {run.metric.name}"] = [(mean.index, mean, "-")]
+                curves[f"{stage}, held-out {run.config.competition.fold_scorer.name}"] = [
+                    (mean.index, mean, "-")
+                ]
     if not curves:
         return []
     caption = "Training loss, a line per job, and mean held-out score over folds and seeds, by epoch"
@@ -275,8 +280,9 @@ def _residuals(run: Run) -> pd.DataFrame:
     """Return truth, prediction and residual, with a line per row and target, sorted by row."""
     y = run.task.on_scale_of_levels(run.columns.y)
     y_pred = run.task.on_scale_of_levels(predictions(run))
-    std = np.nanstd(y[run.columns.has_fold], axis=0)
-    residuals = (y - y_pred) / np.where(std, std, np.nan)
+    link = run.columns.link  # errors on the scale of the metric
+    std = np.nanstd(on_scale(y[run.columns.has_fold], link), axis=0)
+    residuals = (on_scale(y, link) - on_scale(y_pred, link)) / np.where(std, std, np.nan)
     table = pd.DataFrame(
         {"truth": y.ravel(), "prediction": y_pred.ravel(), "residual_in_sd": residuals.ravel()}
     )

@@ -55,6 +55,7 @@ LEGEND = (
     "weight: in {chosen}, which was chosen; "
     "weights need not be from 0 to 1, nor have the sum 1, and are noisy if a target has few labels. "
     "best_single: for each target its best stage. "
+    "Of two alike stages neither has a gain, so drop one at a time. "
     "seconds: of all jobs together, without features that are computed once for all."
 )
 
@@ -131,6 +132,9 @@ def read_answers(competition: CompetitionConfig, file: Any) -> pd.DataFrame:
     if not {*task.targets} <= {*table} and not task.has_column_per_class:
         table = table.rename(columns=dict(zip(task.columns_in_sample, task.targets, strict=True)))
     require_columns(table, task.targets, file)
+    names = {*task.classes, *task.written_classes}
+    if names and "-1" not in names:  # Kaggle: a row that was not scored
+        table = table.assign(**table[task.targets].replace({"-1": "", "-1.0": ""}))
     cells = table[task.targets].map(class_name)
     are_of_sample = class_numbers(pd.Series(cells.to_numpy().ravel()), task.classes)[1].any()
     if competition.labels_in_sample and not competition.holdout_of and are_of_sample:
@@ -156,7 +160,8 @@ def score_overview(run: Run, answers: Answers) -> list[Element]:
     caption = (
         f"Cross-validated scores of stages{f', with their weight in {weighted},' if len(weights) else ''} "
         "and cross-fitted scores of candidates, "
-        f"± one standard error{f'; diamonds: {_name_of_test_score(run)}' if answers.scores else ''}"
+        "± one standard error (the scores share their rows: compare by gain)"
+        f"{f'; diamonds: {_name_of_test_score(run)}' if answers.scores else ''}"
     )
     return [Figure(caption, score_chart(table, run.metric))]
 
@@ -207,14 +212,14 @@ def _table(run: Run, lines: list[dict[str, str]]) -> pd.DataFrame:
 def fold_section(run: Run) -> list[Element]:
     """Return the number of held-out rows of each fold, and its scores of the submission and of all stages."""
     folds = sorted(run.columns.all_folds)
-    table = pd.DataFrame(
-        {"fold": folds, "rows": [(run.columns.folds == fold).sum() for fold in folds]}
-    ).astype(str)
+    rows = [(run.columns.folds == fold).sum() for fold in folds]
+    table = pd.DataFrame({"fold": [*folds, "mean"], "rows": [*rows, ""]}).astype(str)
     targets = run.task.targets
     key = targets[0] if len(targets) == 1 else "all"
     for name, record in {run.chosen: run.choice.submitted, **run.choice.stages}.items():
-        table[name] = record.fold_scores[key]
-    return [make_table(table)]
+        scores = pd.Series(record.fold_scores[key], dtype=float)
+        table[name] = [*map(format_number, scores), format_with_error(scores.mean(), scores.std())]
+    return [make_table(table), "mean: of the folds, +- their standard deviation."]
 
 
 def time_line(run: Run) -> list[Element]:

@@ -35,7 +35,6 @@ def test_the_embedded_competitions_load(path):
     [
         ("surprise: 1", r"competition\.surprise: unknown key; try answers, auxiliary_targets, .*$"),
         ("stages: {a: {kind: gnn, epoch: 1}}", r"stages\.a\.epoch: unknown key; try epochs"),
-        ("stages: {a: {kind: gnn, weight_averaging: ema}}", r"stages\.a: weight_averaging was removed; it did not"),
         ("numeric: [y]", "the column 'y' has several roles"),
         ("submission_columns: [p, q]", "must have 1 columns, one per target; got 2$"),
         ("{group: y, numeric: [id]}", "'id' has several roles.* group: 'y' must be neither"),
@@ -45,13 +44,6 @@ def test_the_embedded_competitions_load(path):
         ("numeric: [__x]", "no column may begin with '__'"),
         ("standardise: tautomer", r"standardise.*'none', 'cleanup' or 'parent'"),
         ("{smiles: , text: [SMILES], standardise: parent}", "standardise: parent needs molecule columns"),
-        ("extra_train: [{file: m.csv, calibrate: affine}]", "calibrate was removed; it did not gain; convert"),
-        ("stages: {a: {kind: lightgbm, class_weights: balanced}}", "class_weights was removed; it did not gain"),
-        ("stages: {a: {kind: gnn, pseudo_labels: {stages: [b]}}}", "pseudo_labels was removed; it did not gain; docs"),
-        ("stages: {a: {kind: bert, label_smoothing: 0.1}}", "label_smoothing was removed; it did not gain; a user"),
-        ("stages: {a: {kind: unimol, repeat_units: cap}}", "repeat_units was removed; write repeat units"),
-        ("stages: {a: {kind: catboost}}", "kind: catboost was removed; it did not gain; use kind: sklearn"),
-        ("stages: {a: {kind: lightgbm, search_trials: 5}}", "search_trials was removed; it did not gain; add"),
         ("folds: {n_folds: many}", r"folds\.n_folds: .*valid integer.* \(got 'many'\)"),
         ("folds: {kind: file}", "kind: file and the setting file must be given together"),
         ("folds: {file: mine.csv}", "kind: file and the setting file must be given together"),
@@ -212,6 +204,8 @@ def test_settings_and_stages_of_the_command_line_replace_those_of_the_yaml(tmp_p
     )
     config = load_config(path, added)
     assert (config.stages["svr"].estimator, config.budget) == ("sklearn.svm.SVR", "5m")
+    alone = Overrides({"stages.svr": {"kind": "sklearn"}})
+    assert list(load_config(path, alone).stages)[-1] == "svr"
 
 
 @pytest.mark.parametrize(

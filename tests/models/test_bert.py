@@ -59,6 +59,15 @@ def test_a_roberta_has_positions_from_the_one_after_that_of_its_padding():
     assert encoders.position_limit(transformers.RobertaModel(config)) == 38
 
 
+def test_a_deberta_with_relative_positions_only_reads_texts_of_any_length():
+    settings = {**TINY, **FAMILIES["deberta-v2"], "max_position_embeddings": 40}
+    limits = []
+    for is_biased in (True, False):
+        config = transformers.DebertaV2Config(**settings, position_biased_input=is_biased)
+        limits.append(encoders.position_limit(transformers.DebertaV2Model(config)))
+    assert limits == [40, 2**31]
+
+
 def load(folder, rate=0.0):
     return encoders.pretrained(stage(weights=str(folder)), rate)[0]
 

@@ -202,17 +202,30 @@ def test_probabilities_are_valid_and_0_for_a_class_without_training_rows(case, f
 
 
 @cases([case for case in NUMBERS if case[0] != "file"])
-def test_predictions_are_in_the_units_of_the_targets_and_depend_on_the_seed(case, fitted, home, tmp_path):
+def test_predictions_are_in_the_units_of_the_targets(case, fitted, home, tmp_path):
     _, train, test, y_pred = fitted(case)
-    weights = np.random.default_rng(0).uniform(0.5, 1.5, len(train))
-    moved = replace(train, y=train.y * 100 + 5000, weights=weights)
-    stage = fit(case, moved, tmp_path, context(home, case[1], seed=2))
+    moved = replace(train, y=train.y * 100 + 5000)
+    stage = fit(case, moved, tmp_path, context(home, case[1]))
     y_moved = stage.predict(test, tmp_path)
     scale = np.nanstd(moved.y, axis=0).max()
     change = np.abs(y_moved - (y_pred * 100 + 5000)).max()
-    assert change > 1e-3, "weights of rows change nothing: fit with train.weights, (n_rows,) or None"
     assert change < 2 * scale, "predictions are not in the units of the targets"
     assert np.abs(y_moved.mean(axis=0) - np.nanmean(moved.y, axis=0)).max() < 0.5 * scale
+
+
+@cases([case for case in NUMBERS if case[0] != "file"])
+def test_weights_of_rows_and_the_seed_change_predictions(case, fitted, home, tmp_path):
+    _, train, test, y_pred = fitted(case)
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, len(train))
+    smallest = 1e-6 * np.nanstd(train.y, axis=0).min()
+    stage = fit(case, replace(train, weights=weights), tmp_path / "weights", context(home, case[1]))
+    of_weights = np.abs(stage.predict(test, tmp_path / "weights") - y_pred).max()
+    assert of_weights > smallest, "weights of rows change nothing: fit with train.weights, (n_rows,) or None"
+    stage = fit(case, train, tmp_path / "seed", context(home, case[1], seed=2))
+    of_seed = np.abs(stage.predict(test, tmp_path / "seed") - y_pred).max()
+    assert of_seed > smallest or not stage.stage.depends_on_seed, (
+        "another seed changes nothing: use context.seed"
+    )
 
 
 @cases(NETWORKS)

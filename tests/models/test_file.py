@@ -98,6 +98,7 @@ BINARY = Task(["y"], ["no", "yes"], "binary", ["a", "b"])
         (BINARY, "id,y", "a,-0.1", r"row 2 .*no probabilities in"),
         (Task(["y"], None, "ordinal", ["1", "2", "3"]), "id,y", "a,2.5", [1.5]),  # in the grades' own units
         (Task(["y"], None, "ordinal", ["0", "2", "6"]), "id,y", "a,4", [1.5]),
+        (Task(["y"], None, "ordinal", ["3", "2", "1"]), "id,y", "a,2.5", [0.5]),
         (Task(["y"], None, "ordinal", ["low", "mid"]), "id,y", "a,0.5", [0.5]),
     ],
 )

@@ -1,5 +1,7 @@
 """The Gaussian process: its kernels, its regression against scikit-learn, and the stage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rdkit import Chem, DataStructs
@@ -8,10 +10,11 @@ from scipy.sparse import csr_array
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import PairwiseKernel
 
+from competition.task import Task
 from core.errors import ConfigError
 from models.inputs.fingerprints import GENERATORS, load_fingerprints, minmax_kernel, molecule_features
 from models.stages import gp, gp_regression
-from models.stages.gp import Gp, Inputs
+from models.stages.gp import Gp, Inputs, load_model
 from models.stages.gp_regression import (
     calibrate,
     cholesky_factor,
@@ -141,6 +144,19 @@ def test_a_calibration_without_information_is_the_share_of_the_class():
     slope, intercepts = calibrate(np.c_[1 - means, means], np.c_[1 - y, y], np.ones(50))
     assert slope == 0
     assert 1 / (1 + np.exp(intercepts[0] - intercepts[1])) == pytest.approx(0.2, abs=1e-4)
+
+
+def test_probabilities_are_calibrated_on_groups_that_are_left_out_whole(tmp_path):
+    """Both rows of a site have one random label, which the other row would give away."""
+    y = np.repeat(np.arange(60) % 2, 2).astype(float)
+    train = rows(y, site=np.repeat([f"s{k}" for k in range(60)], 2))
+    task = Task(["y"], None, "binary", ["no", "yes"])
+    slopes = []
+    for name, groups in (("rows", None), ("groups", np.repeat(np.arange(60), 2))):
+        given = replace(train, groups=groups)
+        fit(tmp_path / name, given, {"kernels": []}, categorical=["site"], task=task)
+        slopes.append(load_model(tmp_path / name)[0]["slopes"].item())
+    assert slopes[0] > 1 and slopes[1] == pytest.approx(0, abs=1e-6)
 
 
 def test_constant_labels_are_predicted_without_a_standard_deviation(tmp_path):

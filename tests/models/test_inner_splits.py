@@ -57,3 +57,14 @@ def test_groups_reach_the_split_and_unique_ones_change_no_byte(tmp_path):
         stage = fitted(config, stage_context, replace(train, groups=groups), tmp_path)
         predicted.append(stage.predict(train.without_labels(), tmp_path).tobytes())
     assert predicted[0] == predicted[1] != predicted[2]
+
+
+def test_groups_and_times_reach_the_split(tmp_path, monkeypatch):
+    seen = []
+    split = "models.stages.lightgbm.inner_split"
+    monkeypatch.setattr(split, lambda data, seed: seen.append(data) or inner_split(data, seed))
+    numbers = np.arange(60.0)
+    train = replace(rows(numbers, x=numbers), groups=np.arange(60) // 2, times=numbers)
+    fitted(Lightgbm(kind="lightgbm", max_trees=5), context(tmp_path, numeric=["x"]), train, tmp_path)
+    assert seen[0].groups.tolist() == train.groups.tolist()
+    assert seen[0].times.tolist() == train.times.tolist()

@@ -120,9 +120,10 @@ def test_layer_decay_lowers_the_rate_down_to_the_embeddings_and_vectors_have_no_
     assert found[id(net.head.linear.weight)] == (3.0, 0.1)
 
 
-def test_the_hidden_layer_of_a_gnn_has_the_rate_of_the_head():
+@pytest.mark.parametrize("n_columns", [1, 2])
+def test_the_hidden_layer_of_a_gnn_has_the_rate_of_the_head(n_columns):
     backbone = GnnBackbone(nn.Linear(4, 4), 4, ["mean"], 3, 0.0)
-    net = Network(backbone, 1, [0.0])
+    net = Network(backbone, 1, [0.0], n_molecules=n_columns)
     groups = optimizer.make_optimizer(
         net, Gnn(kind="gnn", learning_rate=1.0, head_learning_rate=3.0)
     ).param_groups

@@ -182,6 +182,7 @@ def test_atoms_that_will_be_cut_are_counted_by_max_length_and_by_what_the_encode
     context = made.context(tmp_path, smiles=["smiles"])
     counted = count_tokens(TextStage(tokenizer="smiles", max_length=8), context, rows)
     assert counted == (3, 2, 8 + 9 + 9, 0)
+    assert count_tokens(TextStage(max_length=8), context, rows) == counted  # from scratch
     texts = rows.assign(note=["red " * 50, "blue", "red"])
     weights = publish(tmp_path / "published")  # whose encoder has 24 positions
     stage = TextStage(weights=str(weights), max_length=512)

@@ -215,6 +215,12 @@ def test_the_rates_in_losses_csv_follow_the_schedule(tmp_path):
     assert [row.learning_rate for row in read_losses(tmp_path / "decay")] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("epochs", "scored"), [(4, [1, 2, 3, 4]), (25, [*range(1, 26, 2)])])
+def test_of_many_epochs_about_ten_are_scored_the_last_one_included(tmp_path, epochs, scored):
+    fit(tmp_path, held_out=HELD_OUT, epochs=epochs)
+    assert [row.epoch for row in read_losses(tmp_path) if row.held_out_score is not None] == scored
+
+
 def test_the_last_score_is_that_of_the_saved_weights(tmp_path):
     net = fit(tmp_path, held_out=HELD_OUT, epochs=3)
     assert read_losses(tmp_path)[-1].held_out_score == mean_error(predict(net, tmp_path)[:12])

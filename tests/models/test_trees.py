@@ -181,7 +181,8 @@ def test_a_small_variance_far_from_zero_is_learned(kind, tmp_path):
 @pytest.mark.parametrize("y", [[1.0, 3.0, np.nan, np.nan], [2.0, 2.0, 2.0, 2.0]])
 def test_two_labels_or_equal_ones_are_enough(y, tmp_path):
     train = rows(y, x=[0.0, 1.0, 2.0, 3.0])
-    fit("lightgbm", tmp_path, train, numeric=["x"]).predict(train, tmp_path)
+    y_pred = fit("lightgbm", tmp_path, train, numeric=["x"]).predict(train, tmp_path)
+    assert (np.nanmin(y) - 1e-6 <= y_pred).all() and (y_pred <= np.nanmax(y) + 1e-6).all()
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_texts_that_will_be_cut_are_counted_in_both_tables(tmp_path, monkeypatch
     notes = ["red blue old new fast"] * 3 + ["red blue old new"] * 57
     changed = {"note": notes}, {"note": notes[2:22]}
     output = checked(written(tmp_path, *changed, stages=f"short: {short}, long: {long}"))
-    words = f"{counted} tokenized texts have more tokens than max_length (8) or than {weights} reads, and will be cut"
+    words = f"{counted} tokenized texts have more than 8 tokens and will be cut"
     assert f"WARNING: {words}; 3 jobs" in output
     assert output.count("will be cut") == 1
 

@@ -105,13 +105,15 @@ def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refus
     tmp_path, capsys
 ):
     path = fake_competition(tmp_path, stages={"trees": {"kind": "lightgbm", "max_trees": 5}})
-    assert full(options(path, "--holdout", "0.2")) == 0
+    given = options(path, "--holdout", "0.2", "--json")
+    assert full(given) == 0
     assert not Paths("mixed").root.exists()  # the competition itself is left alone
     paths = Paths.for_competition(str(holdout_yaml(str(path), 0.2)))
     submission = by_id(paths.submission)
     labels = by_id(tmp_path / "train.csv").loc[submission.index, TARGETS]
     assert len(labels) == 30
     expected = METRICS["rmse"](labels.to_numpy(), submission[TARGETS].to_numpy())
+    assert given.result["holdout_score"] == pytest.approx(expected)
     printed = capsys.readouterr().out
     assert f"holdout_score on rows of mixed: {expected:#.4g}, " in printed
     assert "test_score" not in printed + (paths.report / "report.md").read_text()
@@ -136,3 +138,8 @@ def test_settings_of_the_command_line_are_applied_once_and_the_other_commands_ne
     assert full(options(path, "--holdout", "0.2", "--set", setting)) == 0
     config = load_config(str(holdout_yaml(str(path), 0.2)))
     assert config.submissions.candidates == [f"{tmp_path}/mine.py:blend"]
+
+
+def test_another_seed_holds_out_other_rows(tmp_path):
+    first, second = ({*made(written(tmp_path, competition=f"seed: {n}"))["test"]["id"]} for n in (0, 5))
+    assert len(first) == len(second) and first != second

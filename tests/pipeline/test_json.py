@@ -1,6 +1,7 @@
 """`--json`: one object on the last line of stdout, whatever happens, and everything else on stderr."""
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -187,3 +188,12 @@ def test_a_stage_that_was_finished_too_late_for_the_submission_is_left_out():
         None,
         "time",
     ) and "before the command ended" in row.error
+
+
+def test_commands_print_the_keys_that_the_page_for_agents_lists(tmp_path, called):
+    page, path = (PROJECT / "AGENTS.md").read_text(), small(tmp_path)
+    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([^|]+) \|", page, re.MULTILINE)
+    for command in ("check", "folds", "full", "compare", "ledger"):
+        result, _ = called(command, path, *(["--workers", "1"] if command == "full" else []))
+        keys = {key for names, of in table if f"`{command}`" in of for key in re.findall(r"\w+", names)}
+        assert keys and keys <= result.keys(), command

@@ -11,6 +11,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, log_loss, precision_sco
 
 from competition.task import Task, from_submission_columns
 from core.files import read_table, read_text_table
+from pipeline.summary import largest_errors
 from submissions.manifest import SUBMISSION_FILE
 from submissions.predict import load_candidate
 from submissions.report.predictions import cross_fitted, labels, reliability
@@ -168,3 +169,15 @@ def test_the_calibration_error_is_the_mean_distance_of_probability_and_frequency
     task = Task(["y"], problem_type=problem_type, classes=classes.split())
     probability, frequency, error = reliability(task, np.array(y, dtype=float)[:, None], np.array(y_pred))
     assert [*probability, *frequency, error] == pytest.approx(expected)
+
+
+def test_largest_errors_of_classes_are_wrong_labels_with_their_probability(made, monkeypatch):
+    run, _ = made
+    monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
+    errors = largest_errors(run)
+    raw = read_text_table(run.config.competition.train).set_index("id")
+    assert errors and all(each["truth"] == raw.loc[each["id"], each["target"]] for each in errors)
+    if run.task.problem_type != "ordinal":
+        assert all(
+            0 < each["its_probability"] <= 1 and each["truth"] != each["prediction"] for each in errors
+        )

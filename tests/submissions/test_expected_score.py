@@ -30,7 +30,7 @@ def scorer_of(y, metric="rmse", groups=None):
     rows = np.arange(len(y))
     return Scorer(
         metric=METRICS[metric],
-        task=Task("regression", ["y"], {}),
+        task=Task(["y"]),
         y=y[:, None],
         folds=rows % 5,
         groups=rows if groups is None else groups,

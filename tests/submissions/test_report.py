@@ -12,6 +12,7 @@ from markupsafe import escape
 
 from competition.metrics import METRICS
 from core.files import read_json, read_text_table, write_table
+from core.text import format_with_error
 from models.job_folder import LOSSES
 from models.jobs.budget_stages import Clock
 from models.jobs.job_files import write_report
@@ -155,7 +156,9 @@ def test_what_could_be_better_is_a_line_each(made, monkeypatch):
 
 def test_scores_by_fold_are_those_of_its_rows_and_the_errors_are_of_what_was_resampled(made):
     run, report = made
-    lines = rows_of(report, "Scores by fold")
+    *lines, mean = rows_of(report, "Scores by fold")
+    scores = run.choice.stages["good"].fold_scores["all"]
+    assert mean["good"] == format_with_error(np.mean(scores), np.std(scores, ddof=1))
     assert [line["fold"] for line in lines] == ["0", "1", "2"]
     columns = run.columns
     for line in lines:

@@ -76,6 +76,16 @@ def test_jobs_and_answers_are_scored_with_their_rows_if_they_have_the_columns(tm
     assert "mine.py:score must return one number" in without.notes[0]
 
 
+def test_rows_of_the_answers_that_were_not_scored_on_the_platform_have_no_label(tmp_path):
+    """Kaggle writes -1."""
+    run = finished(fake_classes(tmp_path, "multilabel", "roc_auc"))
+    answers = read(tmp_path / "answers.csv").astype(object)
+    answers.iloc[:7] = -1
+    answers.to_csv(tmp_path / "answers.csv")
+    scored = load_answers(run)
+    assert scored.scores and scored.notes == ["7 test labels are missing or censored and not scored."]
+
+
 @pytest.mark.parametrize(("renamed", "words"), [({}, "unscored"), ({"id": "name"}, "missing columns: id")])
 def test_answers_that_cannot_be_read_cost_the_score_of_the_answers_only(tmp_path, renamed, words):
     path = weighted(tmp_path, is_classification=False)

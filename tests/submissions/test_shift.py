@@ -120,7 +120,7 @@ def test_a_stage_that_takes_longer_than_allowed_is_not_trained_again(moved, monk
     paths = latest_run(str(moved)).paths
     paths.shift.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(last_submission, "seconds_without_budget", lambda plan: 0.0)
+        patch.setattr(last_submission, "longest_fold_seconds", lambda plan: 0.0)
         commands.main(["full", str(moved)])
     comparison = read_comparison(paths)
     assert comparison.adversarial_validation.is_clear

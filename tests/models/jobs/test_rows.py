@@ -133,6 +133,24 @@ def test_extra_rows_are_in_the_groups_and_folds_of_the_training_rows(tmp_path):
         assert rows.train.extra[places].tolist() == [False, True]
 
 
+@pytest.mark.parametrize("kind", ["kfold", "time"])
+def test_with_folds_in_time_a_job_trains_on_earlier_rows_alone_extra_ones_included(tmp_path, kind):
+    train, test = mixed_tables()
+    dated = train.assign(day=range(60))
+    write_table(tmp_path / "more.csv", dated.iloc[[0, 59]].assign(SMILES=NEW[:2]))
+    roles = {"time": "day", "extra_train": [{"file": "more.csv", "check_units": False}]}
+    tables = dated, test.assign(day=range(60, 80))
+    plan = planned(tmp_path, tables=tables, folds={"kind": kind, "n_folds": 3}, competition=roles)
+    for job in plan.jobs:
+        rows = rows_of(job, plan)
+        extra = {*rows.train.ids} & {"extra0_2", "extra0_3"}
+        if kind == "time":
+            assert rows.train.times.max() < rows.held_out.times.min()
+            assert extra == {"extra0_2"}
+        else:
+            assert rows.train.times is None and len(extra) == 2
+
+
 def test_a_refit_gets_the_folders_of_its_folds(tmp_path):
     plan = planned(tmp_path, stages={"trees": {**TREES, "final_fit": "both"}})
     *folds, refit = plan.jobs

@@ -1,5 +1,6 @@
 """What a column is taken for, and what is not guessed."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from rdkit import Chem
@@ -93,6 +94,17 @@ def test_numbers_in_brackets_are_lists_and_no_selfies(cell, words):
 def test_lists_of_words_are_neither_numbers_nor_selfies():
     cells = pd.Series([f"['cat {i}', 'a dog of {i} years']" for i in range(20)])
     assert classify("c", cells, cells[:3]).role == "text"
+    in_json = pd.Series([f'["cat {i}", null, "a dog\\nof {i} years"]' for i in range(20)])
+    detected = classify("c", in_json, in_json[:3])
+    assert detected.role == "text" and detected.reason.startswith("WARNING: lists of texts in JSON")
+
+
+@pytest.mark.parametrize(("n_letters", "is_sequence"), [(90, False), (120, True)])
+def test_words_that_tokenizers_do_not_read_are_sequences(n_letters, is_sequence):
+    rng = np.random.default_rng(0)
+    cells = pd.Series(["".join(rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), n_letters)) for _ in range(60)])
+    detected = classify("chain", cells, cells[:20])
+    assert (detected.role, detected.is_sequence) == ("text", is_sequence)
 
 
 CODES = {
@@ -332,6 +344,9 @@ def test_columns_of_the_sample_that_contain_the_names_of_targets_are_matched_by_
          "but 'u', 'i', 't' together do"),
         ("key,x,y 1,1,1 2,2,2", TEST, SAMPLE, {}, r"'id' is missing in .*train\.csv \(it "),
         (TRAIN, TEST, SAMPLE, {"id_column": "x"}, "the id column 'x' is missing in "),
+        ("id,x,c,m a,.1,p,q b,.2,p,r c,.3,s,q", TEST, "id,c:m e,p:q", {},
+         "expects 'c:m': join the cells of 'c', 'm' with ':' in a new column of the training table"),
+        ("id,x,y a,.1,1 a,.2,1 b,.3,2 b,.4,2", "id,x e,.1 e,.2", "id,y e,0", {}, "make tables of one row each"),
         (TRAIN, TEST, SAMPLE, {"group": "absent"}, "--group takes a column of .*'absent'"),
     ],
 )  # fmt: skip
@@ -416,6 +431,12 @@ def test_a_column_for_each_class_and_one_more_is_an_error(tmp_path):
     message = "has a column for each class of 'label', but they differ .*'other' has no class"
     with pytest.raises(DataError, match=message):
         find(tmp_path, train, "id,x 7,9 8,8", "id,q,p,other 7,0,0,0 8,0,0,0")
+
+
+def test_molecules_of_rdkit_in_a_table_are_left_out():
+    cells = pd.Series([f"<rdkit.Chem.rdchem.Mol object at 0x7f8A{k:04x}>" for k in range(20)])
+    detected = classify("mol", cells, cells[:3])
+    assert detected.role == "left out" and detected.reason == "an RDKit object, which is not read"
 
 
 def test_another_notation_of_the_same_molecules_is_left_out(tmp_path):

@@ -186,11 +186,6 @@ def test_classes_are_written_out_with_what_their_folds_and_metric_need(tmp_path)
         (["--metric", "mine.py:score"], "greater_is_better must be set"),
         (["--answers", "absent.csv"], "--answers: file absent.csv does not exist"),
         (["--test", "semicolons.csv"], "semicolons"),
-        (["--extra", "no_input.csv"], "has no column 'n', the competition's input, and no column like it"),
-        (
-            ["--extra", "two.csv"],
-            "the competition's target, and several columns that may be it .'a', 'b'.. Rename its column",
-        ),
         (["--numeric", "n", "--categorical", "n"], "--numeric and --categorical both name 'n'"),
         (["--text", "id"], "'id' is the id or a target"),
         (["--smiles", "n"], "no cell of 'n' in .*train.csv is a molecule"),
@@ -209,8 +204,6 @@ def test_what_cannot_be_written_or_prepared_is_refused_in_words(tmp_path, monkey
         "mine.py": METRIC,
         "semicolons.csv": "id;n\n1;2\n",
         "same.csv": "id,n,y0\na,1,2.5\nb,1,3\nc,1,4.5\n",
-        "no_input.csv": "word\nx\ny\n",
-        "two.csv": "n,a,b\n0.5,1,1\n0.7,2.5,2\n",
         "short.csv": "\n".join((tmp_path / "sample.csv").read_text().splitlines()[:-1]),
     }.items():
         (tmp_path / name).write_text(content)
@@ -251,34 +244,22 @@ def test_a_name_that_is_no_plain_word_is_refused(name):
         target_file(name, force=False)
 
 
-def test_extra_tables_are_matched_by_column(tmp_path, capsys):
-    files = write(tmp_path, mol=smiles(80))
-    train = pd.read_csv(tmp_path / "train.csv")
-    answers = pd.DataFrame({"structure": pd.read_csv(tmp_path / "test.csv")["mol"][:7], "value": 0})
-    answers.loc[2:, "value"] = None
-    shared = pd.DataFrame({"structure": train["mol"], "value": train["y0"] + 1})
-    other = pd.DataFrame({"structure": [f"[13CH3]{text}" for text in train["mol"][:20]], "value": range(20)})
-    extra = []
-    for name, table in (("shared", pd.concat([shared, answers])), ("other", other)):
-        write_table(tmp_path / f"{name}.csv", table)
-        extra += ["--extra", str(tmp_path / f"{name}.csv")]
-    # The labels of the competition may be censored, and the option may be repeated.
-    write_table(tmp_path / "train.csv", train.assign(y0=["<-5", *train["y0"][1:]]))
-    with pytest.raises(UserError, match="other units"):  # nothing is shared, and the numbers are far off
-        make(tmp_path, files, *extra)
-    said = " ".join(capsys.readouterr().out.replace("#", "").split())
-    assert "inputs are in the training table; WARNING: it has labels of 2 inputs of the test table" in said
-    found = load_config(str(tmp_path / "mine.yaml")).competition.extra_train
-    columns = {"mol": "structure", "y0": "value"}
-    assert [table.columns for table in found] == [columns, columns]
-
-
 @pytest.mark.parametrize(
     ("option", "names"), [("--preset", "quick, cpu, gpu"), ("--folds", "kfold, .*scaffold")]
 )
 def test_an_unknown_preset_or_kind_of_folds_is_refused_with_the_names(option, names):
     with pytest.raises(ConfigError, match=rf"{option} takes one of {names}.*; got 'other'"):
         commands.main(["new", "mine", option, "other"])
+
+
+def test_censored_labels_are_bounds_for_networks(tmp_path):
+    files = write(tmp_path, s=smiles(80))
+    make(tmp_path, files)
+    assert "censored" not in (tmp_path / "mine.yaml").read_text()
+    train = pd.read_csv(tmp_path / "train.csv")
+    write_table(tmp_path / "train.csv", train.assign(y0=["<-5", ">9", *train["y0"][2:]]))
+    make(tmp_path, files, "--force")
+    assert "censored: bound  # GUESS: 2 censored labels such as >100" in (tmp_path / "mine.yaml").read_text()
 
 
 def test_a_training_table_and_its_targets_are_enough_and_settings_replace_guesses(tmp_path, monkeypatch):

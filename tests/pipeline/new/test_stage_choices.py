@@ -55,6 +55,16 @@ def test_the_quick_stages_of_each_kind_of_problem_read_the_columns_that_are_for_
         assert (name in columns) == (name in expected)
 
 
+def test_encoders_of_texts_read_no_long_sequences(tmp_path, capsys):
+    tables = detected_in(tmp_path, t=notes(80))
+    assert "minilm" in stages(tables)
+    columns = [replace(column, is_sequence=column.name == "t") for column in tables.columns]
+    assert {*stages(replace(tables, columns=columns))} == {"baseline", "lightgbm"}
+    assert (
+        "left out: encoders of texts for 't', whose long words are unknown tokens" in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize("inputs", ["molecules", "text", "table"])
 @pytest.mark.parametrize("preset", ["quick", "cpu", "gpu"])
 def test_classes_have_other_stages_grades_those_of_numbers_and_large_tables_no_kernel_methods(

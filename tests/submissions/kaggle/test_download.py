@@ -39,7 +39,7 @@ def test_new_downloads_once_finds_the_tables_and_writes_the_slug(server, tmp_pat
     assert len(server.calls("/storage/")) == 1  # what is there is not downloaded again
 
 
-def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path):
+def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path, capsys):
     names = ["train_values.csv", "train_labels.csv", "test.csv", "old/test.csv", "submission_format.csv"]
     for name in names:
         write_atomically(tmp_path / name, "id\n")
@@ -49,6 +49,9 @@ def test_names_that_do_not_tell_the_tables_are_listed_and_may_be_named(tmp_path)
     mine = tmp_path.parent / "mine.csv"
     found = find_tables(tmp_path, train=mine, test=Path("old/test.csv"), sample=None)
     assert found == {"train": mine, "test": tmp_path / names[3], "sample": tmp_path / names[4]}
+    assert (
+        "not read: test.csv, train_labels.csv, train_values.csv; extra_train reads" in capsys.readouterr().out
+    )
 
 
 def test_a_slug_is_read_from_what_a_browser_shows():

@@ -57,12 +57,12 @@ def test_scores_of_another_metric_than_that_of_the_yaml_are_not_shown(run_ledger
         paths.ledger,
         one("first", 1, run=run, chosen="mean", cross_fitted_score=0.7, status="scored", public=0.8),
     )
-    assert "0.7000" in run_ledger()
+    assert " 0.7 " in run_ledger()
     (yaml_file,) = tmp_path.glob("mixed.yaml")
     text = yaml_file.read_text()
     yaml_file.write_text(text.replace("metric: rmse", "metric: mae"))
     assert yaml_file.read_text() != text
-    assert "0.7000" not in run_ledger()
+    assert " 0.7 " not in run_ledger()
 
 
 def test_every_submission_is_a_row_and_two_are_to_select(run_ledger, paths):

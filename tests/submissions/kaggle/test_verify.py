@@ -66,7 +66,7 @@ def test_other_predictions_are_refused(work, tmp_path, difference, words):
     write_table(here, table)
     write_table(there, table.iloc[::-1].assign(lumo=[2.0, 0.1 + difference * deviation]))
     with pytest.raises(SubmissionError, match=words) if words else nullcontext():
-        verify.compare_predictions(run, there, here)
+        verify.require_same_predictions(run, there, here)
 
 
 @pytest.mark.slow  # two trainings, each in a sandbox of its own
