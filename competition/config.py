@@ -216,7 +216,10 @@ class CompetitionConfig(StrictModel):
 
     @property
     def fold_scorer(self) -> Metric:
-        """The metric of the held-out fold of a job: log loss in place of one of labels, tuned later."""
+        """The metric of the held-out fold of a job.
+
+        For a metric of labels it is the log loss, since the blend tunes thresholds later.
+        """
         uses_log_loss = self.scores_labels and self.task.has_probabilities
         return METRICS["log_loss"] if uses_log_loss else self.scorer
 

@@ -93,10 +93,6 @@ def with_extra_rows(
         summary += describe_censored(labels, config, extra.file.name)
         summary += describe_raw_inputs(table, config, extra.file.name)
         summary += _missing_group_notes(table, config, extra.file)
-        if config.weight in table.attrs["columns"] and "weight" not in extra.model_fields_set:
-            summary.append(
-                f"WARNING: {config.weight} of {extra.file.name} is not read; set weight of the table in extra_train"
-            )
         tables.append(rows[tables[0].columns])
     return pd.concat(tables, ignore_index=True), summary, answers
 
@@ -169,7 +165,10 @@ def _read(extra: ExtraTrain, config: CompetitionConfig) -> pd.DataFrame:
             f"{', '.join(raw.columns)}. Set columns: {{{config.targets[0]}: THEIR NAME}}."
         )
     table = pd.DataFrame({name: raw.get(column, "") for name, column in columns.items()}, index=raw.index)
-    table.attrs = {**raw.attrs, "columns": [*raw.columns]}
+    table.attrs = raw.attrs
+    if config.weight in raw and "weight" not in extra.model_fields_set:
+        what = f"WARNING: {config.weight} of {extra.file.name} is not read; set weight of the table in extra_train"
+        table.attrs["warnings"] = [*raw.attrs.get("warnings", []), what]
     return table.assign(**{config.id: [f"row {number}" for number in raw.index]})
 
 

@@ -88,7 +88,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
     n_joint = (extra_groups < 0).sum()
     if n_joint:
         report["warnings"].append(
-            f"WARNING: {n_joint} of {len(extra)} extra rows are in two groups, and train nothing"
+            f"WARNING: {n_joint} of {len(extra)} extra rows are in two groups, and are not trained on"
         )
     all_folds = np.append(folds, np.full(len(extra), -1))
     of_train = pd.DataFrame({FOLD: all_folds, GROUP: np.append(groups, extra_groups)})
@@ -372,7 +372,8 @@ def groups_outside_folds(
     """
     n = len(rows)
     all_rows = pd.concat([rows, others], ignore_index=True)
-    units = group_keys(all_rows, competition, config.similarity, n) if config.takes_folds else []
+    has_units = config.takes_folds and competition.units
+    units = group_keys(all_rows, competition, config.similarity, n) if has_units else []
     whole = [key for key in units if (pd.Series(groups).groupby(key[:n].to_numpy()).nunique() == 1).all()]
     keys = np.array([*whole, *_keys(config, all_rows, competition, n)], dtype=object)
     group_of_key = dict(zip(keys[:, :n].ravel(), np.tile(groups, len(keys)), strict=True))

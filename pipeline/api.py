@@ -226,9 +226,10 @@ def fit(
 
 def _labels_by_cell(task: Task, written: pd.DataFrame, train: pd.DataFrame) -> dict[str, Any]:
     """Return the labels of classes in a table by the cells that were written of them; empty without classes."""
+    given = train.rename(columns=str)
     labels: dict[str, Any] = {}
     for target in task.targets if task.classes else []:
-        labels |= dict(zip(written[target], train.rename(columns=str)[target], strict=True))
+        labels |= dict(zip(written[target], given[target], strict=True))
     return labels
 
 
@@ -288,7 +289,8 @@ def _require_no_functions(settings: Mapping[str, Any], path: str = "") -> None:
 
 def _listed(value: Any) -> list[str]:
     """Return the names of one column or of several."""
-    return [str(name) for name in ([value] if np.isscalar(value) else value)]
+    names = [value] if np.isscalar(value) else value
+    return [str(name) for name in names]
 
 
 def _with_ids(table: pd.DataFrame, id_column: str | None) -> pd.DataFrame:

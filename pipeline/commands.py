@@ -230,11 +230,13 @@ def kernel(options: Namespace) -> None:
         )
     if config:
         print(check_all(config, here=False), flush=True)
-    elif not latest_run(name).config.competition.kaggle and options.push:
-        raise ConfigError(
-            f"The latest run of {name} names no Kaggle competition; add competition.kaggle: SLUG, the last part of the "
-            f"competition's URL, and run ./run.sh full {name} again, which keeps its jobs."
-        )
+    else:
+        run = latest_run(name)  # or an error that says what is wrong
+        if options.push and not run.config.competition.kaggle:
+            raise ConfigError(
+                f"The latest run of {name} names no Kaggle competition; add competition.kaggle: SLUG, the last part of "
+                f"the competition's URL, and run ./run.sh full {name} again, which keeps its jobs."
+            )
     try:
         owner = client.username()
     except (ConfigError, ServiceError):

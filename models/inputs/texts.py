@@ -195,9 +195,14 @@ def longest_input(stage: TextStage) -> int:
     """Return the number of tokens beyond which a text is cut: `max_length`, or what the weights have positions for."""
     files = find_weights(stage.weights) if stage.weights else {}
     config = read_json(files["config.json"]) if "config.json" in files else {}
-    if not config.get("position_biased_input", True):  # DeBERTa-v3 has relative positions only
-        return stage.max_length
-    return min(stage.max_length, config.get("max_position_embeddings", stage.max_length))
+    return min(stage.max_length, max_positions(config))
+
+
+def max_positions(config: dict[str, Any]) -> int:
+    """Return the number of positions by the configuration of an encoder; 2**31 if they are relative or unlimited."""
+    limit = config.get("max_position_embeddings")
+    are_relative = not config.get("position_biased_input", True)  # as in DeBERTa-v3
+    return limit if isinstance(limit, int) and limit > 0 and not are_relative else 2**31
 
 
 def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple[int, int, int, int]:

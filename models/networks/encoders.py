@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 from core.errors import ConfigError
 from core.files import read_json
 from models.inputs.encoder_settings import TextStage
-from models.inputs.texts import reads_atoms
+from models.inputs.texts import max_positions, reads_atoms
 from models.inputs.tokenization import build_smiles_tokenizer, load_tokenizer, read_vocabulary
 from models.inputs.weights import find_weights
 
@@ -151,10 +151,7 @@ def position_limit(encoder: Any) -> int:
             # RoBERTa and its relatives count positions from the padding token's id + 1.
             n_unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - n_unused
-    if not encoder.config.to_dict().get("position_biased_input", True):
-        return 2**31  # DeBERTa-v3 has relative positions only, clipped at a distance
-    limit = getattr(encoder.config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else 2**31
+    return max_positions(encoder.config.to_dict())
 
 
 def encoder_from_scratch(

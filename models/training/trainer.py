@@ -173,6 +173,7 @@ class Trainer:
         no_loss = torch.zeros((), dtype=torch.float64)
         first_epoch, first_step, loss_sum = checkpoint.load() or (0, 0, no_loss)
         epochs = range(first_epoch, settings.epochs)
+        score_every = max(1, settings.epochs // N_SCORES)
         rows_of_epochs = in_advance(encoded, [epoch + 1 for epoch in epochs], device)
         for epoch, rows in zip(epochs, rows_of_epochs, strict=True):
             self.network.train()
@@ -183,9 +184,7 @@ class Trainer:
                 total_done = epoch * n_steps + n_done
                 self.context.progress(previous_steps + total_done, self.n_steps)
                 is_last = n_done == n_steps
-                is_scored = (
-                    is_last and (epoch + 1 - settings.epochs) % max(1, settings.epochs // N_SCORES) == 0
-                )
+                is_scored = is_last and (settings.epochs - epoch - 1) % score_every == 0
                 if is_last or self.log.due():
                     self.require_steps()
                     factor = schedule.get_last_lr()[0] / schedule.base_lrs[0]

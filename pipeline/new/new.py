@@ -20,6 +20,7 @@ from core.errors import ConfigError, DataError, UserError
 from core.files import read_text_table, write_atomically, write_table
 from core.yaml_files import dump_yaml, parse_yaml
 from folds.kinds import FoldsConfig
+from models.registry import stage_class
 from models.stages.file import OOF, TEST, common_folds
 from pipeline.check import check_all
 from pipeline.new.column_roles import Role, without_censored
@@ -32,8 +33,6 @@ from pipeline.new.yaml_writer import comments, path_in_yaml, setting
 from submissions.config import Config, load_config
 from submissions.kaggle.client import download, find_tables, slug_of
 
-NETWORKS = ("bert", "gnn", "unimol", "unimol2")
-"""Kinds of stages that read bounds."""
 HINTS = Path(__file__).with_name("hints.yaml")
 
 
@@ -167,7 +166,8 @@ def _competition_lines(
     lines += setting("targets", tables.targets, tables.targets_reason)
     lines += setting("problem_type", problem.type, problem.reasons["type"])
     lines += setting("classes", problem.classes or None, *filter(None, [problem.reasons["classes"]]))
-    if problem.type == "regression" and any(stage.settings["kind"] in NETWORKS for stage in stages):
+    has_networks = any(stage_class(stage.settings["kind"]).reports_progress for stage in stages)
+    if problem.type == "regression" and has_networks:
         lines += _censored_lines(tables)
     lines += setting("submission_columns", problem.submission_columns, "their names in the sample")
     for role in get_args(Role):

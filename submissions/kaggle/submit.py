@@ -193,8 +193,8 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     if interval.lower <= row.public <= interval.upper:
         return f"{line}, which holds the public score"
     is_better = (row.public > interval.upper) == metric.greater_is_better
-    is_part = "the interval is for the whole test table, and scores of a part of it vary more"
-    return f"{line}: public is {'better' if is_better else 'worse'} ({is_part})"
+    note = "the interval is for the whole test table, and scores of a part of it vary more"
+    return f"{line}: public is {'better' if is_better else 'worse'} ({note})"
 
 
 def _expected(row: Submission) -> str:

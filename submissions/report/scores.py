@@ -55,7 +55,7 @@ LEGEND = (
     "weight: in {chosen}, which was chosen; "
     "weights need not be from 0 to 1, nor have the sum 1, and are noisy if a target has few labels. "
     "best_single: for each target its best stage. "
-    "Of two alike stages neither has a gain, so drop one at a time. "
+    "Of two similar stages neither may have a gain: drop one at a time. "
     "seconds: of all jobs together, without features that are computed once for all."
 )
 
@@ -219,7 +219,7 @@ def fold_section(run: Run) -> list[Element]:
     for name, record in {run.chosen: run.choice.submitted, **run.choice.stages}.items():
         scores = pd.Series(record.fold_scores[key], dtype=float)
         table[name] = [*map(format_number, scores), format_with_error(scores.mean(), scores.std())]
-    return [make_table(table), "mean: of the folds, +- their standard deviation."]
+    return [make_table(table), "mean: over the folds, +- their standard deviation."]
 
 
 def time_line(run: Run) -> list[Element]:

@@ -313,7 +313,7 @@ def test_extra_rows_of_two_groups_are_counted(tmp_path):
     (tmp_path / "more.csv").write_text(f"SMILES,y,plate\nCCCCCCBr,1,a\n{last}.Cl,2,a\n")
     settings = {"group": "plate", "extra_train": [{"file": "more.csv"}]}
     lines, _, _ = divided(write_small(tmp_path, rows, folds={"kind": "group", "n_folds": 2}, **settings))
-    assert "WARNING: 1 of 2 extra rows are in two groups, and train nothing" in lines
+    assert "WARNING: 1 of 2 extra rows are in two groups, and are not trained on" in lines
 
 
 def test_rows_without_a_molecule_are_in_no_group_by_it(tmp_path):
