@@ -93,11 +93,16 @@ def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
 
     Invalid cells and empty ones, NA, NaN, null and None are NaN.
     """
-    text = cells.str.strip()
-    is_missing = text.str.lower().isin(MISSING)
+    text = cells.str.strip().str.replace("\N{MINUS SIGN}", "-")
+    is_missing = is_missing_cell(text)
     numbers = pd.to_numeric(text.where(~is_missing, "nan"), errors="coerce").astype(float)
     is_invalid = (numbers.isna() & ~is_missing) | (numbers.abs() > MAX_NUMBER)
     return numbers.mask(is_invalid), is_invalid
+
+
+def is_missing_cell(text: pd.Series) -> pd.Series:
+    """Return which cells, without blanks around them, are empty, NA, NaN, null or None."""
+    return text.str.lower().isin(MISSING)
 
 
 def molecule_cells(cells: pd.Series) -> pd.Series:

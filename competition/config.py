@@ -311,9 +311,13 @@ class CompetitionConfig(StrictModel):
             yield f"censored: bound is for regression, and problem_type is {self.problem_type}; remove it"
         if self.standardise != "none" and not self.smiles:
             yield f"standardise: {self.standardise} needs molecule columns, and smiles is empty; remove it"
-        is_reserved = any(name.startswith(("__", "feature ")) for name in columns)
-        if is_reserved or {"id", "fold"} & {*self.targets}:
-            yield "no column may begin with '__' or 'feature ', and no target may be called id or fold"
+        reserved = [name for name in columns if name.startswith(("__", "feature "))]
+        reserved += [name for name in self.targets if name in ("id", "fold")]
+        if reserved:
+            yield (
+                f"rename {join_first(reserved)}: no column may begin with '__' or 'feature ', and no target may be "
+                "called id or fold"
+            )
         yield from unit_errors(self.units, self.id, labels, self.smiles)
 
     def _class_errors(self) -> Iterator[str]:

@@ -50,9 +50,9 @@ class Metric:
             mean is near the best prediction.
         far_from_mean: whether its best prediction is far from the mean and the median of a skewed label, so
             that blends are corrected for it (`submissions.blend.correction`).
-        kind: what is scored. "values": numbers; "probabilities"; "ranks": only the order of the rows, so that
-            a blend may average ranks; "labels": class labels (`metric_needs: classes` in the YAML), so that
-            thresholds are tuned after blending.
+        kind: what is scored. "values": numbers; "probabilities"; "ranks": only the order of the rows, so that blends
+            of probabilities are tuned on its mean over folds; "labels": class labels (`metric_needs: classes` in the
+            YAML), so that thresholds are tuned after blending.
         types: problem types that it can score.
         score_from_counts: for label metrics, the scores (...) of counts with these axes before the classes.
         pooled: whether all targets are scored together, as one long column.

@@ -4,7 +4,7 @@ Reads: train, test and sample_submission of the YAML. Never the answers.
 Writes: prepared/train.parquet, test.parquet, sample_submission.parquet and report.json.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from competition.cells import (
+    canonical_cells,
     check_ids,
     describe_rows,
+    is_missing_cell,
     parse_folds,
     parse_numbers,
     parse_times,
@@ -39,7 +41,7 @@ from competition.metrics import top_k_of
 from competition.molecules import canonical_smiles
 from competition.pairs import with_pair_features
 from competition.summary import describe_clean_tables
-from competition.task import MISSING, class_name, class_numbers
+from competition.task import class_name, class_numbers
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError, join_first
 from core.files import as_json, as_parquet, read_text_table, write_atomically
@@ -87,13 +89,13 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         *describe_clean_tables(train, test, config),
         _describe_files([*raw_tables, (sample, config.sample_submission)]),
         *sample.attrs.get("warnings", []),
-        *_describe_separator(sample, config),
+        *_describe_form(sample, config),
         *describe_censored(labels, config, config.train.name),
         *chain.from_iterable(describe_raw_inputs(table, config, file.name) for table, file in raw_tables),
         *_describe_labels_of_test(raw_test, config),
         *config.describe_columns(),
         *_describe_codes(sample, config),
-        *describe_dropped(dropped_train, len(raw), dropped_test),
+        *describe_dropped(dropped_test, dropped_train, len(raw)),
         *_describe_without_group(raw, config),
     ]
     answers: list[str] = []
@@ -103,6 +105,8 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         summary += [*answers, *extra_summary]
     _require_auxiliary_labels(train, config)
     read_columns = {config.id, *config.inputs, *config.columns.labels, *_other_columns(config)}
+    train = with_user_features(without_empty_bounds(train), config, n_workers)
+    summary += _describe_features(train, config)
     # "said" is the key of the summary in existing files.
     report = {
         "said": summary,
@@ -111,19 +115,22 @@ def prepare(config: CompetitionConfig, n_workers: int | None = None) -> Prepared
         "dropped_train_ids": dropped_train,
         "dropped_test_ids": dropped_test,
         "n_censored": sum(sum(labels.n_censored.get(name, ())) for name in config.targets),
+        "opened": opened_files(config.features),
     }
-    train = with_user_features(without_empty_bounds(train), config, n_workers)
-    with_prefix = [name for name in map(str, train) if name.startswith(FEATURE)]
-    features = [name.removeprefix(FEATURE) for name in with_prefix]
-    report["opened"] = opened_files(config.features)
-    if features and config.unparsable == "error" and train[with_prefix].isna().all(axis=None):
-        raise ConfigError(f"competition.features {config.features} returned only missing values.")
-    if features:
-        summary.append(f"columns of competition.features: {join_first(features, str)}")
-    if config.swap is not None and config.swap.labels is None and config.classes:
-        summary.append("swap has no labels: a row keeps its class in each order of its columns")
     shared = _shared_columns(kept, raw_test, config)
     return Prepared(with_pair_features(train, config.pairs), test, sample, report, shared)
+
+
+def _describe_features(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield lines about columns of the user and about `swap`; a ConfigError if these columns are empty."""
+    features = [name for name in map(str, train) if name.startswith(FEATURE)]
+    if features and config.unparsable == "error" and train[features].isna().all(axis=None):
+        raise ConfigError(f"competition.features {config.features} returned only missing values.")
+    if features:
+        names = [name.removeprefix(FEATURE) for name in features]
+        yield f"columns of competition.features: {join_first(names, str)}"
+    if config.swap is not None and config.swap.labels is None and config.classes:
+        yield "swap has no labels: a row keeps its class in each order of its columns"
 
 
 def _shared_columns(raw: pd.DataFrame, raw_test: pd.DataFrame, config: CompetitionConfig) -> pd.DataFrame:
@@ -166,7 +173,9 @@ def _with_group_columns(clean: pd.DataFrame, raw: pd.DataFrame, config: Competit
     return clean.assign(**{name: raw[name].str.strip() for name in names})
 
 
-def describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[str]) -> Iterator[str]:
+def describe_dropped(
+    dropped_test: Sequence[str], dropped_train: Sequence[str] = (), n_train: int = 0
+) -> Iterator[str]:
     """Yield warnings about rows that cannot be read, given by their ids."""
     if dropped_train:
         yield (
@@ -181,9 +190,16 @@ def describe_dropped(dropped_train: list[str], n_train: int, dropped_test: list[
 
 
 def _describe_without_group(raw: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield a warning about training rows with an empty cell in a column that defines the groups."""
+    """Yield warnings about training rows with an empty cell, or one such as NA, in a column that defines groups."""
     for name in config.group_columns:
-        is_empty = raw[name].str.strip() == ""
+        is_empty = canonical_cells(raw[name]) == ""
+        words = raw[name].str.strip()[~is_empty]
+        words = words[is_missing_cell(words)]
+        if len(words):
+            yield (
+                f"WARNING: {len(words)} of {len(raw)} training rows have {join_first(words.unique())} in {name!r}, "
+                "which is read as a group; empty these cells if they are missing"
+            )
         if is_empty.any():
             yield (
                 f"WARNING: {is_empty.sum()} of {len(raw)} training rows have no {name!r}, which defines "
@@ -195,7 +211,7 @@ def _describe_labels_of_test(raw_test: pd.DataFrame, config: CompetitionConfig) 
     """Yield a warning if the raw test table has labels; one repeated value only fills it."""
     for name in [name for name in config.columns.labels if name in raw_test]:
         cells = raw_test[name].str.strip()
-        cells = cells[~cells.str.lower().isin(MISSING)]
+        cells = cells[~is_missing_cell(cells)]
         if cells.nunique() > 1:
             yield (
                 f"WARNING: {config.test.name} has labels of {name!r} in {len(cells)} of {len(raw_test)} "
@@ -312,14 +328,14 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
         )
 
 
-def _describe_separator(sample: pd.DataFrame, config: CompetitionConfig) -> list[str]:
-    """Return a WARNING if the submission has another separator than the sample."""
+def _describe_form(sample: pd.DataFrame, config: CompetitionConfig) -> list[str]:
+    """Return a WARNING if the submission has another form than the sample."""
     form = sample.attrs.get("form", "")
-    if "separated by" not in form:
+    if form in ("", "gzip", "zip"):
         return []
     return [
-        f"WARNING: {config.sample_submission.name} is {form}, and the submission by commas; convert it if the platform "
-        "needs the form of the sample"
+        f"WARNING: {config.sample_submission.name} is {form}, and the submission a CSV with commas; convert it if the "
+        "platform needs the form of the sample"
     ]
 
 

@@ -25,6 +25,9 @@ from core.table_forms import read_cells
 DIGEST = b"sha256"
 """Key of the metadata of a Parquet table with what `table_digest` returns."""
 
+PROBE_BYTES = 2**16
+"""Size of the file that tests whether a disk is full."""
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -44,6 +47,15 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_room(folder: Path) -> None:
+    """Raise the OSError of a full disk, for which libraries raise other errors."""
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(bytes(PROBE_BYTES))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -45,7 +45,7 @@ def name_of(competition: str) -> str:
 
 
 def generated_yaml(name: str) -> Path:
-    """Return the YAML of a competition that a study or `--holdout` makes."""
+    """Return the YAML of a competition that a study, `--holdout` or `fit` of Python makes."""
     return config_folders()[1] / f"{name}.yaml"
 
 

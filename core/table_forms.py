@@ -147,6 +147,10 @@ def _read_json(path: Path, text: str) -> Cells:
     lines = [line for line in text.split("\n") if line.strip()]
     try:
         records = json.loads(text if is_list else "[" + ",\n".join(lines) + "]")
+        if len(records) == 1 and all(isinstance(cell, dict) for cell in records[0].values()):
+            raise TypeError(
+                "it has an object for each column, as to_json of pandas writes without orient='records'"
+            )
         header = list(dict.fromkeys(name for record in records for name in record))
         table = [header, *([_as_text(record.get(name)) for name in header] for record in records)]
     except (ValueError, RecursionError, TypeError, AttributeError) as error:  # the last two: no record

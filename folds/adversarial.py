@@ -43,12 +43,16 @@ LIGHTGBM = {
 }  # fmt: skip
 
 
-Describe = Callable[[list[str]], Array]
+ComputeDescriptors = Callable[[list[str]], Array]
 """Function from molecules to their descriptors, (n_molecules, n_descriptors)."""
 
 
 def adversarial_validation(
-    train: pd.DataFrame, test: pd.DataFrame, competition: CompetitionConfig, seed: int, describe: Describe
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    competition: CompetitionConfig,
+    seed: int,
+    compute_descriptors: ComputeDescriptors,
 ) -> Shift | None:
     """Return how well a classifier distinguishes two tables; None if they have too few rows, or no features.
 
@@ -61,9 +65,6 @@ def adversarial_validation(
         train: prepared training rows with their groups.
         test: prepared test rows with their groups.
     """
-    from lightgbm import LGBMClassifier
-    from sklearn.model_selection import StratifiedGroupKFold
-
     if min(train[INPUT_KEY].nunique(), test[INPUT_KEY].nunique()) < MIN_INPUTS:
         return None
     has_all_rows = len(train) <= MAX_TRAIN_ROWS
@@ -77,17 +78,10 @@ def adversarial_validation(
     if 1 in n_groups:
         groups = pd.factorize(rows[INPUT_KEY])[0]
         n_groups = _numbers_of_groups(groups, is_test)
-    features = readable_features(rows, competition, describe)
+    features = readable_features(rows, competition, compute_descriptors)
     if features.empty:
         return None
-    x = features.to_numpy(dtype=np.float32)
-    likeness = np.empty(len(rows))
-    gains = np.zeros(x.shape[1])
-    folds = StratifiedGroupKFold(min(N_FOLDS, *n_groups), shuffle=True, random_state=seed)
-    for others, held_out in folds.split(x, is_test, groups):
-        model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(x[others], is_test[others])
-        likeness[held_out] = model.predict_proba(x[held_out])[:, 1]
-        gains += model.feature_importances_
+    likeness, gains = _likeness(features, is_test, groups, min(N_FOLDS, *n_groups), seed)
     table = features.groupby(is_test).mean().T.set_axis(["mean_in_train", "mean_in_test"], axis=1)
     table.insert(0, "gain", gains / max(gains.sum(), 1e-300))
     table = table.sort_values("gain", ascending=False, kind="stable")[:N_LISTED]
@@ -99,6 +93,24 @@ def adversarial_validation(
         return shift
     is_like_test = rows_like_test(likeness[: len(train)], groups[: len(train)])
     return shift.model_copy(update={"like_test": list(train[competition.id][is_like_test])})
+
+
+def _likeness(
+    features: pd.DataFrame, is_test: Integers, groups: Integers, n_folds: int, seed: int
+) -> tuple[Array, Array]:
+    """Return the out-of-fold probability of each row to be a test row, and the gain of each feature."""
+    from lightgbm import LGBMClassifier
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    x = features.to_numpy(dtype=np.float32)
+    likeness = np.empty(len(x))
+    gains = np.zeros(x.shape[1])
+    folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    for others, held_out in folds.split(x, is_test, groups):
+        model = LGBMClassifier(**LIGHTGBM, random_state=seed).fit(x[others], is_test[others])
+        likeness[held_out] = model.predict_proba(x[held_out])[:, 1]
+        gains += model.feature_importances_
+    return likeness, gains
 
 
 def _groups(rows: pd.DataFrame, is_test: NDArray[np.bool_], competition: CompetitionConfig) -> Integers:
@@ -148,13 +160,15 @@ def rows_like_test(likeness: Array, groups: Integers) -> NDArray[np.bool_]:
     return np.isin(groups, chosen)
 
 
-def readable_features(rows: pd.DataFrame, competition: CompetitionConfig, describe: Describe) -> pd.DataFrame:
+def readable_features(
+    rows: pd.DataFrame, competition: CompetitionConfig, compute_descriptors: ComputeDescriptors
+) -> pd.DataFrame:
     """Return features with readable names, (n_rows, n_features) float, NaN if undefined."""
     user_features = [name for name in rows if str(name).startswith(FEATURE)]
     blocks = {"": rows[[*competition.numeric, *user_features]]}
     for name in competition.smiles:
         codes, molecules = pd.factorize(rows[name])
-        table = describe(list(molecules))[codes]
+        table = compute_descriptors(list(molecules))[codes]
         blocks[f"{name}: "] = pd.DataFrame(table, columns=list(DESCRIPTORS))
     for name in competition.text:
         blocks[f"{name}: "] = _words(rows[name])

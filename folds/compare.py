@@ -20,7 +20,7 @@ from core.paths import display_path
 from core.plots import new_figure
 from core.text import format_with_error
 from core.types import Integers
-from folds.adversarial import MIN_INPUTS, Describe, adversarial_validation
+from folds.adversarial import MIN_INPUTS, ComputeDescriptors, adversarial_validation
 from folds.comparison import Comparison, Shift, made_from, read_comparison, write_comparison
 from folds.kinds import FOLD_KINDS, FoldsConfig
 from folds.make import assign_folds
@@ -37,14 +37,17 @@ DIGITS: dict[str, Any] = {"float_format": "{:.4g}".format}
 
 
 def compare_tables(
-    competition: CompetitionConfig, config: FoldsConfig, describe: Describe, quick: bool = False
+    competition: CompetitionConfig,
+    config: FoldsConfig,
+    compute_descriptors: ComputeDescriptors,
+    quick: bool = False,
 ) -> tuple[str, Comparison]:
     """Compare the prepared tables and folds, and write the figure and shift.json.
 
     The shift and the error ratio of a previous comparison of the same tables are reused.
 
     Args:
-        describe: maps molecules to their descriptors.
+        compute_descriptors: maps molecules to their descriptors.
         quick: whether to compute at most QUICK_ROWS similarities, and compare no other kinds of folds.
 
     Returns:
@@ -65,7 +68,7 @@ def compare_tables(
     else:
         if not quick:
             print("... adversarial validation", flush=True)
-        shift = adversarial_validation(train, test, competition, seed, describe)
+        shift = adversarial_validation(train, test, competition, seed, compute_descriptors)
         error_ratio = None
     blocks = [*map(describe_similarity, compared), describe_shift(shift)]
     recommended = None

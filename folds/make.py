@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from competition.cells import parse_folds, read_table_with_ids
 from competition.clean import N_INPUT_KEYS, keys_of_inputs, keys_of_near_inputs
 from competition.config import CompetitionConfig
-from competition.dataset import FOLD, GROUP, INPUT_KEY, TIME, read_prepared, without_extra_rows
+from competition.dataset import FOLD, GROUP, TIME, read_prepared, without_extra_rows
 from competition.labels import labels_or_indicators
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
@@ -35,6 +35,7 @@ from core.user_code import changed_files, merge_opened, opened_files, user_code_
 from folds.groups import connected
 from folds.kinds import FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition
+from folds.soundness import group_warnings, missing_class_warnings
 from folds.splitters import SplitData
 from folds.unit_values import group_keys
 
@@ -74,11 +75,7 @@ def _with_folds_of(competition: CompetitionConfig, config: FoldsConfig, tables: 
         return _with_folds(tables, *saved)
     train_rows = without_extra_rows(tables.train)
     folds, groups = assign_folds(config, train_rows, competition, competition.seed)
-    report["warnings"] = [
-        *_fewer_folds(config, folds),
-        *_divided_groups(config, folds, train_rows, competition),
-        *_without_units(config, train_rows, competition),
-    ]
+    report["warnings"] = group_warnings(config, folds, train_rows, competition)
     # Only user-defined folds split groups, and their groups are rows with equal inputs.
     report["inputs_in_several_folds"] = int((pd.Series(folds).groupby(groups).nunique() > 1).sum())
     extra = tables.train[len(train_rows) :]
@@ -119,49 +116,6 @@ def _print_changed_folds(paths: Paths, train: pd.DataFrame, id_column: str) -> N
         )
 
 
-def _fewer_folds(config: FoldsConfig, folds: Integers) -> list[str]:
-    """Return a warning if there are fewer folds than configured, since there are fewer groups."""
-    n_folds = int(folds.max()) + 1
-    if config.is_user_defined or n_folds == config.n_folds:
-        return []
-    return [
-        f"WARNING: {n_folds} folds instead of the {config.n_folds} of folds.n_folds, "
-        f"since the rows form only {n_folds} groups"
-    ]
-
-
-def _divided_groups(
-    config: FoldsConfig, folds: Integers, rows: pd.DataFrame, competition: CompetitionConfig
-) -> list[str]:
-    """Return a warning if folds divide groups of `competition.group`, unless the user has made these folds."""
-    is_intended = config.takes_folds or config.definition.needs == "group"
-    if is_intended or not competition.units:
-        return []
-    keys = group_keys(rows, competition, config.similarity, len(rows))
-    n_divided = sum((pd.Series(folds).groupby(key.to_numpy()).nunique() > 1).sum() for key in keys)
-    if not n_divided:
-        return []
-    return [
-        f"WARNING: {n_divided} groups of competition.group are in several folds of folds.kind {config.kind}; the kinds "
-        "group and stratified_group keep them together"
-    ]
-
-
-def _without_units(config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig) -> list[str]:
-    """Return a warning if rows have no unit that is computed from their cells, such as a prefix."""
-    units = [unit for unit in competition.units if unit.kind != "value"]  # empty cells were counted before
-    if not units or config.definition.needs != "group":
-        return []
-    keys = group_keys(rows, competition, config.similarity, len(rows))
-    n_without = np.all([key == rows[INPUT_KEY] for key in keys], axis=0).sum()
-    if not n_without:
-        return []
-    return [
-        f"WARNING: {n_without} of {len(rows)} training rows have no {join_first(units, str)}, which defines "
-        "groups; only equal inputs share a fold with them"
-    ]
-
-
 def _with_folds(
     tables: Prepared, of_train: pd.DataFrame, of_test: pd.DataFrame, report: dict[str, Any]
 ) -> Prepared:
@@ -198,17 +152,22 @@ def _saved_folds(
 
 def describe(tables: Prepared, competition: CompetitionConfig) -> str:
     """Return the size of each fold, its mean labels or class shares, and warnings, as text."""
-    lines = []
     report = tables.report["folds"]
-    lines += report["warnings"]
-    if report["inputs_in_several_folds"]:
-        lines.append(
-            f"{report['inputs_in_several_folds']} inputs are in several folds, so scores are optimistic"
-        )
+    y = tables.train[competition.targets]
+    folds = tables.train[FOLD].to_numpy()
+    absent = missing_class_warnings(y, competition.classes, folds, report["time_ordered"])
+    return "\n".join([*report["warnings"], *absent, describe_sizes(tables, competition)])
+
+
+def describe_sizes(tables: Prepared, competition: CompetitionConfig) -> str:
+    """Return the size of each fold, and its mean labels or class shares, as text."""
+    lines = []
+    n_divided = tables.report["folds"]["inputs_in_several_folds"]
+    if n_divided:
+        lines.append(f"{n_divided} inputs are in several folds, so scores are optimistic")
     y = tables.train[competition.targets]
     folds = tables.train[FOLD].to_numpy()
     classes = competition.classes
-    lines += missing_class_warnings(y, classes, folds, report["time_ordered"])
     means = labels_or_indicators(y, classes).groupby(folds).mean()
     means = means.add_prefix("share of " if classes else "mean ").rename_axis("fold").reset_index()
     means.insert(1, "rows", y.groupby(folds).size().to_numpy())
@@ -419,31 +378,3 @@ def read_folds(path: Path, ids: list[str], id_column: str = "id") -> Integers:
             "Correct the file."
         )
     return parse_folds(table, "fold", key, path).set_axis(table[key]).loc[ids].to_numpy(dtype=np.int64)
-
-
-def missing_class_warnings(
-    y: pd.DataFrame, classes: list[str], folds: Integers, time_ordered: bool = False
-) -> list[str]:
-    """Return warnings about classes without a row in a fold, or without a row to train on.
-
-    Args:
-        y: labels of all training rows (n_rows, n_targets).
-        folds: folds of the first rows, -1 for rows that train in every fold; the other rows do, too.
-    """
-    if not classes:
-        return []
-    warnings = []
-    folds = np.append(folds, np.full(len(y) - len(folds), -1))
-    for name in y:
-        counts = pd.crosstab(folds, y[name]).reindex(range(-1, folds.max() + 1), fill_value=0)
-        counts = counts.reindex(columns=range(len(classes)), fill_value=0).set_axis(classes, axis=1)
-        n_train = counts.cumsum().shift() if time_ordered else counts.sum() - counts
-        rare = counts.columns[(counts.loc[0:] == 0).any()]
-        if len(rare):
-            rows = join_first([f"{label!r} ({counts[label].sum()} rows)" for label in rare], str)
-            warnings.append(f"{name}: some folds have no row of {rows}; their scores ignore these classes")
-        for fold, n_of_class in n_train.loc[0:].iterrows():
-            absent = n_of_class.index[n_of_class == 0]
-            if len(absent):
-                warnings.append(f"{name}: no row of {join_first(absent)} trains the models of fold {fold}")
-    return warnings

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from competition.cells import dates_in_any_form, seconds_of, to_numbers
+from competition.cells import dates_in_any_form, is_missing_cell, seconds_of, to_numbers
 from competition.dataset import TableColumns
 from competition.units import Unit
 from core.types import Integers
@@ -239,7 +239,7 @@ def _time_share(tables: _Tables, name: str, time: str | None) -> Iterator[UnitSh
     distinct = pd.Series(cells.unique())
     numbers, is_invalid = to_numbers(distinct)
     if is_invalid.any():
-        dates = dates_in_any_form(distinct[distinct != ""])
+        dates = dates_in_any_form(distinct[~is_missing_cell(distinct)])
         if dates is None:
             return
         numbers = seconds_of(dates).reindex(distinct.index)

@@ -56,9 +56,6 @@ SUM_TOLERANCE = 1e-3
 """How far the sum of a row's class probabilities may be from 1, since files have few decimals."""
 
 
-Share = Annotated[float, Field(gt=0, le=1)]
-
-
 def _require_feature(name: str) -> str:
     names = load(FINGERPRINTS).NAMES
     if name not in names:

@@ -11,6 +11,7 @@ by the same functions. All commands work on what `fit` writes, and `load` on wha
 """
 
 import shutil
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -124,7 +125,7 @@ class FittedRun(Run):
         _require_table("table", table)
         if competition.id not in table and not table.index.is_unique:
             return self.predict(table.reset_index(drop=True), workers).set_index(table.index)
-        with TemporaryDirectory() as folder, cli.locked(self.paths):
+        with TemporaryDirectory() as folder:
             file = Path(folder) / "table.csv"
             write_table(file, _with_ids(table, competition.id))
             written = predict_with(self, file, workers)
@@ -194,23 +195,8 @@ def fit(
     require_owned_outputs(paths, yaml_file)
     cli.require_no_training(paths)
     shutil.rmtree(paths.raw, ignore_errors=True)
-    options = commands.parse(["new", str(yaml_file), "--force"])
-    options.preset = preset
-    options.target = _listed(targets)
-    for key, table in tables.items():
-        setattr(options, key, paths.raw / f"{key}.csv")
-        write_table(paths.raw / f"{key}.csv", _with_ids(table, id_column))
-    for stage, predictions in (external or {}).items():
-        options.oof = paths.raw / "external"
-        for file, table in zip((OOF, TEST), predictions, strict=True):
-            write_table(options.oof / stage / file, _with_ids(table, id_column))
-    for key in OPTIONS & settings.keys():
-        is_column = key != "group" or isinstance(settings[key], str)
-        if is_column:  # groups of several columns, or of what is computed of one, are no option
-            setattr(options, key, settings.pop(key))
-    settings |= {role: _listed(settings[role]) for role in get_args(Role) if role in settings}
-    options.overrides = Overrides(_by_path(plain(settings)))
-    commands.new(options)
+    files = _write_tables(paths.raw, tables, external or {}, id_column)
+    commands.new(_options_of_new(yaml_file, preset, targets, files, settings))
     options = commands.parse(["full", str(yaml_file)])
     options.workers = workers
     commands.full(options)
@@ -222,6 +208,44 @@ def fit(
     written = read_text_table(paths.raw / "train.csv")
     index = dict(zip(written[run.config.competition.id], train.index, strict=True))
     return _fitted(run, index, _labels_by_cell(run.config.competition.task, written, train))
+
+
+def _write_tables(
+    folder: Path,
+    tables: Mapping[str, pd.DataFrame],
+    external: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]],
+    id_column: str | None,
+) -> dict[str, Path]:
+    """Write tables and external predictions; return the option of `new` -> its file, or folder."""
+    files = {}
+    for key, table in tables.items():
+        files[key] = folder / f"{key}.csv"
+        write_table(files[key], _with_ids(table, id_column))
+    for stage, predictions in external.items():
+        files["oof"] = folder / "external"
+        for file, table in zip((OOF, TEST), predictions, strict=True):
+            write_table(files["oof"] / stage / file, _with_ids(table, id_column))
+    return files
+
+
+def _options_of_new(
+    yaml_file: Path,
+    preset: str | None,
+    targets: str | Sequence[str],
+    files: Mapping[str, Path],
+    settings: Mapping[str, Any],
+) -> Namespace:
+    """Return the options of `./run.sh new`; settings that are none of them are set in the YAML."""
+    options = commands.parse(["new", str(yaml_file), "--force"])
+    vars(options).update(files, preset=preset, target=_listed(targets))
+    others = dict(settings)
+    for key in OPTIONS & settings.keys():
+        is_column = key != "group" or isinstance(settings[key], str)
+        if is_column:  # groups of several columns, or of what is computed of one, are no option
+            setattr(options, key, others.pop(key))
+    others |= {role: _listed(others[role]) for role in get_args(Role) if role in others}
+    options.overrides = Overrides(_by_path(plain(others)))
+    return options
 
 
 def _labels_by_cell(task: Task, written: pd.DataFrame, train: pd.DataFrame) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from core.text import format_duration, format_number
 from core.types import Array
 from core.user_code import MAX_SECONDS, load_user_code, short_ref, time_limit, user_code, user_code_errors
 from folds.leaks import describe_leaks
-from folds.make import make_folds, missing_class_warnings
+from folds.make import make_folds
+from folds.soundness import missing_class_warnings
 from folds.training_rows import trains_fold
 from models.context import CheckTables
 from models.hardware import why_no_gpu
@@ -95,7 +96,7 @@ def check(config: Config, prepared: Prepared, here: bool = True) -> str:
     ]
     lines = [describe(prepared.report), *warnings, *metric_lines]
     lines += _label_lines(config, labels)
-    lines += _check_stages(config, tables, n_folds, here)
+    lines += _check_stages(config, tables, n_folds)
     return "\n".join(lines)
 
 
@@ -116,13 +117,13 @@ def _label_lines(config: Config, labels: pd.DataFrame) -> list[str]:
     return [*lines, *_zero_warnings(competition, labels)]
 
 
-def _check_stages(config: Config, tables: CheckTables, n_folds: int, here: bool) -> list[str]:
+def _check_stages(config: Config, tables: CheckTables, n_folds: int) -> list[str]:
     """Return a line about each stage; a ConfigError with the errors of all of them."""
     lines = []
     errors = []
     for name, stage in config.stages.items():
         try:
-            description = _check_stage(stage, tables, config.competition, here)
+            description = _check_stage(stage, tables)
         except (ConfigError, DataError) as error:  # one line per error
             setting = f"stages.{name}"
             errors += [Mistake(f"{setting}: {line}", setting) for line in str(error).splitlines()]
@@ -173,16 +174,16 @@ def require_visible_gpu(config: Config, budget: float = math.inf) -> None:
         )
 
 
-def _check_stage(stage: Stage, tables: CheckTables, competition: CompetitionConfig, here: bool) -> str:
+def _check_stage(stage: Stage, tables: CheckTables) -> str:
     """Check one stage; return its description: its kind and weights, and warnings."""
-    if here:
+    if tables.here:
         stage.check_machine()
     stage.require_inputs(tables.context.inputs)
     tables = replace(tables, task=stage.task_for(tables.task))
     for setting, code_ref in user_code(stage.model_dump(), stage.kind):
         load_user_code(setting, code_ref, code_ref.rpartition(":")[2])
     if stage.transform_for(tables.task) == "log1p":
-        columns = [bound + name for bound in ("", LOWER, UPPER) for name in competition.targets]
+        columns = [bound + name for bound in ("", LOWER, UPPER) for name in tables.task.targets]
         require_log1p(tables.train.filter(items=columns).to_numpy())  # also of extra rows
     warnings = list(dict.fromkeys(stage.check(tables)))  # several features of one encoder warn alike
     code_files(stage, tables.context)

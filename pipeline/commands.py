@@ -63,7 +63,7 @@ def check(options: Namespace) -> None:
     """Check everything before any work.
 
     Reads: the whole YAML, the raw tables, the weights that stages start from, the reports of finished jobs.
-    Never the answers. Writes: nothing but user-defined features into the cache.
+    Never the answers. Writes: user-defined features and missing weights into the cache, nothing else.
     """
 
     is_local = options.executor == "local"
@@ -91,8 +91,8 @@ def folds(options: Namespace) -> None:
     config = load_config(options.competition, options.overrides)
     with cli.locked(config.competition.paths):
         print(make.run(config.competition, config.folds))
-        describe = partial(cached_descriptors, config.competition.paths.cache)
-        lines, comparison = compare_tables(config.competition, config.folds, describe)
+        compute_descriptors = partial(cached_descriptors, config.competition.paths.cache)
+        lines, comparison = compare_tables(config.competition, config.folds, compute_descriptors)
         print(f"\n{lines}")
     options.result |= comparison.model_dump(
         exclude={"adversarial_validation": {"like_test"}, "error_ratio": True}
@@ -146,14 +146,13 @@ def predict(options: Namespace) -> None:
     """Predict new rows with the saved weights.
 
     Reads: the new test table, and the folders of the latest run and of its jobs; neither the YAML nor the
-    training table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv,
+    raw training table. Writes: predictions/<key of the table>/ with test.parquet, submission.csv and spread.csv,
     and --out if given.
     """
 
     if options.out and (options.out.suffix != ".csv" or options.out.resolve() == options.test.resolve()):
         raise ConfigError(f"--out must be a .csv file other than --test; got {options.out}.")
-    with cli.locked(Paths.for_competition(options.competition)):
-        written = prediction.predict(options.competition, options.test, options.workers)
+    written = prediction.predict(options.competition, options.test, options.workers)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(written, options.out)

@@ -100,9 +100,7 @@ def prepare_tables(options: Namespace, config: Config) -> None:
         lines = check(config, tables, here=options.executor == "local")  # all errors at once
         say(f"{paths.name}: checked\n{lines}")
         write_tables(tables, competition)
-        of_folds = make.describe(tables, competition).splitlines()
-        printed = lines.splitlines()  # such as warnings about the folds
-        say("\n".join(line for line in of_folds if line not in printed))
+        say(make.describe_sizes(tables, competition))  # `check` has the warnings about folds
 
 
 def plan_jobs(options: Namespace, config: Config, clock: Clock) -> JobPlan:

@@ -38,11 +38,13 @@ def hold_out(name: str, share: float, overrides: Overrides = NO_OVERRIDES) -> st
     held_out = held_out_ids(config, train, share)
     raw = read_text_table(competition.train).set_index(competition.id, drop=False)
     rows = raw[raw.index.isin(held_out)]
+    columns_of_test = read_text_table(competition.test).columns
+    groups = [name for name in competition.group_columns if name in columns_of_test]
     task = competition.task
     of_class_0 = to_submission_columns(task, np.zeros((len(rows), len(task.scored_columns))))
     tables = {
         ("competition", "train"): raw.drop(rows.index),
-        ("competition", "test"): rows[[competition.id, *competition.inputs]],
+        ("competition", "test"): rows[list(dict.fromkeys([competition.id, *competition.inputs, *groups]))],
         ("competition", "sample_submission"): rows[[competition.id]].join(of_class_0.set_index(rows.index)),
         ("competition", "answers"): rows,  # with all columns, which a metric may read
     }
@@ -74,7 +76,9 @@ def held_out_ids(config: Config, table: pd.DataFrame, share: float) -> set[str]:
     folds = config.folds
     if not folds.is_user_defined:
         n_groups = int(compute_groups(folds, table, competition).max()) + 1
-        n_folds = Fraction(share).limit_denominator(max(2, min(20, n_groups))).denominator
+        largest = max(2, min(20, n_groups))
+        nearest = Fraction(share).limit_denominator(largest)
+        n_folds = nearest.denominator if nearest else largest
         n_folds -= folds.is_ordered_in_time  # one more block is before the first fold
         kind = "stratified" if folds.kind == "kfold" and competition.classes else folds.kind
         folds = folds.model_copy(update={"n_folds": n_folds, "kind": kind})

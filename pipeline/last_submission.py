@@ -147,8 +147,10 @@ def compare_tables_in_worker(config: Config, plan: JobPlan, seconds: float) -> N
     try:
         comparison = read_comparison(plan.paths)
         if comparison is None:
-            describe = partial(cached_descriptors, plan.paths.cache)
-            _, comparison = compare.compare_tables(config.competition, config.folds, describe, quick=True)
+            compute_descriptors = partial(cached_descriptors, plan.paths.cache)
+            _, comparison = compare.compare_tables(
+                config.competition, config.folds, compute_descriptors, quick=True
+            )
         measure_error_ratio(config, plan, comparison, seconds)
     except Exception as error:
         print(f"test and training rows were not compared ({type(error).__name__}: {error})", flush=True)

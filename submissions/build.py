@@ -322,15 +322,9 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _marks(run: Run, name: str) -> list[str]:
     """Return what a reader of the tables has to know about a stage."""
-    stage = run.config.stages[name]
-    jobs = run.plan.jobs_of_stage(name)
     marks = {
         "other code": run.plan.is_from_other_code(name),
-        "refit": stage.final_fit != "folds",
+        "refit": run.config.stages[name].final_fit != "folds",
         "fewer epochs": any((each.stage, each.reason) == (name, EPOCHS) for each in run.left_out),
     }
-    columns = run.columns
-    fold_mark = stage.fold_mark(jobs[0].folder, run.config.competition.id, columns.ids, columns.folds)
-    if fold_mark is not None:
-        marks[fold_mark] = True
-    return [mark for mark, is_true in marks.items() if is_true]
+    return [mark for mark, is_true in marks.items() if is_true] + [*filter(None, [run.fold_mark(name)])]

@@ -16,13 +16,15 @@ from core.errors import DataError
 from core.text import format_duration, format_number, format_table
 from core.types import Array
 from core.user_code import changed_files
-from submissions.blend.scoring import Scorer, describe_resamples
+from submissions.blend.scoring import Scorer, describe_resamples, widened
 from submissions.columns import training_labels
 from submissions.config import Config
 from submissions.manifest import MANIFEST, SO_FAR, Manifest, verify_files
 from submissions.run import EPOCHS, name_of_latest, scored_rows, user_code_of
 
 SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
+FEW_GROUPS = 30
+"""Number of groups of rows below which standard errors are too small to judge a gain by."""
 N_DIGITS = 7
 """Characters of a digest."""
 
@@ -52,6 +54,8 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
     """
     paths = config.competition.paths
     labels = training_labels(config.competition, paths)
+    if config.folds.is_ordered_in_time:  # blocks in time are drawn, as for the interval
+        labels = replace(labels, groups=labels.folds)
     labels = replace(labels, folds=np.zeros_like(labels.folds))  # the folds of the runs may differ
     scored = {name: labels.aligned(scored_rows(paths.run(name), labels.task)) for name in runs}
     result = []
@@ -110,6 +114,12 @@ def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: s
     remarks = [f"{name}: {line}" for line in describe_resamples(paired["n_resamples"])]
     if n_rows < max(labels.on_rows_of(values).has_fold.sum() for values in pair.values()):
         remarks.append(f"{name} is compared on the {n_rows} rows that both runs predict.")
+    if 2 <= on_both.n_groups < FEW_GROUPS:
+        needed = widened(2, on_both.n_groups)
+        remarks.append(
+            f"{name}: the rows form only {on_both.n_groups} groups, so a gain below {needed:.1f} standard errors "
+            "may be chance."
+        )
     gains = {"gain": labels.gain(paired["difference"]), "standard_error": paired["standard_error"]}
     return {**gains, "remarks": remarks}
 
@@ -191,7 +201,8 @@ def compare(config: Config) -> tuple[str, dict[str, Any]]:
     metric = config.competition.scorer
     legend = (
         "best stage: score of the best single stage. in_sample and cross_fitted: scores of the "
-        f"chosen candidate. gain: of the run over {reference} on the same rows, above 0 is better."
+        f"chosen candidate. gain: of the run over {reference} on the same rows, above 0 is better. "
+        "standard_error: by the choice of the rows, not by the seeds of training."
     )
     n = len(runs)
     tried = f"Runs tried: {n}."

@@ -20,6 +20,7 @@ from core.text import format_duration, format_number
 from core.types import Array
 from folds.adversarial import MAX_TRAIN_ROWS
 from folds.comparison import Comparison, read_comparison
+from models.stage import FOLD_MARKS
 from submissions.blend.correction import best_constant
 from submissions.blend.scoring import Scorer, widened
 from submissions.blend.selection import CrossFit
@@ -28,8 +29,8 @@ from submissions.run import Run
 from submissions.shift import error_of, expected_under_shift
 
 NO_TIME = "Your metric failed, or there was no time to call it; a larger --budget, or none, gives it time."
-SQUARED = ("mse", "r2", "explained_variance", "brier", "quadratic_kappa")
-"""Metrics of squared errors, whose logarithms vary twice as much."""
+SQUARED = ("mse", "r2", "explained_variance", "pearson", "spearman", "brier", "quadratic_kappa")
+"""Metrics of squared errors, also of ranks, whose logarithms vary twice as much."""
 COVERAGE = 0.8
 """Probability with which the interval holds the score of the test rows."""
 STD_OF_LOG_FACTOR = 0.2
@@ -70,6 +71,8 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     n_test = n_predicted + n_dropped
     n_expected = rows_to_expect(run.config.competition, n_test, run.n_train_rows)
     warnings = [*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)]
+    marks = {name: run.fold_mark(name) for name in run.config.stages}
+    warnings += [f"WARNING: {name}: {FOLD_MARKS[mark]}" for name, mark in marks.items() if mark]
     if n_expected != n_test:
         warnings.append(
             f"WARNING: the test table has {n_test} rows, which may stand for a hidden one; "

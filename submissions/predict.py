@@ -44,7 +44,7 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
         print(line, flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
     lines = [*describe_raw_inputs(raw, competition, test_file.name)]
-    lines += describe_dropped([], 0, dropped)
+    lines += describe_dropped(dropped_test=dropped)
     if competition.categorical and run.paths.train.exists():
         train = read_prepared(run.paths.train)  # of the latest settings, which may have other columns
         if {*competition.categorical} <= {*train}:
@@ -54,11 +54,11 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     folder = run.paths.prediction(digest([list(raw[competition.id]), table.to_csv(index=False)]))
     new = Paths(run.paths.name, folder / "test.parquet")
     write_table(new.test, table)
+    model = load_candidate(run, run.chosen)  # before a `full` beside this command replaces it
     jobs = [job for job in run.plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:
         test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
     predicted_ids = list(table[competition.id])
-    model = load_candidate(run, run.chosen)
     names = manifest.columns
     scored = model.predict(load_test_predictions(run.plan, names, test_key, predicted_ids))
     std = std_table(run.plan, model, names, test_key, predicted_ids)

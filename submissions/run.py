@@ -127,6 +127,14 @@ class Run:
         columns = load_columns(self.config, self.plan)
         return replace(columns, metric=self.metric, n_resamples=n_resamples)
 
+    def fold_mark(self, stage: str) -> str | None:
+        """Return why the scores of a stage of external predictions may be optimistic, see `Stage.fold_mark`."""
+        folder = self.plan.jobs_of_stage(stage)[0].folder
+        columns = self.columns
+        return self.config.stages[stage].fold_mark(
+            folder, self.config.competition.id, columns.ids, columns.folds
+        )
+
     @property
     def has_all_folds(self) -> bool:
         """Whether there are models of all folds; else no stage is finished."""

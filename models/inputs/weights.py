@@ -102,6 +102,15 @@ def find_weights(name: str, revision: str | None = None) -> dict[str, Path]:
     return {file: folder / file for file in _encoder_files(file.name for file in folder.iterdir())}
 
 
+def published_settings(weights: str, kind: str) -> dict[str, Any]:
+    """Return the settings that weights of a weight set of a kind need, by the name of the set or of its file."""
+    of_kind = {name: each for name, each in WEIGHT_SETS.items() if each.kind == kind}
+    if weights in of_kind:
+        return of_kind[weights].settings
+    by_file = [each.settings for each in of_kind.values() if Path(weights).name in each.files]
+    return by_file[0] if len(by_file) == 1 else {}
+
+
 def reads_molecules(name: str) -> bool:
     """Return whether weights are of an encoder of molecules, by their name, and not of a text encoder."""
     return WEIGHT_SETS[name].kind in MOLECULE_KINDS if name in WEIGHT_SETS else name.endswith(".pt")
@@ -133,10 +142,8 @@ def require_weights_of_kind(name: str, kinds: list[str]) -> None:
         )
 
 
-def digest_of_weights(name: str | None, revision: str | None = None) -> str | None:
-    """Return the digest of the content of all files of some weights; None for random initialization."""
-    if name is None:
-        return None
+def digest_of_weights(name: str, revision: str | None = None) -> str:
+    """Return the digest of the content of all files of some weights."""
     return digest({file: _sha256(path) for file, path in find_weights(name, revision).items()})
 
 

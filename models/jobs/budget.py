@@ -37,6 +37,7 @@ from models.jobs.budget_stages import (
     StageState,
     min_epochs,
     plan_of,
+    sizes_of,
     states_of,
 )
 from models.jobs.job import Job
@@ -72,9 +73,7 @@ class Budget:
         jobs_digest = digest([plan.keys, seeds])
         self.decisions = Decisions(plan.paths.budget(clock.seconds), jobs_digest)
         self.states = states_of(plan)
-        networks = {state.name for state in self.states.values() if state.settings.reports_progress}
-        max_rows = {state.name: state.largest_fold.n_rows for state in self.states.values()}
-        self.paces = Paces(self.queue.running, networks, max_rows)
+        self.paces = Paces(self.queue.running, *sizes_of(self.states))
         self.first = [state for state in self.states.values() if state.settings.comes_first]
         if clock.has_limit:
             rows = self.tables[0]  # rows with auxiliary targets only do not count
@@ -212,10 +211,8 @@ class Budget:
                 return
             seconds = self._seconds_until_end([task for task in self._tasks() if task.group not in later])
             if seconds >= MIN_FORECAST:
-                epochs = f"{state.epochs_of_all}, " if state.epochs < state.all_epochs else ""
                 at = time.strftime("%H:%M", time.localtime(time.time() + seconds))
-                end = f"its jobs and all earlier ones end in about {format_duration(seconds)}, at {at}"
-                print(f"stage {state.name}  {epochs}about {format_duration(pace)} a job; {end}", flush=True)
+                print(f"stage {state.name}  {state.describe_end(pace, seconds)}, at {at}", flush=True)
             state.is_forecast = True
 
     # Steps of `_more`: each returns whether it queued tasks.
@@ -273,17 +270,17 @@ class Budget:
         return False
 
     def _use_time_left(self) -> bool:
-        """Train the stage that needs the least additional time if nothing else fits.
-
-        It may be faster than expected, and the next command uses its finished jobs.
-        """
+        """Train the stage that needs the least additional time if nothing else fits."""
         given_up = self._with_status("given up")
         if self._tasks() or not given_up:
             return False
         state = min(given_up, key=self._missing_seconds)
-        is_near = self._missing_seconds(state) <= MAX_EXCESS * self._seconds_left()
-        print(f"stage {state.name}  trained although it may not fit, since nothing else does", flush=True)
-        return self._accept(state, state.smallest_epochs if is_near else state.epochs)
+        epochs = self._fitting_epochs(state, smallest=1)
+        if epochs is None:  # it may be faster than expected, and the next command uses its finished jobs
+            is_near = self._missing_seconds(state) <= MAX_EXCESS * self._seconds_left()
+            epochs = state.smallest_epochs if is_near else state.epochs
+            print(f"stage {state.name}  trained although it may not fit, since nothing else does", flush=True)
+        return self._accept(state, epochs)
 
     # Decisions about one stage.
 
@@ -329,22 +326,24 @@ class Budget:
         self._give_up(state, f"its {jobs} would end about {late} too late")
         return False
 
-    def _fitting_epochs(self, state: StageState, factor: float = 1.0) -> int | None:
+    def _fitting_epochs(
+        self, state: StageState, factor: float = 1.0, smallest: int | None = None
+    ) -> int | None:
         """Return the largest number of epochs that fit into `factor` times the time of a stage, or None.
 
-        A part of the time is reserved for stages that are not decided yet, unless the network has its fewest
-        epochs.
+        A part of the time is reserved, such as for stages that are not decided yet, unless the network has the
+        `smallest` number of epochs: its fewest ones while other stages use the time, else one.
         """
         left = self._seconds_left()
         seconds_of_others = self._seconds_until_end(self._tasks(without=state.name))
         others_wait = self._with_status("waiting", "probing", without=state)
         others = [other for other in self._with_status("accepted", without=state) if other not in self.first]
-        smallest = state.min_epochs if others_wait or others else 1
+        smallest = smallest or (state.min_epochs if others_wait or others else 1)
         for epochs in range(state.epochs, min(smallest, state.epochs) - 1, -1):
             share = 1.0
             if epochs > smallest and others_wait:
                 share = SHARE_OF_NETWORK if epochs == state.all_epochs else SHARE_OF_SHORTENED
-            elif epochs < state.epochs and not others_wait:
+            elif smallest < epochs < state.epochs:
                 share = SHARE_OF_LAST
             allowed = seconds_of_others + factor * share * (left - seconds_of_others)
             if self._seconds_until_end_with(state, epochs) <= allowed:

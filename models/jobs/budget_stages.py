@@ -10,6 +10,7 @@ from typing import Literal
 from competition.dataset import REFIT_FOLD
 from core.errors import DataError
 from core.files import read_json, remove_damaged, write_json
+from core.text import format_duration
 from models.jobs.job import Job
 from models.jobs.job_files import report_of
 from models.jobs.plan import JobPlan
@@ -221,6 +222,14 @@ class StageState:
         """The epochs of a network, such as `15 of 30 epochs`."""
         return f"{self.epochs} of {self.all_epochs} epochs"
 
+    def describe_end(self, pace: float, seconds: float) -> str:
+        """Return the seconds of each of its jobs, and those until all end."""
+        epochs = f"{self.epochs_of_all}, " if self.epochs < self.all_epochs else ""
+        return (
+            f"{epochs}about {format_duration(pace)} a job; its jobs and all earlier ones end in about "
+            f"{format_duration(seconds)}"
+        )
+
     @property
     def largest_fold(self) -> Job:
         """The first of its jobs with the most training rows, refits excepted."""
@@ -273,7 +282,7 @@ class StageState:
         if self.status == "waiting" and seeds:
             self.start("accepted", len(seeds))
 
-    def start(self, status: Literal["probing", "accepted", "failed"], n_seeds: int = 1) -> None:
+    def start(self, status: Literal["probing", "accepted"], n_seeds: int = 1) -> None:
         """Set the status and the first seeds of a stage that starts."""
         self.status = status
         self.seeds = self.settings.seeds[:n_seeds]
@@ -290,6 +299,12 @@ def states_of(plan: JobPlan) -> dict[str, StageState]:
             epochs = plan.stages[name].n_epochs
             states[name] = StageState(name, {epochs: of_stage}, epochs)
     return states
+
+
+def sizes_of(states: dict[str, StageState]) -> tuple[set[str], dict[str, int]]:
+    """Return which stages are networks, and the rows of the largest fold of each stage."""
+    networks = {name for name, state in states.items() if state.settings.reports_progress}
+    return networks, {name: state.largest_fold.n_rows for name, state in states.items()}
 
 
 def plan_of(plan: JobPlan, states: list[StageState]) -> JobPlan:

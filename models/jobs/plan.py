@@ -106,7 +106,7 @@ class JobPlan:
         """
         settings = self.key_of_tables | key_of_settings(stage, self.competition.task)
         key, trained_by = key_of(self.paths, name, stage, settings, made_by)
-        key = (self.reuse and key_of_other_code(self.paths, name, key)) or key
+        key = key_with_most_jobs(self.paths, name, key) if self.reuse else key
         return replace(
             self,
             jobs=[*self.jobs, *jobs_of(name, stage, key, self.n_folds, self.paths, self.n_rows)],
@@ -313,12 +313,24 @@ def source_name(path: Path) -> str:
     return path.relative_to(PROJECT).as_posix() if path.is_relative_to(PROJECT) else path.name
 
 
+def key_with_most_jobs(paths: Paths, stage: str, key: str) -> str:
+    """Return the key, also of other code, with the most finished jobs; this key, or else the latest, of several."""
+    n_jobs = Counter(keys_of_any_code(paths, stage, key))
+    return max([key, *n_jobs], key=lambda other: n_jobs[other])
+
+
 def key_of_other_code(paths: Paths, stage: str, key: str) -> str | None:
     """Return the latest key of finished jobs of other code; None if there are jobs of this key."""
+    keys = keys_of_any_code(paths, stage, key)
+    return keys[0] if keys and key not in keys else None
+
+
+def keys_of_any_code(paths: Paths, stage: str, key: str) -> list[str]:
+    """Return the keys of finished jobs with the settings of a key, one for each job, the latest job first."""
     settings = key.partition("-")[0]
     reports = (paths.root / "models" / stage).glob(f"{settings}-*/seed_*/fold_*/{REPORT}")
-    keys = [report.parents[2].name for report in sorted(reports, key=lambda report: report.stat().st_mtime)]
-    return keys[-1] if keys and key not in keys else None
+    latest = sorted(reports, key=lambda report: report.stat().st_mtime, reverse=True)
+    return [report.parents[2].name for report in latest]
 
 
 def describe_retraining(plan: JobPlan) -> list[str]:
@@ -348,7 +360,7 @@ def describe_other_code(plan: JobPlan) -> list[str]:
 
     Packed jobs do not say what made them.
     """
-    context = tables_of(plan.competition, plan.paths, "", plan.in_time_order).context()
+    context = plan.tables.context()
     lines = []
     for name, stage in plan.stages.items():
         job = next(job for job in plan.jobs_of_stage(name) if job.predicts_test)

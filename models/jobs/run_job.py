@@ -1,5 +1,7 @@
 """One job in a worker: select its rows, fit, predict, and publish the folder or a failure."""
 
+import errno
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -12,6 +14,8 @@ from competition.dataset import REFIT_FOLD, Dataset
 from competition.metrics import raw_rows_for
 from core.cli import NOT_WRITABLE
 from core.errors import ConfigError, join_first
+from core.files import PROJECT, require_room
+from core.modules import PREFIXES, closure
 from core.types import Array
 from core.user_code import opened_files
 from models import targets
@@ -27,8 +31,6 @@ from models.jobs.scheduler import JobResult, Reason, is_ctrl_c, one_line
 
 STEPS_OF_PREDICTION = 3
 """How much longer a training step takes than predictions of its rows: a pass forwards, and two backwards."""
-PROBE_BYTES = 2**16
-"""Size of the file that tests whether the disk is full."""
 
 
 def run_job(job: Job, plan: JobPlan, threads: int = 1) -> JobResult:
@@ -96,14 +98,18 @@ def predict_rows(job: Job, plan: JobPlan, is_held_out: NDArray[np.bool_]) -> Arr
 
 
 def _require_same_code(job: Job, plan: JobPlan) -> None:
-    """Raise a ConfigError if user code was edited after the plan was made, from which the key of the job is.
+    """Raise a ConfigError if code was edited after the plan was made, from which the key of the job is.
 
-    A worker loads it for each job; modules of this project stay as they were when the worker started.
+    Code of the user is loaded for each job. Modules of this project that the worker has imported stay as they were.
     """
     stage = plan.stages[job.stage]
     files = user_files(stage).values()
     now = code_files(stage, plan.tables.context()) if files else {}
     edited = [name for name in files if plan.made_by[job.stage].get(name) != now[name]]
+    for name, code in plan.made_by[job.stage].items():
+        module = name.removesuffix(".py").replace("/", ".")
+        if name not in files and module.startswith(PREFIXES) and module not in sys.modules:
+            edited += [name] if closure(PROJECT / name)[PROJECT / name] != code else []
     if edited:
         raise ConfigError(
             f"{join_first(edited, str)} was edited after this command had started. "
@@ -182,10 +188,10 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     reason: Reason = "memory" if any(map(is_out_of_memory, causes)) else "error"
     result = JobResult(job.title, "failed", reason, message, seconds=seconds)
     try:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise error
         folder.mkdir(parents=True, exist_ok=True)
-        # A full disk is tested by a write, since libraries raise other errors for it.
-        (folder / ".probe").write_bytes(bytes(PROBE_BYTES))
-        (folder / ".probe").unlink()
+        require_room(folder)
         return write_failure(job.folder, result, error)
     except OSError as write_error:
         if write_error.errno in NOT_WRITABLE:

@@ -60,11 +60,15 @@ def load_checkpoint(backbone: nn.Module, files: dict[str, Path], ignored_prefixe
         ignored_prefixes: prefixes of keys that are not loaded.
 
     Raises:
-        ConfigError: if the checkpoint is missing, or if its other keys differ from the keys of the backbone.
+        ConfigError: if there is no checkpoint or more than one, or if its other keys differ from the keys of the
+            backbone.
     """
-    path = next((path for name, path in files.items() if name.endswith((".pt", ".safetensors"))), None)
-    if path is None:
-        raise ConfigError(f"weights must contain a .pt or .safetensors file; got {', '.join(files)}.")
+    paths = [path for name, path in files.items() if name.endswith((".pt", ".safetensors"))]
+    if len(paths) != 1:
+        raise ConfigError(
+            f"weights must be one .pt or .safetensors file, or a folder with one; got {', '.join(files)}."
+        )
+    (path,) = paths
     try:
         if path.suffix == ".pt":
             with torch.serialization.safe_globals([argparse.Namespace]):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt, model_validator
+from rdkit import Chem
 
 from competition.dataset import Dataset
 from core.errors import join_first
@@ -14,7 +15,7 @@ from core.modules import load
 from models.context import Context, molecule_columns
 from models.inputs.cache import Cache, distinct_values
 from models.inputs.conformers import MAX_ATOMS, conformer_cache, is_flat, select
-from models.inputs.weights import WEIGHT_SETS, find_weights
+from models.inputs.weights import find_weights, published_settings
 from models.job_folder import write_notes
 from models.training.batches import Batches
 from models.training.neural_stage import MoleculeStage
@@ -63,10 +64,7 @@ class ConformerStage(MoleculeStage):
 
     @model_validator(mode="after")
     def _check_weights(self) -> Self:
-        weight_set = WEIGHT_SETS.get(self.weights or "")
-        if weight_set is None or weight_set.kind != self.kind:  # `check` reports weights of another kind
-            return self
-        for name, value in weight_set.settings.items():
+        for name, value in published_settings(self.weights or "", self.kind).items():
             if getattr(self, name) != value:
                 raise ValueError(f"weights {self.weights} need {name}: {str(value).lower()}")
         return self
@@ -98,7 +96,7 @@ class ConformerStage(MoleculeStage):
         raise NotImplementedError
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
-        """Return the backbone with the configured weights, or random ones, and note flat molecules."""
+        """Return the backbone with the configured weights, or random ones; note flat molecules and unknown elements."""
         backbone = self.backbone(folder, context)
         if self.weights:
             load(COMMON).load_checkpoint(
@@ -115,7 +113,16 @@ class ConformerStage(MoleculeStage):
                 f"({MAX_ATOMS} are read): {join_first(flat, '{:.60}'.format)}"
             )
             write_notes(folder, [note])
+        unknown = [self.unknown_elements(elements_of(conformer), folder) for conformer in conformers]
+        if any(unknown):
+            symbols = ", ".join(sorted(set().union(*unknown)))
+            note = f"{sum(map(bool, unknown))} of {len(smiles)} training molecules have elements that the network "
+            write_notes(folder, [f"{note}reads as one, since its vocabulary lacks them: {symbols}"])
         return backbone
+
+    def unknown_elements(self, symbols: set[str], folder: Path) -> set[str]:
+        """Return those of some elements that the network does not distinguish, by their symbols."""
+        return set()
 
     def encode_molecules(
         self, smiles: list[str], folder: Path, context: Context, augmentation: int
@@ -130,3 +137,9 @@ class ConformerStage(MoleculeStage):
         items = [inputs[text] for text in smiles]
         lengths = np.array([len(item["tokens"]) for item in items])
         return Batches(items, lengths, self.collate, self.pads)
+
+
+def elements_of(conformers: NDArray[np.float32]) -> set[str]:
+    """Return the symbols of the atoms of conformers, (n_atoms, 1 + 3 * n_conformers), without '*'."""
+    table = Chem.GetPeriodicTable()
+    return {table.GetElementSymbol(int(number)) for number in np.unique(conformers[:, 0]) if number}

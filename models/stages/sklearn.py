@@ -77,7 +77,7 @@ class Sklearn(FeatureStage):
         """Return the version of the package of an estimator that is not one of scikit-learn."""
         return {"package": version_of(str(self.estimator))} if self.is_from_other_package else {}
 
-    def estimator_name(self, problem_type: ProblemType) -> str:
+    def model_name(self, problem_type: ProblemType) -> str:
         """Return the dotted path of the estimator for a problem type."""
         is_regression = problem_type == "regression"
         default = "sklearn.svm.SVR" if is_regression else "sklearn.linear_model.LogisticRegression"
@@ -87,11 +87,7 @@ class Sklearn(FeatureStage):
         """Import the estimator, and what saves it."""
         super().import_libraries(context)
         import_module("skops.io")
-        estimator_class(self.model_name(context.task))
-
-    def model_name(self, task: Task) -> str:
-        """Return the dotted path of the estimator."""
-        return self.estimator_name(task.problem_type)
+        estimator_class(self.model_name(context.task.problem_type))
 
     def config_errors(self, problem_type: ProblemType) -> Iterator[str]:
         """Yield the errors of `Stage.config_errors`, and of an estimator that cannot be built.
@@ -99,7 +95,7 @@ class Sklearn(FeatureStage):
         It may not exist, be of the other kind (regressor, classifier), or reject its parameters.
         """
         yield from super().config_errors(problem_type)
-        name = self.estimator_name(problem_type)
+        name = self.model_name(problem_type)
         try:
             build_estimator(name, self.parameters, seed=0, classes=problem_type != "regression")
         except (ValueError, TypeError) as error:  # TypeError: its constructor has required arguments
@@ -111,7 +107,7 @@ class Sklearn(FeatureStage):
         It may download weights, or hold out rows against the groups or the time; see also `Stage.check`.
         """
         yield from super().check(tables)
-        name = self.estimator_name(tables.task.problem_type)
+        name = self.model_name(tables.task.problem_type)
         if tables.has_weights or (tables.has_extra_weights and self.extra_rows != "ignore"):
             require_weights(name)
         warning = DOWNLOAD_WARNINGS.get(name.partition(".")[0])
@@ -195,7 +191,9 @@ class Sklearn(FeatureStage):
         return np.asarray(in_order_of(predict(x), range(x.shape[0])))
 
     def _build(self, seed: int, task: Task) -> Any:
-        return build_estimator(self.model_name(task), self.parameters, seed, task.has_probabilities)
+        return build_estimator(
+            self.model_name(task.problem_type), self.parameters, seed, task.has_probabilities
+        )
 
     def _fitted(self, task: Task, seed: int, x: Any, y: Array, **weights: Array) -> Any:
         from sklearn.exceptions import ConvergenceWarning
@@ -207,7 +205,7 @@ class Sklearn(FeatureStage):
 
     def _refit(self, rows: Path, task: Task) -> Any:
         """Return the estimator, fitted on the rows of a file, once per process."""
-        key = rows.parent, sha256_of(rows), self.model_name(task), repr(self.parameters)
+        key = rows.parent, sha256_of(rows), self.model_name(task.problem_type), repr(self.parameters)
         if key not in _FITTED:
             if any(folder != rows.parent for folder, *_ in _FITTED):
                 _FITTED.clear()

@@ -15,7 +15,7 @@ from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from core.files import read_json, write_json
-from core.types import Array, Integers
+from core.types import Array, Integers, ProblemType
 from models.context import CheckTables, Context
 from models.inputs.encoder_settings import EncoderFeature
 from models.job_folder import TRAINING
@@ -105,7 +105,7 @@ class FeatureStage(Stage):
             return "none"
         return super().transform_for(task)
 
-    def model_name(self, task: Task) -> str:
+    def model_name(self, problem_type: ProblemType) -> str:
         """Return the name of the model in messages."""
         return self.kind
 
@@ -145,7 +145,7 @@ class FeatureStage(Stage):
         x = self.build_features(train, folder, context)
         if not x.shape[1]:
             raise DataError(
-                f"{self.model_name(task)} has no features: each n-gram of {', '.join(context.text)} "
+                f"{self.model_name(task.problem_type)} has no features: each n-gram of {', '.join(context.text)} "
                 "is in one training row or in all of them. Add other columns or an encoder to the stage, "
                 "or remove it."
             )
@@ -203,7 +203,9 @@ class FeatureStage(Stage):
             yield
         except self.library_errors() as error:
             what = f"rejects the rows, or its parameters {self.parameters}"
-            raise ConfigError(f"{self.model_name(task)} {what}: {' '.join(str(error).split())}") from error
+            raise ConfigError(
+                f"{self.model_name(task.problem_type)} {what}: {' '.join(str(error).split())}"
+            ) from error
 
 
 def library_seed(context: Context) -> int:

@@ -68,6 +68,10 @@ class Unimol(ConformerStage):
         backbone: nn.Module = load(self.network_module).UnimolBackbone(vocabulary, self.architecture, *sizes)
         return backbone
 
+    def unknown_elements(self, symbols: set[str], folder: Path) -> set[str]:
+        """Return those of some elements that the vocabulary lacks, by their symbols."""
+        return symbols.difference(read_json(folder / VOCABULARY))
+
     def reader(self, folder: Path) -> Any:
         """Return a function that makes tokens and centred coordinates of a molecule."""
         encode = load(self.network_module).encode

@@ -87,6 +87,18 @@ class Loss:
             )
         return (labels.weights * errors).sum() / (labels.weights > 0).sum().clamp(min=1)
 
+    def of_constant(self, labels: LabelBatch, n_outputs: int) -> Tensor:
+        """Return the outputs of a constant prediction, (n_outputs,): 0, the mean of standardised numbers, or the
+        logits of the shares of the classes.
+        """
+        if self.link is None:
+            return torch.zeros(n_outputs)
+        if n_outputs > labels.y.shape[1]:  # one target with an output for each class
+            counts = torch.bincount(labels.y[:, 0].long(), labels.weights[:, 0], n_outputs)
+            return torch.log((counts + 0.5) / (counts + 0.5).sum())
+        positive = (labels.weights * labels.y).sum(dim=0)
+        return torch.logit((positive + 0.5) / (labels.weights.sum(dim=0) + 1))
+
     def mean_penalty(self, one: Tensor, other: Tensor, labels: LabelBatch) -> Tensor:
         """Return the mean penalty of two passes with different dropout masks.
 

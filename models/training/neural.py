@@ -35,14 +35,14 @@ Result = TypeVar("Result")
 def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> None:
     """Train a network and write everything that prediction needs into `folder`.
 
-    A network that is not better than the mean of the labels is trained once more with another seed.
+    A network that is not better than a constant prediction is trained once more with another seed.
     """
     train_with = functools.partial(train_network, train=train, folder=folder)
     is_better, used = with_smaller_batches(stage, functools.partial(train_with, context=context))
     if not is_better:
         other = replace(context, seed=derive_seed(context.seed, "checkpoint_again"))
         is_better, used = with_smaller_batches(used, functools.partial(train_with, context=other))
-        note = "not better than the mean of the training labels with its first seed; trained with another"
+        note = "not better than a constant prediction with its first seed; trained with another"
         write_notes(folder, [note + ("." if is_better else ", which is not better either.")])
     if used is not stage:
         size = used.batch_size
@@ -52,7 +52,7 @@ def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> N
 
 
 def train_network(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> bool:
-    """Train a network with one seed, and return whether it is better than the mean of the labels.
+    """Train a network with one seed, and return whether it is better than a constant prediction.
 
     With `extra_rows: pretrain` it is trained on the extra rows first.
     """

@@ -12,10 +12,11 @@ from core.settings import StrictModel, UserCodeRef, name_or_code_ref
 from core.types import ProblemType
 from core.user_code import short_ref
 from models.inputs.encoder_settings import EncoderFeature
-from models.stage import Feature, GpuShare, Share, Stage
+from models.stage import Feature, GpuShare, Stage
 from models.training.schedules import ALL_SETTINGS, SCHEDULES, settings_of
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Mask = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core.errors import DataError
-from core.files import is_of_system, remove_damaged, sync, write_json
+from core.files import is_of_system, remove_damaged, require_room, sync, write_json
 from models.context import Context
 from models.job_folder import TRAINING, WEIGHTS, write_notes
 from models.targets import target_scale
@@ -81,9 +81,7 @@ class Trainer:
         self.network.to(self.accelerator.device)
 
     def fit(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> bool:
-        """Train, write weights and a report, and return whether the network beats the mean of the labels.
-
-        For classification this is not tested, and True is returned.
+        """Train, write weights and a report, and return whether the network beats a constant prediction.
 
         Args:
             train: labelled rows.
@@ -92,7 +90,7 @@ class Trainer:
         labels = self.prepare(train, pretrain_set)
         start_tracker(self.accelerator, self.folder)
         phases = [train.encoded] if pretrain_set is None else [pretrain_set.encoded, train.encoded]
-        self.n_steps = self.settings.epochs * sum(map(self.steps_per_epoch, phases))  # of all phases
+        self.total_steps = self.settings.epochs * sum(map(self.steps_per_epoch, phases))  # of all phases
         try:
             if pretrain_set is not None:
                 pretrain_labels = self.make_labels(pretrain_set)
@@ -107,13 +105,16 @@ class Trainer:
         save_file(weights, self.folder / WEIGHTS)
         self.report["dropout"] = {path: rate for path, rate in rates(self.network).items() if rate > 0}
         write_json(self.folder / TRAINING, self.report)
-        return self.loss.is_classification or self.beats_mean_predictor(train, labels)
+        return self.beats_constant(train, labels)
 
     def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
-        """Set up scaling, dropout rates, gradient checkpointing and the report; return the scaled labels.
+        """Set up the scale of the labels, the report and the backbone; return the scaled labels."""
+        self.fit_scale(train, pretrain_set)
+        self.prepare_backbone(train)
+        return self.make_labels(train)
 
-        With `backbone_dropout: 0` the backbone must give the same outputs in training and evaluation mode.
-        """
+    def fit_scale(self, train: EncodedDataset, pretrain_set: EncodedDataset | None) -> None:
+        """Set mean and scale of the labels, and begin the report with them."""
         all_y = train.y
         self.mean, self.scale = target_scale(train.y, self.loss.is_classification)
         if pretrain_set is not None:
@@ -133,6 +134,12 @@ class Trainer:
             self.report["classes"] = [
                 present or [0, 1] for present in classes
             ]  # [0, 1]: a head without labels
+
+    def prepare_backbone(self, train: EncodedDataset) -> None:
+        """Set dropout rates, gradient checkpointing and the precision of frozen layers.
+
+        With `backbone_dropout: 0` the backbone must give the same outputs in training and evaluation mode.
+        """
         backbone = self.network.backbone
         require_no_batch_norm(backbone)
         set_rates(backbone, self.settings.backbone_dropout)
@@ -143,7 +150,6 @@ class Trainer:
             audit(backbone, batches.batch(batches.sorted_plan(4)[0], self.accelerator.device))
         if self.accelerator.device.type == "cuda" and self.accelerator.mixed_precision == "bf16":
             halve_frozen(backbone)
-        return self.make_labels(train)
 
     def make_labels(self, dataset: EncodedDataset) -> LabelBatch:
         """Return standardised labels, or class indices, and their weights."""
@@ -182,7 +188,7 @@ class Trainer:
                 loss_sum = loss_sum + self.take_step(micro_batches, optimizer)
                 schedule.step()
                 total_done = epoch * n_steps + n_done
-                self.context.progress(previous_steps + total_done, self.n_steps)
+                self.context.progress(previous_steps + total_done, self.total_steps)
                 is_last = n_done == n_steps
                 is_scored = is_last and (settings.epochs - epoch - 1) % score_every == 0
                 if is_last or self.log.due():
@@ -245,16 +251,16 @@ class Trainer:
         mean_loss = (error(one) + error(other)) / 2
         return mean_loss + self.settings.r_drop * self.loss.mean_penalty(one, other, labels)
 
-    def beats_mean_predictor(self, train: EncodedDataset, labels: LabelBatch) -> bool:
-        """Return whether the network has a lower loss than the mean label on some training rows.
+    def beats_constant(self, train: EncodedDataset, labels: LabelBatch) -> bool:
+        """Return whether the network has a lower loss than a constant prediction on some training rows.
 
         Auxiliary targets do not count.
         """
         batches, some_labels = self.evenly_spaced_rows(train, labels, 256)
         outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
         error = self.loss.mean_error(outputs, some_labels)
-        error_of_mean = self.loss.mean_error(torch.zeros_like(outputs), some_labels)
-        return bool(error < error_of_mean)
+        constant = self.loss.of_constant(labels, outputs.shape[1]).expand_as(outputs)
+        return bool(error < self.loss.mean_error(constant, some_labels))
 
     def evenly_spaced_rows(
         self, dataset: EncodedDataset, labels: LabelBatch, n: int
@@ -346,7 +352,10 @@ class Checkpoint:
             sync(temporary)
             os.replace(temporary, self.path)
         except Exception:
-            temporary.unlink(missing_ok=True)  # it would keep a full disk full
+            try:
+                require_room(self.path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)  # it would keep a full disk full
             raise
         finished = time.monotonic()
         self.next_write = finished + max(SECONDS_BETWEEN_CHECKPOINTS, WRITES_BETWEEN * (finished - started))

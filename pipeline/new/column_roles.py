@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from competition.cells import count_new_values, dates_in_any_form, day_is_first, to_numbers
+from competition.cells import count_new_values, dates_in_any_form, day_is_first, is_missing_cell, to_numbers
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
@@ -26,6 +26,8 @@ MIN_PARSED = 0.95
 """Share of the values that RDKit must parse in a column without a telling name."""
 SMILES_NAME = re.compile(r"smiles|^mol(ecule)?s?$|structure", re.IGNORECASE)
 ID_NAME = re.compile(r"(^|[\s_.:-])(id|Id|ID|idx|index|uuid)$|[a-z](ID|Id)$|(^|_)[CS]ID$")
+ROW_NUMBERS = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
+"""Names under which pandas writes the index of a table, and reads it again."""
 STRUCTURE = re.compile(r"[=#()\[\]\d]")
 """Characters of SMILES that words do not have: bonds, branches, brackets, rings."""
 NOTATIONS = {
@@ -129,6 +131,14 @@ def counts_rows(cells: pd.Series) -> bool:
     return len(cells) > 1 and bool((numbers.diff()[1:] == 1).all() and numbers.iloc[0] % 1 == 0)
 
 
+def label_columns(train: pd.DataFrame, names: list[str]) -> tuple[list[str], list[str]]:
+    """Return those of some columns that may be labels: numbers, and names that repeat."""
+    candidates = [name for name in names if not GROUP_NAME.search(name)]
+    labels = {name: without_censored(train[name]) for name in candidates}
+    numeric = [name for name in candidates if is_numeric(labels[name]) and not counts_rows(labels[name])]
+    return numeric, [name for name in candidates if name not in numeric and repeats(train[name])]
+
+
 def all_cells(train: pd.Series, test: pd.Series) -> pd.Series:
     """Return the cells of both tables, once if the training table stands for a missing test table."""
     return train if test.equals(train) else pd.concat([train, test], ignore_index=True)
@@ -138,7 +148,7 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
     """Return the role of a column that both tables have."""
     column = partial(Column, name)
     cells = all_cells(train, test).str.strip()
-    if not name.strip():
+    if ROW_NUMBERS.fullmatch(name):
         return column("left out", "has no name, like the row numbers that pandas writes")
     if train.str.strip().nunique() == 1:
         return column("left out", "the same in every training row")
@@ -164,8 +174,12 @@ def classify(name: str, train: pd.Series, test: pd.Series) -> Column:
         return column("numeric", reason)
     damage = describe_damage(cells)
     if damage and not is_code:
-        return column("left out", f"WARNING: {damage}; rewrite them like 1234.5, or empty them, to use it")
-    filled = cells[cells != ""]
+        return column(
+            "left out",
+            f"WARNING: {damage}; rewrite them like 1234.5, or empty them, to use it, or add --categorical "
+            f"{to_yaml(name)} if they are categories",
+        )
+    filled = cells[~is_missing_cell(cells)]
     if dates_in_any_form(filled) is not None:
         if day_is_first(filled) is None:
             return column(

@@ -21,20 +21,18 @@ from core.errors import DataError, join_first
 from core.files import read_text_table
 from folds.recommended import MAX_PART, tied_rows
 from pipeline.new.column_roles import (
-    GROUP_NAME,
     MAX_SAMPLED,
     MIN_PARSED,
+    ROW_NUMBERS,
     SMILES_NAME,
     WEIGHT_NAME,
     Column,
     Role,
     classify,
-    counts_rows,
     describe_new,
     describe_train_only,
     is_numeric,
-    repeats,
-    without_censored,
+    label_columns,
     without_names,
 )
 from pipeline.new.row_ids import find_id
@@ -196,9 +194,11 @@ def detect(
         raise DataError(f"--group takes a column of {train_file} other than the id; got {group!r}.")
     sample = _columns_to_predict(sample, train, test, id_column, targets)
     other_columns = {*test.columns, *sample.columns, group}
-    only_in_train = [name for name in train.columns if name.strip() and name not in other_columns]
+    only_in_train = [
+        name for name in train.columns if not ROW_NUMBERS.fullmatch(name) and name not in other_columns
+    ]
     inputs = {name for name in map(str, test) if (test[name].str.strip() != "").any()}
-    predicted, renamed, targets_reason = find_targets(
+    predicted, submission_columns, targets_reason = find_targets(
         train, only_in_train, inputs, sample, list(targets), sample_file
     )
     known = [name for name in predicted if name in inputs]
@@ -225,7 +225,7 @@ def detect(
         id=id_column,
         id_reason=id_reason,
         targets=predicted,
-        submission_columns=renamed,
+        submission_columns=submission_columns,
         targets_reason=targets_reason,
         columns=_with_warnings_of_notations(without_names(_without_notations(columns, train))),
     )
@@ -273,7 +273,7 @@ def _columns_to_predict(
         copies = [name for name in copies if name not in train or not is_numeric(train[name])]
     if set(sample) <= {id_column, *copies}:
         copies = []
-    unnamed = [name for name in sample.columns if not name.strip()]  # as pandas writes the numbers of rows
+    unnamed = [name for name in sample.columns if ROW_NUMBERS.fullmatch(name)]
     return sample.drop(columns=list({id_column, *copies, *unnamed}))
 
 
@@ -354,14 +354,9 @@ def find_targets(
                 return [name], classes, "GUESS: the sample has a column for each of its classes"
     if expected and not targets and not missing:
         return expected, None, "the sample's other columns"
-    candidates = [name for name in only_in_train if not GROUP_NAME.search(name)]
-    numeric = []
-    for name in candidates:
-        labels = without_censored(train[name])
-        if is_numeric(labels) and not counts_rows(labels):
-            numeric.append(name)
-    texts = [name for name in candidates if name not in numeric and repeats(train[name])]
-    by_order = numeric if numeric and any(is_numeric(sample[name]) for name in missing) else texts
+    numeric, texts = label_columns(train, only_in_train)
+    may_be_numeric = any(is_numeric(sample[name]) or is_empty_text(sample[name]).all() for name in missing)
+    by_order = numeric if numeric and may_be_numeric else texts
     fits = len(by_order) == len(missing)
     if len(targets) < 2:
         for name in targets or (texts if fits else texts + numeric):
@@ -374,17 +369,15 @@ def find_targets(
             f"{', '.join(expected) or 'none'}."
         )
     by_name = match_columns(tuple(missing), tuple(only_in_train))
-    if len(missing) > 1 and len({*by_name.values()}) == len(missing):
-        pairs = ", ".join(f"{new} is {old}" for new, old in by_name.items())
-        predicted = [by_name.get(name, name) for name in expected]
-        return predicted, expected, f"GUESS, by name: in the sample {pairs}"
-    if not fits:
+    is_by_name = len(missing) > 1 and len({*by_name.values()}) == len(missing)
+    if not (is_by_name or fits):
         raise DataError(_describe_missing(train[only_in_train], missing, by_order, sample_file))
-    training_column = dict(zip(missing, by_order, strict=True))
+    training_column = by_name if is_by_name else dict(zip(missing, by_order, strict=True))
     pairs = ", ".join(f"{new} is {old}" for new, old in training_column.items())
     predicted = [training_column.get(name, name) for name in expected]
-    reason = f"GUESS, by order: in the sample {pairs}"
-    if texts and any(map(WEIGHT_NAME.search, numeric)) and by_order is numeric:
+    reason = f"GUESS, by {'name' if is_by_name else 'order'}: in the sample {pairs}"
+    may_be_weight = not is_by_name and by_order is numeric and any(map(WEIGHT_NAME.search, numeric))
+    if texts and may_be_weight:
         reason += f"; WARNING: {join_first(texts)} may be the label instead: --target {to_yaml(texts[0])}"
     return predicted, expected, reason
 

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from competition.cells import require_columns
 from competition.config import validate
@@ -69,7 +69,17 @@ def file_stages(folder: Path, yaml_file: Path, used_names: set[str]) -> list[Blo
     return blocks
 
 
-def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
+class Guesses(NamedTuple):
+    """What `new` chooses for the columns of some tables."""
+
+    problem: ProblemGuess
+    folds: FoldChoice
+    pairs: list[PairGuess]
+    swap: SwapGuess | None
+    stages: list[Block]
+
+
+def yaml_text(args: Namespace, path: Path, tables: DetectedTables) -> str:
     """Return the YAML with a comment for each reason."""
     tables = with_compared_texts(tables)
     problem = choose_problem(tables, args.metric, args.problem_type)
@@ -82,13 +92,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     if choice.n_folds != FoldsConfig().n_folds:
         folds["n_folds"] = choice.n_folds
     swap = find_swap(tables, problem)
-    # What two candidates have in common does not tell which one wins.
-    swapped = swap.setting["columns"] if swap and "labels" in swap.setting else []
-    pairs = [
-        pair
-        for pair in find_pairs(tables, swapped)
-        if not any({*pair.columns} <= {*names} for names in swapped)
-    ]
+    pairs = find_pairs(tables, swap.setting["columns"] if swap and "labels" in swap.setting else [])
     stages: list[Block] = []
     if args.preset:
         in_time = choice.kind == "time"
@@ -114,7 +118,7 @@ def to_yaml(args: Namespace, path: Path, tables: DetectedTables) -> str:
     title = f"{path.stem}, written by ./run.sh new; check each GUESS."
     lines = [
         *comments(title, ""),
-        *_competition_lines(args, path, tables, problem, choice, pairs, swap, stages),
+        *_competition_lines(args, path, tables, Guesses(problem, choice, pairs, swap, stages)),
     ]
     lines += ["", *setting("folds", folds, folds_reason, indent=""), ""]
     if args.preset:
@@ -137,17 +141,9 @@ def _censored_lines(tables: DetectedTables) -> list[str]:
     return setting("censored", "bound" if n_bounds else None, reason)
 
 
-def _competition_lines(
-    args: Namespace,
-    path: Path,
-    tables: DetectedTables,
-    problem: ProblemGuess,
-    choice: FoldChoice,
-    pairs: list[PairGuess],
-    swap: SwapGuess | None,
-    stages: list[Block],
-) -> list[str]:
+def _competition_lines(args: Namespace, path: Path, tables: DetectedTables, guesses: Guesses) -> list[str]:
     """Return the lines of the section `competition:`."""
+    problem, choice, pairs, swap, stages = guesses
     metric = problem.metric
     if ":" in metric:
         file, function = metric.rsplit(":", 1)
@@ -272,7 +268,7 @@ def write(args: Namespace) -> None:
             roles[name] = role
     tables = detect(files, args.id, args.target, args.group, args.time, roles)
     tables = _with_settings(tables, args.overrides.values)
-    text = guesses = to_yaml(args, path, tables)
+    text = guesses = yaml_text(args, path, tables)
     if args.overrides.values:
         document = parse_yaml(text, path)
         args.overrides.apply(document, path)

@@ -21,7 +21,7 @@ MAX_OPTIONS = 5
 MAX_COLUMNS = 8
 """Number of text columns up to which pairs are looked for."""
 N_ROWS = 300
-"""Number of training rows that are read."""
+"""Number of training rows that are read, at most twice."""
 MIN_EXCESS, MIN_ERRORS = 0.1, 5.0
 """By which share of its words, and by how many standard errors, the shorter text has to have more words in common
 with its partner than with those of other rows."""
@@ -99,6 +99,8 @@ def find_pairs(tables: DetectedTables, candidates: Sequence[list[str]] = ()) -> 
         if reason:
             guesses.append(PairGuess([first, second], f"GUESS: {reason}", excess))
     guesses.sort(key=lambda guess: -guess.excess)
+    # What two candidates have in common does not tell which one wins.
+    guesses = [guess for guess in guesses if not any({*guess.columns} <= {*names} for names in candidates)]
     is_hub = bool(guesses) and bool(set.intersection(*({*guess.columns} for guess in guesses)))
     return guesses[: MAX_OPTIONS if is_hub else MAX_PAIRS]
 

@@ -8,7 +8,7 @@ import pandas as pd
 from competition.cells import to_numbers
 from competition.labels import describe_code, describe_range, parse_bounded
 from competition.metrics import get_metric
-from competition.task import MISSING, class_name, class_names
+from competition.task import MISSING, class_name, class_names, match_columns
 from core.errors import DataError, join_first
 from core.types import ProblemType
 from pipeline.new.column_roles import describe_damage, is_numeric, without_censored
@@ -104,18 +104,18 @@ def choose_problem(
     Raises:
         DataError: if the labels do not allow the metric or the type.
     """
-    labels = read_labels(tables)
     known_metric = get_metric(metric or "")
+    allowed = [problem_type] if problem_type else list(known_metric.types) if known_metric else []
+    labels = read_labels(tables, are_classes=bool(allowed) and "regression" not in allowed)
     possible, reason = possible_types(labels)
-    allowed, option = possible, ""
+    option = ""
     if problem_type:
-        allowed, option = [problem_type], f"--problem-type {problem_type}"
+        option = f"--problem-type {problem_type}"
     elif known_metric:
-        allowed = list(known_metric.types)
         option = f"--metric {metric} ({', '.join(allowed)})"
         if known_metric.name == "quadratic_kappa":  # the usual metric of ordinal targets
             allowed.sort(key=lambda name: name != "ordinal")
-    chosen = next((name for name in allowed if name in possible), None)
+    chosen = next((name for name in allowed or possible if name in possible), None)
     if chosen is None:
         raise DataError(_describe_misfit(labels, possible, option))
     classes, classes_reason = order_classes(labels, chosen)
@@ -158,15 +158,18 @@ def _describe_misfit(labels: LabelSummary, possible: list[ProblemType], option: 
     return f"{message}."
 
 
-def read_labels(tables: DetectedTables) -> LabelSummary:
+def read_labels(tables: DetectedTables, are_classes: bool = False) -> LabelSummary:
     """Return the labels of all targets.
+
+    Args:
+        are_classes: whether the user says so, such as of 0, 1, 2 and 3+.
 
     Raises:
         DataError: if numbers are damaged, or if all labels are equal.
     """
     cells = tables.train[tables.targets].apply(without_censored)
     for name in tables.targets:
-        if describe_damage(cells[name]):
+        if not are_classes and describe_damage(cells[name]):
             parse_bounded(tables.train, name, tables.id, "the training table")  # its error names the row
     classes = class_names(cells)
     if len(tables.targets) > 1:  # of the same two classes
@@ -182,7 +185,7 @@ def read_labels(tables: DetectedTables) -> LabelSummary:
     _, is_label = to_numbers(pd.Series(sorted(sample_cells)))
     return LabelSummary(
         tables=tables,
-        numbers=cells.apply(pd.to_numeric, errors="coerce") if are_numbers else None,
+        numbers=cells.apply(lambda column: to_numbers(column)[0]) if are_numbers else None,
         classes=classes,
         counts=pd.concat([cells[name].map(class_name) for name in cells]).value_counts().reindex(classes),
         column_per_class=column_per_class,
@@ -232,15 +235,25 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
     return ["regression", "multiclass", "ordinal"], reason
 
 
+def positive_class(labels: LabelSummary, classes: list[str]) -> tuple[str, str]:
+    """Return the class whose probability is submitted, and the reason."""
+    columns = labels.tables.submission_columns or labels.tables.targets
+    if len(columns) == 1:
+        for column, name in match_columns((columns[0],), tuple(classes)).items():
+            return name, f"since the sample has {column!r}"
+    named = [name for name in classes if name.lower() in POSITIVE]
+    if not named:  # such as soluble, and insoluble
+        named = [name for name in classes if all(name.lower() in other.lower() for other in classes)]
+    return (
+        (named[0], "by its name") if len(named) == 1 else (str(labels.counts[::-1].idxmin()), "the rarer one")
+    )
+
+
 def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list[str], str]:
     """Return the classes, the negative one first, ordinal levels from the lowest, and the reason."""
     classes = labels.classes if problem_type != "regression" else []
     if problem_type in ("binary", "multilabel") and labels.numbers is None:
-        positives = [name for name in classes if name.lower() in POSITIVE]
-        if not positives:  # such as soluble, and insoluble
-            positives = [name for name in classes if all(name.lower() in other.lower() for other in classes)]
-        positive = positives[0] if len(positives) == 1 else labels.counts[::-1].idxmin()
-        reason = "by its name" if len(positives) == 1 else "the rarer one"
+        positive, reason = positive_class(labels, classes)
         ordered = sorted(classes, key=lambda name: name == positive)
         return ordered, f"GUESS: {positive} is the positive class, {reason}"
     singles = labels.counts.index[labels.counts == 1]

@@ -18,6 +18,7 @@ multi-class probabilistic classifiers", ICML 2003.
 """
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -152,19 +153,20 @@ def fit_decision(
         for cut_index, cut in enumerate(decision.cut_points):
             sweep = decision.sweep(levels, cut_index)
             pooled_counts[cut_index] = _at(expected_counts(sweep, np.array([cut])), 0)
-    n_passes = MAX_PASSES
-    if task.problem_type in ("binary", "multilabel") and score_from_counts and not metric.pooled:
-        n_passes = 1  # thresholds of different targets do not influence each other
-    for _ in range(n_passes):
+    # Thresholds of different targets do not influence each other, unless the metric pools the targets.
+    are_independent = task.problem_type in ("binary", "multilabel") and not metric.pooled
+    grid_size = GRID_SIZE if score_from_counts else USER_METRIC_GRID_SIZE
+    for _ in range(1 if are_independent and score_from_counts else MAX_PASSES):
         previous = decision
         for cut_index, cut in enumerate(previous.cut_points):
             sweep = decision.sweep(levels, cut_index)
-            grid_size = GRID_SIZE if score_from_counts else USER_METRIC_GRID_SIZE
             grid = np.union1d(threshold_grid(sweep.values, grid_size), cut)
             if score_from_counts:
                 counts = expected_counts(sweep, grid)
-                other_counts = [pooled_counts[i] for i in pooled_counts if i != cut_index]
-                scores = score_from_counts(_added(counts, other_counts))
+                others = [pooled_counts[i] for i in pooled_counts if i != cut_index]
+                scores = score_from_counts(
+                    ClassCounts(*(reduce(np.add, each) for each in zip(counts, *others, strict=True)))
+                )
             else:
                 scores = np.array([score_of(with_cut(decision, cut_index, value)) for value in grid])
             best = _best_index(scores if metric.greater_is_better else -scores)
@@ -175,13 +177,6 @@ def fit_decision(
         if np.array_equal(previous.cut_points, decision.cut_points):
             break
     return decision
-
-
-def _added(counts: ClassCounts, others: list[ClassCounts]) -> ClassCounts:
-    """Return the counts with those of other targets added, which have no axis of values."""
-    for other in others:
-        counts = ClassCounts(*(mine + its for mine, its in zip(counts, other, strict=True)))
-    return counts
 
 
 def _at(counts: ClassCounts, position: int) -> ClassCounts:

@@ -71,11 +71,11 @@ def predict(bundle: Bundle, name: str, inputs: Path, written: Path) -> None:
             sys.exit(status)
     table = read_text_table(written)
     sample = test.with_name(competition.sample_submission.name)
-    write_table(written, in_order_of(sample, table, competition.id))
+    write_table(written, in_order_of_sample(sample, table, competition.id))
     print(f"{len(table)} rows of {test}")
 
 
-def in_order_of(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
+def in_order_of_sample(sample: Path, table: pd.DataFrame, id_column: str) -> pd.DataFrame:
     """Return the rows in the order of the sample, if it exists and has the same ids; else unchanged."""
     if not sample.is_file():
         return table

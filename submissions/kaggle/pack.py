@@ -197,7 +197,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
                 copy(job.folder / name, target / name)
             write_json(target / REPORT, {"files": files, "seconds": report["seconds"]})
     file = candidate_file(run.chosen, ".json")  # the other files of a run are predictions
-    stored = verify_files(run.folder, file)
+    stored = verify_files(run.folder, file, manifest=run.manifest)
     copy(run.folder / file, run_folder / file)
     changes = {
         "config": settings,

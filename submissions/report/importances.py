@@ -20,7 +20,9 @@ from models.features import feature_caches
 from models.jobs.compute import predict
 from models.jobs.job import Job
 from models.stage import Stage
+from submissions.blend.candidates import single_column
 from submissions.blend.scoring import describe_resamples
+from submissions.blend.selection import Fitted, fit_on
 from submissions.levels import Level
 from submissions.report.elements import Element, make_table
 from submissions.run import Run
@@ -87,13 +89,19 @@ def column_importances(run: Run) -> list[Element]:
     rows, _ = tables.read()
     context = replace(tables.context(inputs=rows.inputs), predicts_held_out=True)
     inputs = rows.inputs[context.inputs]
-    best = max(stages, key=lambda name: columns.gain(run.choice.stages[name].score or 0.0))
+    scores = {name: run.choice.stages[name].score for name in stages}
+    gains = {name: columns.gain(score) for name, score in scores.items() if score is not None}
+    if not gains:
+        return []
+    best = max(gains, key=gains.__getitem__)
+    data = replace(columns, preds=columns.stage_oof(best)[:, None])
+    alone = fit_on(data, data.all_folds, single_column(data, 0, data.all_folds))
     held_out = np.flatnonzero(columns.has_fold)
     held_out = held_out[:: 1 + len(held_out) // MAX_ROWS]
     losses = []
     for job in run.plan.jobs_of_stage(best)[: run.plan.n_folds]:  # of the first seed
         which = held_out[columns.folds[held_out] == job.fold]
-        score = partial(_score, run, job, rows, context, deadline)
+        score = partial(_score, run, job, alone, rows, context, deadline)
         try:
             result = permutation_importance(
                 run.config.stages[best], inputs.iloc[which], which, scoring=score, n_repeats=1, random_state=0
@@ -121,6 +129,7 @@ def column_importances(run: Run) -> list[Element]:
 def _score(
     run: Run,
     job: Job,
+    alone: Fitted,
     train: Dataset,
     context: Context,
     deadline: float,
@@ -131,6 +140,7 @@ def _score(
     """Return the score of rows with other inputs by the model of a fold, negated if lower is better.
 
     Args:
+        alone: what follows the models of the stage, such as thresholds.
         train: all rows of the training table.
         which: positions of the scored rows among them.
 
@@ -144,4 +154,4 @@ def _score(
         raise TimeoutError
     y_pred, _ = predict(stage, rows, job.folder, context)
     rows_of_metric = take_rows(run.columns.rows, which)
-    return run.columns.gain(run.metric(run.columns.y[which], run.task.as_scored(y_pred), rows_of_metric))
+    return run.columns.gain(run.metric(run.columns.y[which], alone.predict(y_pred[:, None]), rows_of_metric))

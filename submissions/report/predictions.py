@@ -12,7 +12,7 @@ from core.files import read_table
 from core.text import format_with_error
 from core.types import Array
 from folds.comparison import read_comparison
-from folds.make import missing_class_warnings
+from folds.soundness import missing_class_warnings
 from models.jobs.job import stage_oof_std
 from models.training.loss_log import read_losses
 from submissions.blend.logits import on_scale

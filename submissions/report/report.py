@@ -103,8 +103,13 @@ def build_report(run: Run) -> Report:
     holdout_of = run.config.competition.holdout_of
     if answers.scores:
         title = f"holdout_score on rows of {holdout_of}" if holdout_of else "test_score"
-        test_score = format_number(answers.score(run.choice.submitted.file))
-        facts[title] = (test_score, "on labels used nowhere else")
+        score = answers.score(run.choice.submitted.file)
+        note = "on labels used nowhere else"
+        interval = run.choice.expected.interval
+        if interval is not None and score is not None:
+            where = "inside" if interval.lower <= score <= interval.upper else "outside"
+            note += f", {where} the {interval.coverage:.0%} interval"
+        facts[title] = (format_number(score), note)
     closing = _closing(run)
     task = run.task
     brief = len(task.outputs) <= MAX_BRIEF_OUTPUTS

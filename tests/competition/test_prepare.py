@@ -195,7 +195,7 @@ def test_a_sample_may_have_the_numbers_of_rows_and_another_separator(tmp_path):
     assert prepared(tmp_path, sample=",id,y 0,t1,0 1,t2,0").sample["id"].tolist() == ["t1", "t2"]
     said = prepared(tmp_path, sample="id;y t1;0 t2;0").report["said"]
     assert any(
-        "WARNING: sample.csv is separated by semicolons, and the submission by commas" in line
+        "WARNING: sample.csv is separated by semicolons, and the submission a CSV with commas" in line
         for line in said
     )
 
@@ -231,10 +231,21 @@ def test_a_prepared_table_is_read_anew_after_a_change_and_changes_of_a_copy_stay
     assert read_prepared(file)["x"].tolist() == [5, 6]
 
 
-def test_rows_without_a_group_are_counted(tmp_path):
-    path = write_small(tmp_path, **of_column("group", "1", "", "1"))
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1", "", "1"], "WARNING: 1 of 3 training rows have no 't'"),
+        (["1", "NA", "1"], "WARNING: 1 of 3 training rows have no 't'"),
+        (["a", "Na", "a"], "WARNING: 1 of 3 training rows have 'Na' in 't', which is read as a group"),
+    ],
+)
+def test_rows_without_a_group_are_counted_and_names_of_groups_that_may_mean_missing(
+    tmp_path, cells, expected
+):
+    path = write_small(tmp_path, **of_column("group", *cells))
     (line,) = [line for line in prepare(load_competition(str(path))).report["said"] if "'t'" in line]
-    assert line.startswith("WARNING: 1 of 3 training rows have no 't'") and line.endswith("row 3 (id 'm1')")
+    assert line.startswith(expected)
+    assert "Na" in cells or line.endswith("row 3 (id 'm1')")
 
 
 def test_a_group_is_no_target_and_no_id_but_may_be_the_prefix_of_one(tmp_path):

@@ -41,7 +41,7 @@ def test_the_embedded_competitions_load(path):
         ("metric: rsme", r"must be one of r2, .* or file\.py:function \(got 'rsme'\)"),
         ("metric: mine.py:score", "greater_is_better must be set"),
         ("greater_is_better: true", "contradicts the metric rmse"),
-        ("numeric: [__x]", "no column may begin with '__'"),
+        ("numeric: [__x]", "rename '__x': no column may begin with '__'"),
         ("standardise: tautomer", r"standardise.*'none', 'cleanup' or 'parent'"),
         ("{smiles: , text: [SMILES], standardise: parent}", "standardise: parent needs molecule columns"),
         ("folds: {n_folds: many}", r"folds\.n_folds: .*valid integer.* \(got 'many'\)"),

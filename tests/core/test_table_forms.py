@@ -159,6 +159,7 @@ def test_a_quote_that_may_swallow_rows_of_a_csv_is_a_warning(tmp_path):
         ("a.parquet", b"PAR1 and no more", "cannot be read as a Parquet file"),
         ("a.jsonl", b'{"id": 1}\n{"id": \n', "cannot be read as JSON records: .*line 2"),
         ("a.json", b'[{"id": 1}, 2]', "cannot be read as JSON records"),
+        ("a.json", b'{"id": {"0": 1, "1": 2}, "y": {"0": 3, "1": 4}}', "an object for each column"),
         ("a.tsv", b"id\ty\n1\t2\n3\n", "row 3 has 1 cells and the header 2"),
         ("a.csv", "id,y\né,2\n".encode("utf-16")[:-1], "is not in UTF-16"),
     ],

@@ -16,7 +16,7 @@ from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, write_table
 from folds import make
 from folds.kinds import FOLD_KINDS, FoldKind
-from folds.make import missing_class_warnings
+from folds.soundness import missing_class_warnings
 from folds.training_rows import training_rows
 from models.jobs.plan import make_plan
 from submissions.config import load_config
@@ -188,7 +188,9 @@ def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_
 
 Y = [0, 0, 0, 1, 1, 2, NAN, 0, 1]
 FOLDS = [0, 1, 2, 0, 1, 2, 0, 1, 2]
-NO_ROW_OF_C = "y: some folds have no row of 'c' (1 rows); their scores ignore these classes"
+NO_ROW_OF_C = (
+    "y: some folds have no row of 'c' (1 rows); their scores by fold tell nothing about these classes"
+)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +203,15 @@ NO_ROW_OF_C = "y: some folds have no row of 'c' (1 rows); their scores ignore th
         (
             [0, 0, 1, NAN], ["a", "b"], [0, 0, 1, 1], False,
             [
-                "y: some folds have no row of 'a' (2 rows), 'b' (1 rows); their scores ignore these classes",
+                "y: some folds have no row of 'a' (2 rows), 'b' (1 rows); their scores by fold tell nothing about "
+                "these classes",
                 "y: no row of 'a' trains the models of fold 0", "y: no row of 'b' trains the models of fold 1",
             ],
         ),
         (
             [0, 1, 0, 1], ["a", "b"], [-1, 0, 0, 1], True,  # blocks train on earlier ones
             [
-                "y: some folds have no row of 'a' (2 rows); their scores ignore these classes",
+                "y: some folds have no row of 'a' (2 rows); their scores by fold tell nothing about these classes",
                 "y: no row of 'b' trains the models of fold 0",
             ],
         ),
@@ -256,6 +259,16 @@ def test_rows_without_the_computed_unit_are_counted(tmp_path, ids, n_without):
     output, _, _ = divided(path)
     said = f"WARNING: {n_without} of 6 training rows have no prefix of 'id', which defines groups"
     assert said in output
+
+
+def test_folds_of_the_user_without_a_group_say_what_intervals_assume(tmp_path):
+    lines = [f"{row},{cell}" for row, cell in zip(TRAIN, ["fold", *"010101"], strict=True)]
+    said = "name what these share in competition.group"
+    columns = {"kind": "column", "allow_split_duplicates": True}
+    assert said in divided(write_small(tmp_path, lines, folds=columns, fold_column="fold"))[0]
+    lines = [f"{row},{cell}" for row, cell in zip(lines, ["plate", *"aabbcc"], strict=True)]
+    path = write_small(tmp_path, lines, folds=columns, fold_column="fold", group="plate")
+    assert said not in divided(path)[0]
 
 
 @pytest.mark.parametrize("kind", ["kfold", "scaffold"])

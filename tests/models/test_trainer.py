@@ -288,16 +288,41 @@ def test_the_r_drop_loss_is_that_of_both_passes_and_their_difference(backbone_dr
     assert loss.item() == pytest.approx((2.5 + 6.5) / 2 + 3.0 * 1)
 
 
-def test_a_network_is_better_than_the_mean_by_its_targets_and_not_by_auxiliary_ones(tmp_path):
+def test_a_network_is_better_than_a_constant_by_its_targets_and_not_by_auxiliary_ones(tmp_path):
     trained = make(tmp_path, epochs=100)
     assert trained.fit(sample())
     labels = trained.prepare(sample())
     with torch.no_grad():  # now the first target is worse than its mean, and the second has hardly an error
         trained.network.head.linear.weight[0] = 0
         trained.network.head.linear.bias[0] = 0.5
-    assert trained.beats_mean_predictor(sample(), labels)
+    assert trained.beats_constant(sample(), labels)
     trained.context = replace(trained.context, task=Task(["y"]))
-    assert not trained.beats_mean_predictor(sample(), labels)
+    assert not trained.beats_constant(sample(), labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "y"),
+    [
+        (
+            Task(["y", "z"], problem_type="multilabel", classes=["no", "yes"]),
+            np.stack([X[:, 0] > 1, X[:, 1] > 1], axis=1),
+        ),
+        (Task(["y"], problem_type="multiclass", classes=["a", "b"]), X[:, :1] > 1),
+    ],
+)
+def test_a_classifier_that_predicts_about_the_shares_of_the_classes_is_no_better_than_a_constant(
+    tmp_path, task, y
+):
+    trained = make(tmp_path, epochs=60, task=task)
+    rows = sample(y.astype(np.float64))
+    assert trained.fit(rows)
+    labels = trained.prepare(rows)
+    with torch.no_grad():
+        trained.network.head.linear.weight[:] = 0
+        share = y.mean(axis=0) + 0.1
+        logits = np.log(share / (1 - share))
+        trained.network.head.linear.bias[:] = torch.tensor(logits if len(logits) == 2 else [0.0, *logits])
+    assert not trained.beats_constant(rows, labels)
 
 
 def fit_stage(monkeypatch, folder, outcomes):
@@ -325,7 +350,7 @@ def fit_stage(monkeypatch, folder, outcomes):
     return list(zip(*seen, strict=True))
 
 
-def test_a_fold_no_better_than_the_mean_is_trained_once_more_with_another_seed_and_reported(
+def test_a_fold_no_better_than_a_constant_is_trained_once_more_with_another_seed_and_reported(
     tmp_path, monkeypatch
 ):
     seeds, weights, _ = fit_stage(monkeypatch, tmp_path, [False, False])
@@ -446,6 +471,23 @@ def test_a_step_that_overflows_in_fp16_is_left_out_and_many_of_them_end_the_job(
 def test_a_checkpoint_that_cannot_be_written_leaves_no_part_of_it(tmp_path):
     checkpoint = trainer.Checkpoint(tmp_path / "checkpoint.pt", {})
     with mock.patch("models.training.trainer.sync", side_effect=OSError), pytest.raises(OSError):
+        checkpoint.save(0, 1, torch.zeros(()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_the_error_of_a_checkpoint_that_torch_cannot_write(tmp_path):
+    """The part that was written leaves no room for another file."""
+    checkpoint = trainer.Checkpoint(tmp_path / "checkpoint.pt", {})
+
+    def write_part(state, path):
+        path.touch()
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    with (
+        mock.patch("torch.save", write_part),
+        mock.patch.object(Path, "write_bytes", side_effect=OSError(28, "No space left on device")),
+        pytest.raises(OSError, match="No space left"),
+    ):
         checkpoint.save(0, 1, torch.zeros(()))
     assert list(tmp_path.iterdir()) == []
 

@@ -169,6 +169,23 @@ def test_flat_molecules_are_reported_in_a_note(tmp_path, monkeypatch):
     assert read_notes(tmp_path)[0].startswith("2 of 2 training molecules have flat coordinates")
 
 
+def test_elements_that_the_vocabulary_lacks_are_reported_in_a_note(tmp_path):
+    stage = made.build_stage(UNIMOL, made.context(tmp_path / "cache", smiles=["s"]))
+    stage.initial_backbone(made.rows(s=["CCO", "*CC[Ir]", "C[Pt]", "[Pt]"]), tmp_path)
+    (note,) = read_notes(tmp_path)
+    assert note.startswith("3 of 4 training molecules have elements") and note.endswith("lacks them: Ir, Pt")
+
+
+def test_published_weights_need_their_settings_also_by_the_name_of_their_file():
+    with pytest.raises(ValueError, match="need remove_hydrogens: true"):
+        Unimol(kind="unimol", architecture="molecule", weights="/mounted/mol_pre_no_h_220816.pt")
+
+
+def test_a_folder_of_two_checkpoints_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="a folder with one; got a.pt, b.pt"):
+        load_checkpoint(small_backbone(), {name: tmp_path / name for name in ("a.pt", "b.pt")}, ())
+
+
 @pytest.mark.parametrize("config", [UNIMOL, Unimol2(kind="unimol2", **SHORT)], ids=["unimol", "unimol2"])
 @small_unimol2()
 def test_with_two_columns_a_prediction_is_the_mean_over_conformers_in_any_batch(config, tmp_path):

@@ -508,7 +508,10 @@ def test_a_good_competition_of_classes_is_described_with_what_may_surprise(tmp_p
     assert lines[0] == "24 training rows, 2 test rows"
     assert {"y: no 20, yes 1", "problem_type binary, where 'yes' is the positive class"} <= {*lines}
     assert "missing labels: y 3" in lines
-    assert "y: some folds have no row of 'yes' (1 rows); their scores ignore these classes" in lines
+    assert (
+        "y: some folds have no row of 'yes' (1 rows); their scores by fold tell nothing about these classes"
+        in lines
+    )
     assert any(re.fullmatch("y: no row of 'yes' trains the models of fold [012]", line) for line in lines)
 
 

@@ -119,6 +119,9 @@ def test_a_competition_of_nothing_but_files_gives_a_blend_of_them(tmp_path):
     run = full(path)
     marks = {name: stage.marks for name, stage in run.manifest.stages.items()}
     assert marks == {"a_b": ["unknown folds"], "c": ["other folds"]}
+    warnings = run.choice.expected.warnings
+    for said in ("a_b: external predictions without a fold", "c: external predictions with other folds"):
+        assert any(line.startswith(f"WARNING: {said}") for line in warnings)
     submission = run.folder / "submission.csv"
     before, written = submission.read_bytes(), by_id(submission)
     assert list(written.index) == [str(i) for i in range(N_TEST)]

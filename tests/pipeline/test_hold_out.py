@@ -55,13 +55,14 @@ def test_rows_held_out_are_the_test_table_and_nowhere_else(tmp_path):
         ("kind: kfold, n_folds: 3", "", 0.3, 18),
         ("kind: time, n_folds: 3", "time: day", 0.5, DAYS >= 30),
         ("kind: group, n_folds: 3", "group: plate", 0.15, 10),
+        ("kind: group, n_folds: 3", "group: plate", 0.05, 10),  # a sixth is the least
         ("kind: file, file: theirs.csv", "", 0.4, DAYS % 5 >= 3),
     ],
 )
 def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_user_defined_folds(
     tmp_path, folds, roles, share, expected
 ):
-    path = written(tmp_path, {"day": DAYS, "plate": DAYS // 10}, competition=roles, folds=folds)
+    path = written(tmp_path, {"day": DAYS, "plate": DAYS // 10}, {"plate": 9}, competition=roles, folds=folds)
     ids = read_text_table(tmp_path / "train.csv")["id"]
     pd.DataFrame({"id": ids, "fold": DAYS % 5}).to_csv(tmp_path / "theirs.csv", index=False)
     tables = made(path, share)
@@ -69,7 +70,7 @@ def test_the_share_is_kept_in_whole_groups_the_latest_rows_or_the_last_of_user_d
     assert is_held_out.sum() == np.sum(expected)
     assert np.ndim(expected) == 0 or (is_held_out == expected).all()
     if "group" in folds:
-        assert len({*DAYS[is_held_out] // 10}) == 1
+        assert len({*DAYS[is_held_out] // 10}) == tables["test"]["plate"].nunique() == 1
     if "file" in folds:
         assert {*tables["folds"]["fold"]} == {"0", "1", "2"}
 

@@ -66,7 +66,7 @@ def test_a_column_called_fold_is_compared_like_any_other(tmp_path, roles):
     table[["id", "y"]].to_csv(tmp_path / "sample.csv", index=False)
     config = load_config(str(path))
     make_folds(config.competition, config.folds)
-    said, _ = compare_tables(config.competition, config.folds, describe=list)
+    said, _ = compare_tables(config.competition, config.folds, compute_descriptors=list)
     assert float(re.findall(r"AUC (\S+)", said)[0]) < 0.7
     assert "fold" in said.partition("mean_in_train")[2] and "nan" not in said
 

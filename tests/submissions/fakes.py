@@ -67,8 +67,9 @@ CLASSES = {
 }
 
 
-def fake_classes(folder, problem_type, metric, n_train=240, n_test=60, **sections):
-    """Return a competition with classes, of which the later ones are rarer; multilabel has missing labels.
+def fake_classes(folder, problem_type, metric, n_train=240, n_test=60, exponent=1.5, **sections):
+    """Return a competition with classes, of which the later ones are rarer, the more the larger the exponent;
+    multilabel has missing labels.
 
     `competition` in `sections` may name other `classes`.
     """
@@ -78,7 +79,7 @@ def fake_classes(folder, problem_type, metric, n_train=240, n_test=60, **section
     targets = ["fever", "rash", "cough"] if several else ["mood"]
     for t, target in enumerate(targets):
         rank = (0.5 * (table["x"] + rng.normal(size=len(table)))).rank(pct=True) - 1e-9
-        labels = pd.Series(names[(len(names) * rank ** (1.5 + t / 4)).astype(int)])
+        labels = pd.Series(names[(len(names) * rank ** (exponent + t / 4)).astype(int)])
         table[target] = labels.where((rng.random(len(table)) > 0.2) | (not several), "")
     roles = {"targets": targets, "classes": names.tolist(), "problem_type": problem_type, "metric": metric}
     if problem_type == "multiclass" and METRICS[metric].kind != "labels":

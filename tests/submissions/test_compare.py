@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from competition.metrics import METRICS
@@ -12,8 +14,9 @@ from core.errors import DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
-from submissions.compare import compare
+from submissions.compare import _gain_over, compare
 from submissions.config import load_config
+from tests.submissions.blend.data import numbers
 from tests.submissions.fakes import (
     TARGETS,
     built,
@@ -23,6 +26,17 @@ from tests.submissions.fakes import (
 )
 
 Command = Callable[..., str]
+
+
+def test_a_gain_on_rows_of_few_groups_has_to_be_larger():
+    """By the t distribution of 5 groups, 3.2 of their standard errors are as rare as 2 of many groups."""
+    y = np.random.default_rng(0).normal(size=100)
+    rows = numbers(y[:, None], y)
+    scored = {"new": y[:, None] + 0.1, "old": y[:, None] + 0.2}
+    few = replace(rows, groups=np.arange(100) % 5)
+    assert _gain_over(rows, scored, "new", "old")["remarks"] == []
+    (remark,) = _gain_over(few, scored, "new", "old")["remarks"]
+    assert "only 5 groups, so a gain below 3.2 standard errors may be chance" in remark
 
 
 @pytest.fixture

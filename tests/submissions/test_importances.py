@@ -10,7 +10,7 @@ from models.jobs.budget_stages import Clock
 from submissions.levels import Level
 from submissions.report import importances
 from submissions.report.importances import column_importances, feature_importances
-from tests.submissions.fakes import built, fake_competition, train_all
+from tests.submissions.fakes import built, fake_classes, fake_competition, train_all
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,14 @@ def _at_home(run, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(run.folder.parents[2]))
 
 
+def timed(run, seconds=3600.0):
+    """The run in a command with so many seconds left."""
+    return replace(run, clock=Clock(time.monotonic(), seconds))
+
+
 def tables(run, seconds=3600.0):
     """The tables of the section in a command with so many seconds left."""
-    run = replace(run, clock=Clock(time.monotonic(), seconds))
+    run = timed(run, seconds)
     return [
         part for part in [*feature_importances(run), *column_importances(run)] if not isinstance(part, str)
     ]
@@ -45,6 +50,16 @@ def test_the_column_that_labels_depend_on_is_the_first_of_the_trees_and_of_the_p
     assert (first, second) == ("x", "z")
     assert 1 < float(loss.partition(" +- ")[0]) < 3
     assert abs(float(no_loss.partition(" +- ")[0])) < 0.3
+
+
+def test_labels_of_a_rare_class_are_those_of_the_tuned_threshold(tmp_path, monkeypatch):
+    """At a probability of .5, hardly a row is of the class, whatever is permuted."""
+    monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
+    path = fake_classes(tmp_path, "binary", "f1", exponent=8, stages={"logistic": {"kind": "sklearn"}})
+    train_all(path)
+    ((first, loss), _) = column_importances(timed(built(path)))[1].rows
+    assert first == "x"
+    assert float(loss.partition(" +- ")[0]) > 0.15
 
 
 def test_there_are_none_without_the_clock_of_a_command_or_at_the_end_of_its_budget(run):

@@ -308,6 +308,22 @@ def test_a_stage_that_nearly_fits_is_trained_all_the_same_if_nothing_else_does(t
     assert "stage trees  trained although it may not fit, since nothing else does" in capsys.readouterr().out
 
 
+def test_a_network_with_its_fewest_epochs_may_take_all_of_the_time_beside_a_stage_with_more_seeds(
+    tmp_path, machine_of
+):
+    """With 5 of 10 epochs of 14 s, three folds take 231 s with their margin, more than nine tenths of what is left."""
+    budget = spent(plan_of(tmp_path, "trees", "net"), machine_of(by_epoch(trees=1, net=14)), 300)
+    assert trained(budget).startswith("trees: 0") and "net: 5 epochs, 0" in trained(budget)
+
+
+def test_a_network_for_whose_fewest_epochs_there_is_no_time_takes_what_other_seeds_leave(
+    tmp_path, machine_of
+):
+    """Three folds of 5 epochs of 25 s would take 375 s; those of an epoch take 75 s after the trees' 15."""
+    budget = spent(plan_of(tmp_path, "trees", "net"), machine_of(by_epoch(trees=1, net=25)), 300)
+    assert trained(budget) == "trees: 0 1 2 3 4; net: 2 epochs, 0"
+
+
 def test_a_stage_with_a_slow_first_job_is_not_left_out_for_stages_that_are_finished(tmp_path, machine_of):
     """Three folds of 100 s would not fit, but only the first one takes so long."""
     stages = {"fast": {"kind": "gp"}, "slow": {"kind": "gp"}}

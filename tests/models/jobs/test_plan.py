@@ -1,6 +1,7 @@
 """Which jobs there are, what their keys depend on, and what happens to finished jobs of other code."""
 
 import os
+import sys
 from dataclasses import replace
 from importlib import metadata
 
@@ -99,6 +100,10 @@ def test_edited_code_makes_a_new_key_and_reuse_takes_the_latest_finished_one_and
     assert reused.is_from_other_code("trees")
     finish(new, 1.0)
     edit(monkeypatch, "competition/dataset.py")
+    assert planned(tmp_path, reuse=True).keys == new.keys
+    finish(
+        planned(tmp_path).select(fold=0), 1.0
+    )  # all folds of other code are worth more than one of this code
     assert planned(tmp_path, reuse=True).keys == new.keys
 
 
@@ -226,6 +231,16 @@ def test_an_edit_of_code_after_the_plan_was_made_fails_its_jobs(tmp_path):
     result = run_job(second, plan)
     assert "mine.py was edited after this command had started. Run it again" in result.error
     assert (first.finished, second.finished) == (True, False)
+
+
+def test_code_of_the_project_that_was_edited_fails_jobs_of_workers_that_have_not_imported_it(
+    tmp_path, monkeypatch
+):
+    plan = planned(tmp_path, stages={"trees": TREES})
+    plan.made_by["trees"]["models/features.py"] = "before the edit"
+    assert run_job(plan.jobs[0], plan).status == "ok"
+    monkeypatch.delitem(sys.modules, "models.features")
+    assert "models/features.py was edited after this command" in run_job(plan.jobs[1], plan).error
 
 
 def test_a_refit_is_one_more_job_per_seed_after_its_folds_and_changes_no_key(tmp_path):

@@ -113,6 +113,36 @@ def test_odd_names_read_back_and_what_was_detected_guessed_and_left_out_is_print
         assert line in out, line
 
 
+@pytest.mark.parametrize("name", ["Unnamed: 0", "__index_level_0__"])
+@pytest.mark.parametrize("is_in_test", [True, False])
+def test_the_index_that_pandas_writes_is_neither_an_input_nor_a_target(tmp_path, name, is_in_test):
+    """Its numbers have gaps, where rows were dropped."""
+    table = pd.DataFrame({"id": [f"r{k}" for k in range(80)], "x": NUMBER, name: np.arange(80) * 3})
+    train, test = (
+        table[:60].assign(y=NUMBER[20:]),
+        table[60:] if is_in_test else table[60:].drop(columns=name),
+    )
+    config = make(tmp_path, write_tables(tmp_path, train, test, test[["id"]].assign(prediction="")))
+    assert (config.competition.inputs, config.competition.targets) == (["x"], ["y"])
+
+
+def test_the_class_that_the_column_of_the_sample_names_is_the_positive_one(tmp_path):
+    labels = {"author": [("ai" if i % 3 == 0 else "human") for i in range(90)]}
+    config = make(tmp_path, write_labels(tmp_path, labels, {"human": 0.0}))
+    assert config.competition.classes == ["ai", "human"]
+    text = (tmp_path / "mine.yaml").read_text()
+    assert "GUESS: human is the positive class, since the sample has 'human'" in text
+
+
+def test_a_few_names_among_numbers_are_classes_if_the_user_says_so(tmp_path):
+    labels = {"children": [("3+" if i % 10 == 0 else str(i % 3)) for i in range(90)]}
+    files = write_labels(tmp_path, labels, {"children": 0})
+    with pytest.raises(DataError, match="Rewrite them like"):
+        make(tmp_path, files)
+    config = make(tmp_path, files, "--problem-type", "multiclass")
+    assert config.competition.classes == ["0", "1", "2", "3+"]
+
+
 def test_codes_whose_test_values_are_new_are_no_input_and_make_the_folds(tmp_path, capsys):
     """Rows of 30 plates of which the test table has six others, and of three dyes in both tables."""
     plates = [f"P{k // 4:03d}" for k in range(144)]

@@ -11,7 +11,7 @@ from core.errors import DataError
 from core.files import write_atomically
 from core.paths import Paths
 from submissions.kaggle import offline
-from submissions.kaggle.offline import find_table, in_order_of, moved_tables, train
+from submissions.kaggle.offline import find_table, in_order_of_sample, moved_tables, train
 from submissions.kaggle.paths import Bundle
 from submissions.manifest import LeftOut
 from tests.submissions.kaggle.conftest import SLUG
@@ -84,7 +84,7 @@ def test_rows_have_the_order_of_the_sample_only_if_it_names_the_same_rows(tmp_pa
     table, file = pd.DataFrame({"y": [0.0, 1.0, 2.0], "id": list("abc")}), tmp_path / "sample.csv"
     if sample:
         file.write_text(sample.replace(" ", "\n") + "\n")
-    reordered = in_order_of(file, table, "id")
+    reordered = in_order_of_sample(file, table, "id")
     assert "".join(reordered["id"]) == expected
     assert reordered.set_index("id")["y"].to_dict() == {"a": 0.0, "b": 1.0, "c": 2.0}
     warning = "has 2 ids, of which 2 are in the test table, which has 3"
