@@ -89,10 +89,10 @@ class CompetitionConfig(StrictModel):
     """
     classes: Annotated[list[ClassName], UniqueList] = []
     """Class labels: the negative one first, ordinal levels from the lowest. Unset: the labels in the training
-    table, sorted. If a submission has other labels: `{calm: 0, rude: 1}`, each with that of the submission.
+    table, sorted. If a submission has other labels, a mapping of each class to its label there: `{calm: 0, rude: 1}`.
     """
     labels_in_sample: Annotated[list[ClassName], UniqueList] = []
-    """Labels of a submission, in the order of `classes`; set by the second form of `classes`."""
+    """Labels of a submission, in the order of `classes`; `classes` as a mapping sets them."""
     submission_columns: list[str] | None = None
     """Columns of the sample, if their names are not those of the targets: one per target or, for a single
     target, one per class. Columns that are named after targets or classes, such as prob_high, may be in any

@@ -320,7 +320,7 @@ def check_sample(sample: pd.DataFrame, config: CompetitionConfig, test: pd.DataF
         if not only_in_sample:
             advice = (
                 "Remove these rows from the test table if they need no prediction. If the sample only shows the form "
-                "of a submission, leave it out, and name the targets: ./run.sh new NAME --target."
+                "of a submission, leave it out: ./run.sh new NAME --force --train TRAIN --test TEST --target COLUMNS."
             )
         raise SubmissionError(
             f"{where} has other ids than {config.test}; only in the first: {join_first(only_in_sample)}; "

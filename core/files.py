@@ -128,7 +128,7 @@ def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full.") from None
+        raise DataError(f"{path} is not there; run the step that writes it, or ./run.sh full NAME.") from None
     except Exception as error:  # a wrong byte in the names of types raises KeyError, TypeError and others
         if is_of_system(error):
             raise

@@ -102,5 +102,8 @@ def missing_class_warnings(
         for fold, n_of_class in n_train.loc[0:].iterrows():
             absent = n_of_class.index[n_of_class == 0]
             if len(absent):
-                warnings.append(f"{name}: no row of {join_first(absent)} trains the models of fold {fold}")
+                warnings.append(
+                    f"WARNING: {name}: no row of {join_first(absent)} trains the models of fold {fold}, which give it "
+                    "the probability 0; merge rare classes, or choose another folds.kind"
+                )
     return warnings

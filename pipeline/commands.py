@@ -267,7 +267,7 @@ def new(options: Namespace) -> None:
     predicted. With --kaggle SLUG the files of a competition on Kaggle are downloaded first; --train, --test
     and --sample then say which of them are the tables, if their names do not.
 
-    Reads: the three tables, and with --answers the labels of the test rows.
+    Reads: the three tables; of --answers only the path is written into the YAML.
     Writes: competition/configs/NAME.yaml (or NAME itself, if it ends in .yaml).
     """
 
@@ -283,7 +283,7 @@ def new(options: Namespace) -> None:
         options.train and (options.target or (options.test and options.sample))
     ):
         raise ConfigError(
-            "new needs --train, --test and --sample, or --kaggle, or --train and --target of one table."
+            "new needs --train, --test and --sample; or --train and --target; or --kaggle SLUG."
         )
     has_stages = any(key.startswith("stages.") for key in options.overrides.values)
     if options.preset is None and options.oof is None and not has_stages:
@@ -360,7 +360,9 @@ def add_run_commands(commands: Any) -> None:
     add = add_command(commands, ledger, "json").add_argument
     add("--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard.")
     add("--private", type=float, metavar="SCORE", help="Add a score on the private leaderboard.")
-    submission_help = "Submission that gets these scores (default: the latest)."
+    submission_help = (
+        "Submission that gets these scores (default: the latest without them); it corrects a score."
+    )
     add("--submission", metavar="ID", help=submission_help)
 
     parser = add_command(commands, kernel, "workers")

@@ -63,7 +63,7 @@ class StudyData(StrictModel):
     base: str
     """Name of a competition, or a YAML relative to the study's; its stages are not used."""
     folder: str | None = None
-    """Folder below --data with the tables, for data that may not be embedded."""
+    """Folder below --data with the tables, for data whose tables are not in this project."""
     rows: int | None = Field(default=None, ge=10)
     """Number of training rows, sampled once; null: all."""
     folds: dict[str, Any] = {}
@@ -164,7 +164,7 @@ def run_study(
     """Train the missing jobs and write the results; return lines to print, and 3 if jobs are missing, else 0.
 
     Args:
-        folder: folder with data that may not be embedded.
+        folder: folder that contains the tables that are not in this project.
         options: options of `./run.sh train`, such as --workers and --executor.
     """
     study = load_study(file, quick)
@@ -174,7 +174,8 @@ def run_study(
         tables = (folder or Path()) / settings.folder if settings.folder else None
         if tables and not (tables / "train.csv").is_file():
             print(
-                f"{data} is left out: its tables may not be embedded; name what holds {tables} with --data."
+                f"{data} is left out: there is no {tables / 'train.csv'}. Its tables are not in this project; --data "
+                f"FOLDER is the folder that contains {settings.folder}."
             )
             continue
         yaml_files[data] = generated_yaml(f"study_{name}_{data}")
@@ -406,7 +407,7 @@ def main() -> int:
     parser.allow_abbrev = False  # options of ./run.sh train are passed on
     parser.add_argument("study", help="name in studies/, or a YAML file")
     parser.add_argument("--quick", action="store_true", help="a small version, minutes on 2 cores")
-    where = "folder with data that may not be embedded"
+    where = "folder that contains the tables that are not in this project"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=where)
     args, of_train = parser.parse_known_args()
     text, status = run_study(find_study(args.study), args.quick, args.data, of_train)

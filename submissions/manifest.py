@@ -285,7 +285,7 @@ def read_manifest(folder: Path) -> Manifest:
     content = read_json(path, "run")
     if content.get("format") != FORMAT:
         raise DataError(
-            f"{folder} was made by an older version of this code; run ./run.sh full to make it again."
+            f"{folder} was made by an older version of this code; run ./run.sh full NAME to make it again."
         )
     try:
         return Manifest.model_validate(content)
@@ -293,7 +293,7 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise DataError(
-            f"{path} is broken ({key}: {first['msg']}); delete {folder} and run ./run.sh full."
+            f"{path} is broken ({key}: {first['msg']}); delete {folder} and run ./run.sh full NAME."
         ) from None
 
 
@@ -314,6 +314,6 @@ def verify_files(folder: Path, *files: str, manifest: Manifest | None = None) ->
         file = folder / name
         if name not in manifest.files or not file.is_file() or sha256_of(file) != manifest.files[name]:
             raise DataError(
-                f"{folder}: {name} is missing or has changed. Run ./run.sh full to make it again."
+                f"{folder}: {name} is missing or has changed. Run ./run.sh full NAME to make it again."
             )
     return manifest

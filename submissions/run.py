@@ -377,7 +377,7 @@ def _digests(job: Job, test_key: str) -> list[str]:
     test = job.test_file(test_key)
     if not job.has_predicted(test_key):
         raise DataError(
-            f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train."
+            f"{job.folder} is not finished, or has not predicted the test table. Run ./run.sh train NAME."
         )
     if job.fold == REFIT_FOLD:
         return [job.title, sha256_of(test)]

@@ -26,12 +26,13 @@ class TextStage(StrictModel):
     encoders. last: the vector of the last token, usual for decoders, in which only the last token
     has read the whole text. Atom vectors of message passing are always averaged."""
     columns: list[str] = []
-    """Columns that are joined into one text, in this order. Empty: all text columns, or all
-    molecule columns if the competition has no text columns."""
+    """Columns that are read, in this order. The kind bert joins them into one text; a frozen encoder joins molecules,
+    and the columns of `template`, and reads each text by itself. Empty: all text columns, or all molecule columns if
+    the competition has no text columns."""
     template: str | None = None
     """How the columns are joined, each by its name in braces: "{a}.{b}>>{c}" for a reaction,
     "{context} [SEP] {text}" with [SEP] for the separator of the encoder. null: "." between two
-    molecules, the separator between all others."""
+    molecules, the separator between all others that are joined."""
     tokenizer: Literal["auto", "smiles"] = "auto"
     """Tokenizer. auto: the tokenizer of the weights; from scratch, atoms for molecule columns and
     word pieces for text. smiles: one token per atom, by the vocab.txt of the weights. Text columns

@@ -109,7 +109,7 @@ def stage_oof(jobs: list[Job], ids: list[str], folds: Integers, outputs: list[st
     files = {job: job.oof_file for job in jobs if job.fold != REFIT_FOLD}
     mean = _join_folds(files, ids, folds, outputs)
     if np.isnan(mean[folds >= 0]).any():
-        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train.")
+        raise DataError(f"stage {jobs[0].stage} lacks the predictions of a fold; run ./run.sh train NAME.")
     return mean
 
 

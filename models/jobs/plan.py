@@ -369,7 +369,7 @@ def describe_other_code(plan: JobPlan) -> list[str]:
         changes = _changes({file: before[file] for file in now}, now)
         if changes:
             lines.append(
-                f"WARNING: stage {name} predicts with models that were trained before: {changes}; "
+                f"WARNING: the models of stage {name} were trained with other code or libraries ({changes}); "
                 f"./run.sh full {plan.paths.on_command_line} trains them again"
             )
     return lines

@@ -33,6 +33,8 @@ ADVICE = {
 """Status of HTTP -> advice."""
 
 
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx")
+"""Ends of the names of tables."""
 NAMES = {"train": "train(ing|set|data)?", "test": "test(set|data)?", "sample": "(sample|example)?sub.*"}
 """Table -> pattern of the letters of its name."""
 
@@ -107,13 +109,14 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
         given: "train", "test" and "sample" -> file that the user gives, in the download or another folder;
             None to detect it by its name.
     """
-    csvs = sorted(path for path in folder.rglob("*.csv") if "__MACOSX" not in path.parts)
+    files = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and "__MACOSX" not in path.parts]
+    files.sort()
     # sample_submission and sampleSubmission have the same letters.
-    letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in csvs}
+    letters = {path: re.sub(r"[^a-z]", "", path.stem.lower()) for path in files}
     tables = {}
     unclear = []
     for table, file in given.items():
-        matches = [path for path in csvs if re.fullmatch(NAMES[table], letters[path])]
+        matches = [path for path in files if re.fullmatch(NAMES[table], letters[path])]
         if file is not None:
             matches = [folder / file if (folder / file).is_file() else file]
         if len(matches) == 1:
@@ -121,12 +124,12 @@ def find_tables(folder: Path, **given: Path | None) -> dict[str, Path]:
         else:
             unclear.append(f"--{table} ({'several fit' if matches else 'none fits'})")
     if unclear:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in csvs[:20])
+        names = ", ".join(path.relative_to(folder).as_posix() for path in files[:20])
         raise DataError(
             f"The three tables cannot be detected by their names; add {', '.join(unclear)} with one of: "
-            f"{names or 'none is a CSV file'}."
+            f"{names or 'none is a table'}."
         )
-    others = [path.relative_to(folder).as_posix() for path in csvs if path not in tables.values()]
+    others = [path.relative_to(folder).as_posix() for path in files if path not in tables.values()]
     if others:
         print(f"not read: {join_first(others, str)}; extra_train reads more labelled rows (docs/stages.md)")
     return tables

@@ -139,7 +139,9 @@ def require_same_predictions(run: Run, notebook: Path, here: Path) -> None:
     if not (largest <= TOLERANCE).all():
         raise SubmissionError(
             f"The predictions of the notebook differ from ./run.sh predict by up to {largest.max():.3g} "
-            f"standard deviations of the labels; the limit is {TOLERANCE:g}. Run ./run.sh kernel again."
+            f"standard deviations of the labels; the limit is {TOLERANCE:g}. Look for WARNINGs and other versions of "
+            "packages in kernel/proof.log of the work folder; predictions of your own code must not depend on other "
+            "rows."
         )
     print(f"{', '.join(map(str, table))}: the same as ./run.sh predict, to {TOLERANCE:g} standard deviations")
 

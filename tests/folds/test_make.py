@@ -188,6 +188,15 @@ def test_shares_are_of_each_class_or_of_the_second_of_two_among_the_rows_with_a_
 
 Y = [0, 0, 0, 1, 1, 2, NAN, 0, 1]
 FOLDS = [0, 1, 2, 0, 1, 2, 0, 1, 2]
+
+
+def untrained(label, fold):
+    return (
+        f"WARNING: y: no row of '{label}' trains the models of fold {fold}, which give it the probability 0; merge "
+        "rare classes, or choose another folds.kind"
+    )
+
+
 NO_ROW_OF_C = (
     "y: some folds have no row of 'c' (1 rows); their scores by fold tell nothing about these classes"
 )
@@ -196,7 +205,7 @@ NO_ROW_OF_C = (
 @pytest.mark.parametrize(
     ("y", "classes", "folds", "in_time", "expected"),
     [
-        (Y, ABC, FOLDS, False, [NO_ROW_OF_C, "y: no row of 'c' trains the models of fold 2"]),
+        (Y, ABC, FOLDS, False, [NO_ROW_OF_C, untrained("c", 2)]),
         (Y, ABC, [0, 1, 2, 0, 1, -1, 0, 1, 2], False, [NO_ROW_OF_C]),  # such rows train in every fold
         ([*Y, 2], ABC, FOLDS, False, [NO_ROW_OF_C.replace("1 rows", "2 rows")]),  # a row of extra_train
         (Y, [], FOLDS, False, []),
@@ -205,14 +214,14 @@ NO_ROW_OF_C = (
             [
                 "y: some folds have no row of 'a' (2 rows), 'b' (1 rows); their scores by fold tell nothing about "
                 "these classes",
-                "y: no row of 'a' trains the models of fold 0", "y: no row of 'b' trains the models of fold 1",
+                untrained("a", 0), untrained("b", 1),
             ],
         ),
         (
             [0, 1, 0, 1], ["a", "b"], [-1, 0, 0, 1], True,  # blocks train on earlier ones
             [
                 "y: some folds have no row of 'a' (2 rows); their scores by fold tell nothing about these classes",
-                "y: no row of 'b' trains the models of fold 0",
+                untrained("b", 0),
             ],
         ),
     ],

@@ -330,13 +330,13 @@ def test_refitted_stages_predict_new_rows_as_they_predicted_the_test_table(tmp_p
     np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
     assert (by_id(written.with_name("spread.csv")).loc[new.index] > 0).all(axis=None)  # over the folds of b
     said = capsys.readouterr().out
-    assert f"run {run.name}: {run.chosen}\n" in said and "trained before" not in said
+    assert f"run {run.name}: {run.chosen}\n" in said and "trained with other code" not in said
     report = run.plan.jobs_of_stage("b")[0].folder / "report.json"
     of_job = read_json(report)
     write_json(report, of_job | {"made_by": of_job["made_by"] | {"models/features.py": "edited"}})
     predict(str(path), tmp_path / "new.csv", 1)
     warning = (
-        "WARNING: stage b predicts with models that were trained before: changes of models/features.py; "
+        "WARNING: the models of stage b were trained with other code or libraries (changes of models/features"
     )
     assert warning in capsys.readouterr().out
 
