@@ -141,7 +141,7 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
 def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[None]:
     """Lock the tables and jobs of a competition, or shard I/N of its jobs, for one driver.
 
-    `locked` guards tables and runs for a short time, so that predict and submit work while a driver trains.
+    `locked` guards tables and runs for a short time, so that submit works while a driver trains.
     """
     i, n = shard or (1, 1)
     lock = paths.training_lock(i, n)

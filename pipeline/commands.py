@@ -360,9 +360,7 @@ def add_run_commands(commands: Any) -> None:
     add = add_command(commands, ledger, "json").add_argument
     add("--public", type=float, metavar="SCORE", help="Add a score on the public leaderboard.")
     add("--private", type=float, metavar="SCORE", help="Add a score on the private leaderboard.")
-    submission_help = (
-        "Submission that gets these scores (default: the latest without them); it corrects a score."
-    )
+    submission_help = "Submission that gets these scores, or a corrected one (default: the latest without)."
     add("--submission", metavar="ID", help=submission_help)
 
     parser = add_command(commands, kernel, "workers")

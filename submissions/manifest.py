@@ -145,6 +145,10 @@ class Interval(StrictModel):
     upper: float
     coverage: float
 
+    def holds(self, value: float) -> bool:
+        """Return whether a value is in the interval."""
+        return self.lower <= value <= self.upper
+
 
 class Expected(StrictModel):
     """The score to expect on the test table (`submissions.expected_score`)."""

@@ -73,7 +73,8 @@ class Budget:
         jobs_digest = digest([plan.keys, seeds])
         self.decisions = Decisions(plan.paths.budget(clock.seconds), jobs_digest)
         self.states = states_of(plan)
-        self.paces = Paces(self.queue.running, *sizes_of(self.states))
+        networks, max_rows = sizes_of(self.states)
+        self.paces = Paces(self.queue.running, networks, max_rows)
         self.first = [state for state in self.states.values() if state.settings.comes_first]
         if clock.has_limit:
             rows = self.tables[0]  # rows with auxiliary targets only do not count

@@ -23,7 +23,8 @@ SHARE_OF_NETWORK = 0.6
 SHARE_OF_SHORTENED = 0.8
 """Share of the time left that a network with fewer epochs may take while other stages wait."""
 SHARE_OF_LAST = 0.9
-"""Share of the time left that a network with fewer epochs may take if no other stage waits."""
+"""Share of the time left that a network with fewer epochs, but more than the fewest, may take if no other stage
+waits."""
 MAX_INPUT_SHARE = 0.8
 """Share of the time left that the inputs of a stage may take."""
 MAX_EXCESS = 0.25
@@ -223,7 +224,7 @@ class StageState:
         return f"{self.epochs} of {self.all_epochs} epochs"
 
     def describe_end(self, pace: float, seconds: float) -> str:
-        """Return the seconds of each of its jobs, and those until all end."""
+        """Return how long a job takes and when all jobs end, as text."""
         epochs = f"{self.epochs_of_all}, " if self.epochs < self.all_epochs else ""
         return (
             f"{epochs}about {format_duration(pace)} a job; its jobs and all earlier ones end in about "

@@ -108,8 +108,11 @@ def _require_same_code(job: Job, plan: JobPlan) -> None:
     edited = [name for name in files if plan.made_by[job.stage].get(name) != now[name]]
     for name, code in plan.made_by[job.stage].items():
         module = name.removesuffix(".py").replace("/", ".")
-        if name not in files and module.startswith(PREFIXES) and module not in sys.modules:
-            edited += [name] if closure(PROJECT / name)[PROJECT / name] != code else []
+        if name in files or not module.startswith(PREFIXES) or module in sys.modules:
+            continue
+        path = PROJECT / name
+        if closure(path)[path] != code:
+            edited.append(name)
     if edited:
         raise ConfigError(
             f"{join_first(edited, str)} was edited after this command had started. "
@@ -187,9 +190,9 @@ def _failure(job: Job, error: BaseException, seconds: float) -> JobResult:
     causes = [message, one_line(error.__cause__ or error)]
     reason: Reason = "memory" if any(map(is_out_of_memory, causes)) else "error"
     result = JobResult(job.title, "failed", reason, message, seconds=seconds)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return replace(result, reason="disk", error=str(error))
     try:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise error
         folder.mkdir(parents=True, exist_ok=True)
         require_room(folder)
         return write_failure(job.folder, result, error)

@@ -113,11 +113,15 @@ class ConformerStage(MoleculeStage):
                 f"({MAX_ATOMS} are read): {join_first(flat, '{:.60}'.format)}"
             )
             write_notes(folder, [note])
-        unknown = [self.unknown_elements(elements_of(conformer), folder) for conformer in conformers]
-        if any(unknown):
-            symbols = ", ".join(sorted(set().union(*unknown)))
-            note = f"{sum(map(bool, unknown))} of {len(smiles)} training molecules have elements that the network "
-            write_notes(folder, [f"{note}reads as one, since its vocabulary lacks them: {symbols}"])
+        elements = [elements_of(conformer) for conformer in conformers]
+        unknown = self.unknown_elements(set().union(*elements), folder)
+        if unknown:
+            n_molecules = sum(not unknown.isdisjoint(each) for each in elements)
+            note = (
+                f"{n_molecules} of {len(smiles)} training molecules have elements that are one and the same token, "
+                f"since the vocabulary lacks them: {', '.join(sorted(unknown))}"
+            )
+            write_notes(folder, [note])
         return backbone
 
     def unknown_elements(self, symbols: set[str], folder: Path) -> set[str]:

@@ -21,7 +21,7 @@ MAX_OPTIONS = 5
 MAX_COLUMNS = 8
 """Number of text columns up to which pairs are looked for."""
 N_ROWS = 300
-"""Number of training rows that are read, at most twice."""
+"""Number of training rows that are read; at most twice as many."""
 MIN_EXCESS, MIN_ERRORS = 0.1, 5.0
 """By which share of its words, and by how many standard errors, the shorter text has to have more words in common
 with its partner than with those of other rows."""

@@ -238,15 +238,15 @@ def possible_types(labels: LabelSummary) -> tuple[list[ProblemType], str]:
 def positive_class(labels: LabelSummary, classes: list[str]) -> tuple[str, str]:
     """Return the class whose probability is submitted, and the reason."""
     columns = labels.tables.submission_columns or labels.tables.targets
-    if len(columns) == 1:
-        for column, name in match_columns((columns[0],), tuple(classes)).items():
-            return name, f"since the sample has {column!r}"
+    matches = match_columns(tuple(columns), tuple(classes)) if len(columns) == 1 else {}
+    if matches:
+        return matches[columns[0]], f"since the sample has {columns[0]!r}"
     named = [name for name in classes if name.lower() in POSITIVE]
     if not named:  # such as soluble, and insoluble
         named = [name for name in classes if all(name.lower() in other.lower() for other in classes)]
-    return (
-        (named[0], "by its name") if len(named) == 1 else (str(labels.counts[::-1].idxmin()), "the rarer one")
-    )
+    if len(named) == 1:
+        return named[0], "by its name"
+    return str(labels.counts[::-1].idxmin()), "the rarer one"
 
 
 def order_classes(labels: LabelSummary, problem_type: ProblemType) -> tuple[list[str], str]:

@@ -164,9 +164,8 @@ def fit_decision(
             if score_from_counts:
                 counts = expected_counts(sweep, grid)
                 others = [pooled_counts[i] for i in pooled_counts if i != cut_index]
-                scores = score_from_counts(
-                    ClassCounts(*(reduce(np.add, each) for each in zip(counts, *others, strict=True)))
-                )
+                added = [reduce(np.add, each) for each in zip(counts, *others, strict=True)]
+                scores = score_from_counts(ClassCounts(*added))
             else:
                 scores = np.array([score_of(with_cut(decision, cut_index, value)) for value in grid])
             best = _best_index(scores if metric.greater_is_better else -scores)

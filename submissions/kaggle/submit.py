@@ -190,7 +190,7 @@ def describe_outcome(row: Submission, metric: Metric) -> str:
     interval = row.interval
     if interval is None:
         return line
-    if interval.lower <= row.public <= interval.upper:
+    if interval.holds(row.public):
         return f"{line}, which holds the public score"
     is_better = (row.public > interval.upper) == metric.greater_is_better
     note = "the interval is for the whole test table, and scores of a part of it vary more"

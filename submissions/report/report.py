@@ -107,8 +107,7 @@ def build_report(run: Run) -> Report:
         note = "on labels used nowhere else"
         interval = run.choice.expected.interval
         if interval is not None and score is not None:
-            where = "inside" if interval.lower <= score <= interval.upper else "outside"
-            note += f", {where} the {interval.coverage:.0%} interval"
+            note += f", {'inside' if interval.holds(score) else 'outside'} the expected interval"
         facts[title] = (format_number(score), note)
     closing = _closing(run)
     task = run.task

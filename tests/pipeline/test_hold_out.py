@@ -1,5 +1,7 @@
 """`./run.sh full --holdout`: rows that nothing but the final scoring sees."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,6 +119,7 @@ def test_full_ends_with_the_score_on_the_rows_and_a_second_command_that_is_refus
     assert given.result["holdout_score"] == pytest.approx(expected)
     printed = capsys.readouterr().out
     assert f"holdout_score on rows of mixed: {expected:#.4g}, " in printed
+    assert re.search("on labels used nowhere else, (in|out)side the expected interval", printed)
     assert "test_score" not in printed + (paths.report / "report.md").read_text()
     assert commands.main(["check", str(path), "--holdout", "0.2"]) is None
     before = {file: file.read_bytes() for file in paths.root.rglob("*.csv")}

@@ -319,7 +319,7 @@ def test_a_network_with_its_fewest_epochs_may_take_all_of_the_time_beside_a_stag
 def test_a_network_for_whose_fewest_epochs_there_is_no_time_takes_what_other_seeds_leave(
     tmp_path, machine_of
 ):
-    """Three folds of 5 epochs of 25 s would take 375 s; those of an epoch take 75 s after the trees' 15."""
+    """Three folds of 5 epochs of 25 s would take 375 s; those of two epochs take 165 s after the trees' 15."""
     budget = spent(plan_of(tmp_path, "trees", "net"), machine_of(by_epoch(trees=1, net=25)), 300)
     assert trained(budget) == "trees: 0 1 2 3 4; net: 2 epochs, 0"
 
