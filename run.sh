@@ -31,7 +31,8 @@
 # The same command continues after a crash, Ctrl-C or SIGTERM: finished jobs are skipped.
 #
 # Exit status of full: 0 everything was done, or everything that fits the budget; 3 the submission is valid but
-# something failed and was left out; 2 a mistake to correct, or a full disk; 1 nothing to submit; 130 Ctrl-C or SIGTERM.
+# something failed, or only some folds are in it; 2 a mistake to correct, or a full disk; 1 nothing to submit;
+# 130 Ctrl-C or SIGTERM.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 export PYTHONHASHSEED=0 # a function of the user that hashes texts gives the same numbers in every process

@@ -37,9 +37,10 @@ from loky import cpu_count
 from competition.config import CompetitionConfig, load_competition
 from competition.dataset import INPUT_KEY
 from competition.task import from_submission_columns
-from core.files import PROJECT, read_table, read_text_table
+from core.files import PROJECT, read_table
 from core.settings import parse_duration
 from core.types import Array
+from core.user_tables import read_text_table
 from models.features import encoder_block, fit_encoders, molecule_blocks
 from models.registry import make_stage
 from submissions.columns import label_means

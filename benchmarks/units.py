@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.budget import parse, parser_of
 from benchmarks.holdouts import MOLECULE, drawn_rows, repeated_columns
-from core.files import read_text_table
+from core.user_tables import read_text_table
 from folds.groups import scaffolds
 from folds.splitters import balanced_group_folds
 from pipeline.new.detect import detect

@@ -10,7 +10,7 @@ import pandas as pd
 from competition.molecules import normalised_text
 from competition.task import MISSING
 from core.errors import DataError, Mistake, join_first
-from core.files import read_text_table
+from core.user_tables import read_text_table
 
 DATE = re.compile(r"\D*(\d{4}\D+\d+\D+\d+|\d+\D+(\d+|[A-Za-z]{3,})\D+\d{2,}).*|[A-Za-z]{3,}\D.*\d{4}")
 """Numbers and names of months in three parts, as dates have."""

@@ -21,11 +21,11 @@ from competition.swap import Swap
 from competition.task import N_CLASSES, ClassName, Task, class_names, match_columns
 from competition.units import GroupPart, Unit, unit_errors, units_of
 from core.errors import ConfigError, Mistake, join_first
-from core.files import read_text_table
 from core.overrides import NO_OVERRIDES, Overrides, describe_errors
 from core.paths import Paths, find_config
 from core.settings import StrictModel, UniqueList, UserCodeRef, UserPath, absolute_code_ref
 from core.types import ProblemType, Standardise
+from core.user_tables import read_text_table
 from core.yaml_files import load_yaml
 
 

@@ -18,7 +18,7 @@ from competition.config import CompetitionConfig, ExtraTrain
 from competition.dataset import EXTRA, FOLD, INPUT_KEY, LOWER, TIME, UPPER, WEIGHT
 from competition.labels import describe_censored, parse_labels, require_above_lower_bound
 from core.errors import DataError
-from core.files import read_text_table
+from core.user_tables import read_text_table
 
 MIN_SHARED_INPUTS = 5
 """The labels are compared input by input if at least this many inputs are in both tables."""

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from competition import class_metrics
 from competition.class_metrics import ClassCounts
 from core.errors import ConfigError
-from core.files import as_csv, read_text_table
+from core.files import as_csv
 from core.types import Array, ProblemType
 from core.user_code import load_user_code, user_code_errors
+from core.user_tables import read_text_table
 
 Score = Callable[[Array, Array], float]
 REGRESSION: tuple[ProblemType, ...] = ("regression",)

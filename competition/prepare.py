@@ -44,9 +44,10 @@ from competition.summary import describe_clean_tables
 from competition.task import class_name, class_numbers
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError, join_first
-from core.files import as_json, as_parquet, read_text_table, write_atomically
+from core.files import as_json, as_parquet, write_atomically
 from core.paths import Paths
 from core.user_code import opened_files
+from core.user_tables import read_text_table
 
 
 class Prepared(NamedTuple):

@@ -49,21 +49,34 @@ def describe_clean_tables(
     yield from _describe_texts(train, test, config)
     if config.classes:
         yield from _class_lines(train, config)
-    repeated = train[INPUT_KEY].duplicated()
-    if repeated.any():
-        line = f"{repeated.sum()} training rows repeat the input of another row (they share its fold)"
-        if config.swap and config.swap.labels:  # which are exchanged in the other order of the columns
-            yield line
-        else:
-            labels = train[config.targets]
-            first = labels.groupby(train[INPUT_KEY]).transform("first")
-            n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
-            warning = "WARNING: " if n_other and config.classes else ""
-            yield f"{warning}{line}, {n_other} of them with another label"
+    yield from _describe_equal_inputs(train, config)
     if config.text:
         yield from _describe_copies(train, config)
     if config.has_test_table:
         yield from _describe_repeated_inputs(train, test, config)
+    yield from _describe_cells(train, test, config)
+    yield from describe_new_categories(train, test, config)
+    yield from _describe_values(train, config)
+
+
+def _describe_equal_inputs(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield a line about training rows with the inputs of another one."""
+    repeated = train[INPUT_KEY].duplicated()
+    if not repeated.any():
+        return
+    line = f"{repeated.sum()} training rows repeat the input of another row (they share its fold)"
+    if config.swap and config.swap.labels:  # which are exchanged in the other order of the columns
+        yield line
+        return
+    labels = train[config.targets]
+    first = labels.groupby(train[INPUT_KEY]).transform("first")
+    n_other = ((labels != first) & labels.notna())[repeated].any(axis=1).sum()
+    warning = "WARNING: " if n_other and config.classes else ""
+    yield f"{warning}{line}, {n_other} of them with another label"
+
+
+def _describe_cells(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield lines about empty molecules, huge numbers, and columns that are empty in the test table."""
     molecules = pd.concat([train, test])[config.smiles]
     n_empty = (molecules == empty_molecule(config)).sum().sum()
     if n_empty:
@@ -81,7 +94,10 @@ def describe_clean_tables(
                     f"WARNING: {name} is filled in {n_filled} training rows, and empty in all test rows: "
                     f"scores depend on it, and test predictions cannot use it. Take it out of competition.{role}."
                 )
-    yield from describe_new_categories(train, test, config)
+
+
+def _describe_values(train: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
+    """Yield lines about missing labels, columns with one value, and classes that are read as numbers."""
     n_missing = {name: train[name].isna().sum() for name in config.targets}
     missing = [f"{name} {n}" for name, n in n_missing.items() if n]
     if missing:
@@ -163,34 +179,27 @@ def _warning_of(share: float) -> str:
 
 
 def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: CompetitionConfig) -> Iterator[str]:
-    """Yield lines about empty texts, and about texts without n-grams.
-
-    An n-gram is in at least two training rows.
-    """
+    """Yield lines about empty texts, and about texts without n-grams of words."""
     n_rows = len(train) + len(test)
     for name in config.text:
         n_empty = is_empty_text(pd.concat([train, test])[name]).sum()
         if n_empty:
             yield f"{n_empty} of {n_rows} texts of {name} are empty"
-        n_words = _count_alone(train[name], test[name], WORD_OF_TWO)
+        n_words = _count_without_common_word(train[name], test[name])
         if n_words > 0.1 * n_rows:
             common = f"have no word of {name} in common with other rows"
             yield f"{n_words} of {n_rows} rows {common}; their characters are features"
-        n_characters = _count_alone(train[name], test[name], r"\S")
-        if n_characters:
-            common = f"have no character of {name} in common with other rows"
-            yield f"WARNING: {n_characters} of {n_rows} rows {common}; they have no features for trees"
 
 
-def _count_alone(train: pd.Series, test: pd.Series, pattern: str) -> int:
-    """Return the number of filled texts in which no match of a pattern is in two training texts."""
+def _count_without_common_word(train: pd.Series, test: pd.Series) -> int:
+    """Return the number of filled texts without a word that is in two training texts, as n-grams are."""
 
-    def parts(text: str) -> set[str]:
-        return {*re.findall(pattern, text.lower())}
+    def words(text: str) -> set[str]:
+        return {*re.findall(WORD_OF_TWO, text.lower())}
 
-    n_texts = Counter(chain.from_iterable(map(parts, train)))
+    n_texts = Counter(chain.from_iterable(map(words, train)))
     texts = [text for text in pd.concat([train, test]) if text.strip()]
-    return sum(all(n_texts[part] < 2 for part in parts(text)) for text in texts)
+    return sum(all(n_texts[word] < 2 for word in words(text)) for text in texts)
 
 
 def _describe_large_molecules(

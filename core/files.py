@@ -7,11 +7,9 @@ import io
 import json
 import os
 import shutil
-import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from core.errors import DataError
-from core.table_forms import read_cells
 
 DIGEST = b"sha256"
 """Key of the metadata of a Parquet table with what `table_digest` returns."""
@@ -200,53 +197,6 @@ def read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         numbers = table.drop(columns="id", errors="ignore").replace("", "nan").astype(float)
         return table.assign(**numbers)
-
-
-def read_text_table(path: Path) -> pd.DataFrame:
-    """Read a table of the user with every cell as text in Unicode's composed form (NFC); an empty cell is ''.
-
-    The index is the number of a row in a spreadsheet: the header is row 1, and empty rows count but are left
-    out. Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into
-    a missing value and the id '007' into 7, and would accept a truncated row.
-
-    The attributes (`DataFrame.attrs`) `form` and `warnings` say how a file other than a plain CSV was read.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        what = (
-            f"there is no file {path}"
-            if isinstance(error, FileNotFoundError)
-            else f"{path}: {error.strerror}"
-        )
-        raise DataError(f"{what}; correct the path.") from None
-    cells = read_cells(path, content)
-    header = [unicodedata.normalize("NFC", name) for name in cells.header]
-    if not cells.rows:
-        raise DataError(f"{path} has no row below a header; it needs both.")
-    unnamed = [str(number) for number, name in enumerate(header, start=1) if not name.strip()]
-    if len(unnamed) > 1:
-        raise DataError(f"{path}: the columns {', '.join(unnamed)} have no name. Name or remove them.")
-    duplicates = sorted({name for name in header if header.count(name) > 1})
-    if duplicates:
-        raise DataError(
-            f"{path} has duplicate columns: {', '.join(map(repr, duplicates))}. Rename or remove them."
-        )
-    raw = pd.DataFrame(list(cells.rows.values()), index=list(cells.rows), columns=header, dtype=str)
-    table = raw.map(partial(unicodedata.normalize, "NFC")).astype(str)
-    n_composed = (table != raw).sum().sum() + len({*header} - {*cells.header})
-    warnings = [f"WARNING: {cells.warning}"] if cells.warning else []
-    if n_composed:
-        warnings.append(
-            f"WARNING: {n_composed} cells and names of {path.name} have decomposed letters, "
-            "as in files of a Mac; they are read, and ids and labels submitted, "
-            "in the composed form (Unicode NFC)"
-        )
-    if cells.form:
-        table.attrs["form"] = cells.form
-    if warnings:
-        table.attrs["warnings"] = warnings
-    return table
 
 
 def sha256_of(path: Path) -> str:

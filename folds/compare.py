@@ -15,7 +15,7 @@ import pandas as pd
 from competition.config import CompetitionConfig
 from competition.dataset import FOLD, read_prepared, without_extra_rows
 from core.errors import DataError, join_first
-from core.files import derive_seed, read_text_table
+from core.files import derive_seed
 from core.paths import display_path
 from core.plots import new_figure
 from core.text import format_with_error
@@ -169,8 +169,7 @@ def recommend_folds(
         **dict.fromkeys(competition.group_columns, "group"),
         **dict.fromkeys(filter(None, [competition.time]), "time"),
     }
-    names = {*read_text_table(competition.test)}
-    unknown = [name for name, what in needed.items() if name not in names and what in configured]
+    unknown = [name for name, what in needed.items() if name not in units.cells and what in configured]
     if unknown:
         reason = (
             f"it is unknown whether test rows share {join_first(unknown)}, which the test table does not have"

@@ -60,9 +60,8 @@ def scaffolds(smiles: list[str]) -> pd.Series:
     return pd.Series(list(map(scaffold, smiles)), dtype=str)
 
 
-def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None) -> Any:
-    """Return the centre of each molecule's cluster, (n_rows,) SMILES; it does not depend on the order of
-    rows.
+def clusters(smiles: Iterable[str], similarity: float, others: Iterable[str] = ()) -> dict[str, str]:
+    """Return molecule -> centre of its cluster; it does not depend on their order.
 
     This is sphere exclusion: in the order of SMILES, a molecule becomes a centre unless its similarity to an
     earlier centre is at least `similarity`. Every molecule joins the nearest centre. Butina's method would
@@ -71,18 +70,17 @@ def clusters(smiles: list[str], similarity: float, n_in_folds: int | None = None
     Source: Landrum, "Sphere exclusion clustering with the RDKit", RDKit blog 2020, on its LeaderPicker.
 
     Args:
-        n_in_folds: only the first molecules become centres; the others join a centre that is at least as
-            similar as `similarity`, or are clustered among themselves.
+        others: more molecules, which join a centre that is at least as similar as `similarity`, or are clustered
+            among themselves.
     """
-    centre_of = _clusters(tuple(sorted(set(smiles[:n_in_folds]))), similarity)
-    others = [text for text in dict.fromkeys(smiles) if text not in centre_of]
-    if others:
-        nearest = _nearest(others, sorted(set(centre_of.values())))
-        far = tuple(sorted(text for text in others if nearest[text][1] < similarity))
-        centre_of = (
-            centre_of | {text: centre for text, (centre, _) in nearest.items()} | _clusters(far, similarity)
-        )
-    return np.array([centre_of[text] for text in smiles], dtype=object)
+    centre_of = _clusters(tuple(sorted({*smiles})), similarity)
+    new = [text for text in dict.fromkeys(others) if text not in centre_of]
+    if new:
+        nearest = _nearest(new, sorted({*centre_of.values()}))
+        far = tuple(sorted(text for text in new if nearest[text][1] < similarity))
+        joined = {text: centre for text, (centre, _) in nearest.items()}
+        centre_of = centre_of | joined | _clusters(far, similarity)
+    return centre_of
 
 
 @lru_cache(maxsize=4)  # a run asks several times for the same molecules
@@ -122,13 +120,9 @@ def cluster_keys(
 ) -> list[pd.Series]:
     """Return a key per cluster of similar molecules of the columns of `_first_molecules`."""
     columns = _first_molecules(rows, competition)
-    in_folds: list[str] = []
-    others: list[str] = []
-    for column in columns:
-        in_folds += column[:n_in_folds]
-        others += column[n_in_folds:]
-    molecules = [*in_folds, *others]
-    centre_of = dict(zip(molecules, clusters(molecules, similarity, len(in_folds)), strict=True))
+    in_folds = [text for column in columns for text in column[:n_in_folds]]
+    others = [text for column in columns for text in column[n_in_folds:]]
+    centre_of = clusters(in_folds, similarity, others)
     return ["cluster " + pd.Series(column).map(centre_of) for column in columns]
 
 

@@ -19,19 +19,12 @@ from competition.labels import labels_or_indicators
 from competition.prepare import Prepared, prepare, write_prepared
 from competition.prepare import describe as describe_tables
 from core.errors import DataError, join_first
-from core.files import (
-    as_csv,
-    content_digest,
-    derive_seed,
-    digest,
-    read_json,
-    read_text_table,
-    write_table,
-)
+from core.files import as_csv, content_digest, derive_seed, digest, read_json, write_table
 from core.modules import code_digest_of
 from core.paths import Paths
 from core.types import Integers
 from core.user_code import changed_files, merge_opened, opened_files, user_code_files
+from core.user_tables import read_text_table
 from folds.groups import connected
 from folds.kinds import FoldsConfig
 from folds.recommended import fold_warnings, units_of_competition

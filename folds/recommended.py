@@ -11,8 +11,8 @@ from competition.dataset import FOLD, TableColumns, without_extra_rows
 from competition.swap import in_all_orders
 from competition.units import Unit
 from core.errors import DataError
-from core.files import read_text_table
 from core.types import Integers
+from core.user_tables import read_text_table
 from folds.groups import connected
 from folds.kinds import FoldsConfig
 from folds.splitters import blocks_in_time

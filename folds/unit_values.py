@@ -14,8 +14,8 @@ from competition.dataset import INPUT_KEY
 from competition.molecules import canonical_smiles, parent, plain_text
 from competition.swap import in_all_orders
 from competition.units import Unit
-from core.files import read_text_table
 from core.types import Integers
+from core.user_tables import read_text_table
 from folds.groups import scaffold, stereo_scaffold
 
 SEPARATOR = re.compile(r"[\s_./:|-]+")

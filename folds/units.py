@@ -139,8 +139,10 @@ class _Tables:
         self.is_test = np.arange(len(self.rows)) >= len(train)
         self.sampled = self._sample(MAX_SCAFFOLDS)
         self.names = [name for name in names if name != columns.id]
-        inputs = [self.codes(Unit("value", (name,)))[0] for name in columns.inputs if name in names]
-        self.equal_inputs = _combined(inputs) if inputs else np.arange(len(self.rows))
+        inputs = [name for name in columns.inputs if name in names]
+        self.equal_inputs: Integers = np.arange(len(self.rows))
+        if inputs:
+            self.equal_inputs = np.asarray(self.cells.groupby(inputs, sort=False).ngroup(), dtype=np.int64)
 
     def _sample(self, n_rows: int) -> Integers:
         """Return the numbers of a random part of the rows, with at most half from the test table."""
@@ -178,19 +180,11 @@ class _Tables:
         return counted
 
 
-def _combined(codes: list[Integers]) -> Integers:
-    """Return a number per row that is equal for rows with equal numbers of all columns."""
-    combined = codes[0]
-    for column in codes[1:]:
-        combined = pd.factorize(combined * (column.max(initial=0) + 2) + column + 1)[0]
-    return combined
-
-
 def _is_coarser(codes: Integers, equal_inputs: Integers) -> bool:
     """Return whether rows with other inputs share a value."""
     has_value = codes >= 0
-    pairs = _combined([codes[has_value], equal_inputs[has_value]])
-    return len(np.unique(pairs)) > len(np.unique(codes[has_value]))
+    pairs = pd.DataFrame({"value": codes[has_value], "inputs": equal_inputs[has_value]}).drop_duplicates()
+    return len(pairs) > pairs["value"].nunique()
 
 
 @dataclass(frozen=True)

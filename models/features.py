@@ -53,13 +53,14 @@ def stage_features(stage: Stage, context: Context) -> list[Cache]:
 
 def encoder_cache(encoder: EncoderFeature, root: Path) -> Cache:
     """Return the cache of the features of an encoder, one array per text, or (1, width) per molecule."""
+    kind = encoder.kind
     settings: dict[str, Any] = {"weights": digest_of_weights(encoder.weights)}
-    settings |= {package: metadata.version(package) for package in encoder.packages}
-    name = encoder.module.rpartition(".")[2]
+    settings |= {package: metadata.version(package) for package in kind.packages}
+    name = kind.module.rpartition(".")[2]
     if not reads_molecules(encoder.weights):
-        settings |= encoder.model_dump(mode="json", include={"pooling", "layers", "max_length", "truncation"})
+        settings |= encoder.model_dump(mode="json", include={"pooling", "layers", "max_length"})
         settings["atoms"] = load(TEXTS).reads_atoms(encoder)
-    return Cache(root, name, settings, encoder.embed, SHARD_SIZE, encoder.uses_gpu, (encoder.module,))
+    return Cache(root, name, settings, encoder.embed, SHARD_SIZE, kind.uses_gpu, (kind.module,))
 
 
 def feature_caches(

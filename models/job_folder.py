@@ -7,7 +7,7 @@ Written by every job:
     *_std.parquet             standard deviations of these predictions, if the stage has `predict_std`
     notes.json                messages of the stage for the user
     report.json               written last: seconds, machine, settings, code and libraries, files that
-                              user code opened, size and sha256 of all files
+                              user code opened, sha256 of all files
 
 By gp, sklearn, baseline and networks with columns: scaling.npz (how numbers and categories are scaled).
 By `target_transform`: target_transform.skops, transformed_range.json. By frozen encoders: encoders.json
@@ -33,7 +33,7 @@ By other stages:
 
 While a job trains, or after it failed, the folder is called .fold_K and may also have:
 
-    checkpoint_<phase>_<seed>.pt    network, optimizer, schedule and random generators
+    checkpoint_<seed>.pt      network, optimizer, schedule and random generators
     progress.json             finished steps, all steps and seconds
     failed.json, traceback.txt    how it failed
 """

@@ -36,8 +36,8 @@ from core.types import Array, Integers, ProblemType
 from core.user_code import load_user_code
 from models.context import CheckTables, Context
 from models.inputs.cache import Cache
-from models.inputs.encoder_settings import EncoderFeature, TextStage
-from models.inputs.weights import FROZEN_KINDS, reads_molecules, require_weights_of_kind
+from models.inputs.encoder_settings import FROZEN_KINDS, EncoderFeature, TextStage
+from models.inputs.weights import reads_molecules, require_weights_of_kind
 
 FEATURES = "models.features"
 FINGERPRINTS = "models.inputs.fingerprints"
@@ -121,17 +121,16 @@ class Stage(StrictModel):
     """Name of a built-in kind, or `file.py:Class`."""
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     """Random seeds. The stage predicts the mean over its seeds. Adding a seed trains only the jobs
-    of that seed."""
+    of that seed. The kinds gp and file have no seeds."""
     target_transform: TargetTransform | None = None
     """Transform of the targets by scikit-learn, fitted on the training rows of the fold and
     inverted on predictions. quantile and power (Box-Cox if all labels are above 0, else Yeo-Johnson) make
     the targets normally distributed. Unset: log1p for the metric rmsle, power for mape and median_ae, and
     none for others."""
-    extra_rows: Literal["train", "pretrain", "ignore"] = "train"
+    extra_rows: Literal["train", "ignore"] = "train"
     """What to do with the rows of competition.extra_train. train: add them to the training rows
-    with their weight. pretrain (neural stages): train on them first, then only on the competition's
-    rows. ignore: do not use them. Rows with labels of auxiliary targets only are used by neural
-    stages with an `auxiliary_weight` above 0."""
+    with their weight. ignore: do not use them. Rows with labels of auxiliary targets only are used by
+    neural stages with an `auxiliary_weight` above 0."""
     final_fit: Literal["folds", "refit", "both"] = "folds"
     """What predicts the test rows. folds: the mean of the models of all folds. refit: one model per
     seed, fitted on all rows; boosted trees have the mean number of trees of the folds. both: the
@@ -295,16 +294,14 @@ class Stage(StrictModel):
         """
         if problem_type != "regression" and self.target_transform not in (None, "none"):
             yield "target_transform requires regression, but this stage learns classes; remove it"
-        if self.extra_rows == "pretrain" and not self.reports_progress:
-            yield "extra_rows: pretrain requires a stage that trains in epochs; use train or ignore"
 
     def libraries(self) -> set[str]:
         """Return the packages in the job keys: another version of one trains the stage again."""
         names = {*self.packages}
-        if self.molecule_feature_names or self.encoders:
+        if self.reads_features:
             names |= {"numpy", "rdkit"}
         for encoder in self.encoders:
-            names |= {*encoder.packages}
+            names |= {*encoder.kind.packages}
         return names
 
     def weight_names(self) -> list[str]:
@@ -329,7 +326,7 @@ class Stage(StrictModel):
         """
         names = [FEATURES] if self.reads_features else []
         names += [FINGERPRINTS] if self.molecule_feature_names else []
-        return names + [encoder.module for encoder in self.encoders]
+        return names + [encoder.kind.module for encoder in self.encoders]
 
     def import_libraries(self, context: Context) -> None:
         """Import what trains the stage, which takes seconds in a new process."""

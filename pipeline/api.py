@@ -26,14 +26,15 @@ from competition.prepare import require_owned_outputs
 from competition.task import Task
 from core import cli
 from core.errors import ConfigError, DataError, NothingToSubmit
-from core.files import plain, read_text_table, write_table
+from core.files import plain, write_table
 from core.overrides import Overrides
 from core.paths import Paths, generated_yaml
+from core.user_tables import read_text_table
 from models.stages.file import OOF, TEST
 from pipeline import commands
+from pipeline.json_output import SCORES, stage_records
 from pipeline.new.column_roles import Role
 from pipeline.new.new import target_file
-from pipeline.summary import SCORES, stage_records
 from submissions.config import Config
 from submissions.predict import predict_with
 from submissions.run import Run, latest_run, table_digests
@@ -89,7 +90,7 @@ class FittedRun(Run):
     def scores(self) -> pd.DataFrame:
         """Return a row for each stage and each candidate of the blend, the best first.
 
-        Columns are `kind` (stage, candidate or submission), and the keys of `pipeline.summary.stage_records`,
+        Columns are `kind` (stage, candidate or submission), and the keys of `pipeline.json_output.stage_records`,
         such as score, score_standard_error, weights.TARGET, target_scores.TARGET, fold_scores.TARGET (a list).
 
         Raises:

@@ -48,10 +48,19 @@ MAX_SECONDS_WITHOUT_GPU = 3600.0
 MUST_RETURN = "return a dataclass of numbers, texts and arrays, which is written as JSON and read again"
 
 
-def check_all(config: Config, here: bool = True) -> str:
-    """Check a configuration with tables and folds that are made for this check only; see `check`."""
-    tables = make_folds(config.competition, config.folds, prepare(config.competition))
-    return check(config, tables, here)
+def check_all(config: Config, here: bool = True, reuse: bool | None = None) -> str:
+    """Check a configuration with tables and folds that are made for this check only; see `check`.
+
+    Args:
+        reuse: whether finished jobs of other code are kept. The last lines are then about those that would be trained
+            again; None leaves them out.
+    """
+    competition = config.competition
+    tables = make_folds(competition, config.folds, prepare(competition))
+    lines = [check(config, tables, here)]
+    if reuse is not None and _are_written(competition.paths.prepare_report, tables.report):
+        lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
+    return "\n".join(lines)
 
 
 def check(config: Config, prepared: Prepared, here: bool = True) -> str:
@@ -289,22 +298,6 @@ def _describe_direction(metric: Metric, y: Array, scored: Array, raw_rows: pd.Da
         f"{format_number(shuffled)} for the same in another order of rows, which greater_is_better: "
         f"{str(metric.greater_is_better).lower()} prefers; set the other direction"
     ]
-
-
-def check_competition(config: Config, reuse: bool, here: bool = True) -> str:
-    """Check a configuration; return lines about it, and about finished jobs that would be trained again.
-
-    Args:
-        reuse: whether finished jobs of other code are kept.
-        here: whether this machine trains; see `check`.
-    """
-    competition = config.competition
-    paths = competition.paths
-    tables = make_folds(competition, config.folds, prepare(competition))
-    lines = [f"{paths.name}: checked", check(config, tables, here)]
-    if _are_written(paths.prepare_report, tables.report):  # jobs may be finished
-        lines += describe_retraining(make_plan(competition, dict(config.stages), reuse))
-    return "\n".join(lines)
 
 
 def _are_written(file: Path, report: dict[str, Any]) -> bool:

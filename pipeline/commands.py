@@ -29,7 +29,7 @@ from models.jobs.job_files import resume
 from models.jobs.plan import describe_retraining, make_plan
 from models.jobs.scheduler import exit_status
 from pipeline import full as steps
-from pipeline.check import check_all, check_competition, require_visible_gpu
+from pipeline.check import check_all, require_visible_gpu
 from pipeline.new.new import write
 from pipeline.new.stage_choices import read_presets
 from pipeline.options import SETTINGS, SHARED, TRAINING, parse_budget, parse_shard
@@ -70,7 +70,7 @@ def check(options: Namespace) -> None:
     if not is_local:
         require_cluster()
     config = load_config(options.competition, options.overrides)
-    text = check_competition(config, options.reuse, here=is_local)
+    text = f"{config.competition.paths.name}: checked\n{check_all(config, is_local, options.reuse)}"
     print(text)
     lines = text.splitlines()
     options.result["warnings"] = [line for line in lines if "WARNING" in line]

@@ -29,8 +29,8 @@ from models.jobs.scheduler import Executor
 from models.registry import BASELINE, make_stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
+from pipeline.json_output import describe_run
 from pipeline.last_submission import NOT_BUILT, InterimSubmissions, submit_until, submitted_run
-from pipeline.summary import describe_run
 from submissions.config import Config, load_config
 from submissions.manifest import LeftOut
 from submissions.run import (

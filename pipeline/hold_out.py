@@ -15,9 +15,10 @@ from competition.dataset import without_extra_rows
 from competition.prepare import prepare
 from competition.task import to_submission_columns
 from core.errors import ConfigError
-from core.files import derive_seed, read_text_table, write_atomically, write_table
+from core.files import derive_seed, write_atomically, write_table
 from core.overrides import NO_OVERRIDES, Overrides
 from core.paths import Paths, holdout_yaml
+from core.user_tables import read_text_table
 from core.yaml_files import dump_yaml
 from folds.make import assign_folds, compute_groups
 from submissions.config import Config, load_config

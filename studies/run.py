@@ -27,11 +27,12 @@ from competition.metrics import METRICS, raw_rows_for
 from competition.task import Task
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import PROJECT, read_json, read_text_table, write_atomically, write_table
+from core.files import PROJECT, read_json, write_atomically, write_table
 from core.paths import Paths, display_path, generated_yaml
 from core.settings import StrictModel, UniqueList
 from core.text import format_table
 from core.types import Array
+from core.user_tables import read_text_table
 from core.yaml_files import dump_yaml, load_yaml
 from models.jobs.job import Job, read_predictions
 from models.jobs.job_files import verify_job

@@ -72,8 +72,7 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
     """Build the files of a run, or keep them if they are of this level or a later one; return lines to print."""
     changed = run.changed_files
     before = run.built
-    manifest = before if before is not None and _covers(run, before, level) else None
-    if manifest is None:
+    if before is None or not _covers(run, before, level):
         # On one thread: several would add up numbers in any order, which changes the last digits of sums.
         with threadpool_limits(1):
             settings = level.limit(run.config.submissions)
@@ -82,10 +81,10 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
             selection = select_candidate(run.columns, run.columns.test, settings)
             with replaced(run.folder) as folder:
                 _write_files(run, folder, selection, level)
-    if manifest is not None:
+    else:
         # The paths of the tables, and the name of the competition, are no part of the run's name.
         update = {"config": _settings(run), "left_out": list(run.left_out)}
-        manifest = manifest.model_copy(update=update)
+        manifest = before.model_copy(update=update)
         if manifest != before:
             write_manifest(run.folder, manifest)
     vars(run).pop("manifest", None)  # which was read before

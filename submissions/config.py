@@ -17,7 +17,7 @@ from core.user_code import short_ref
 from folds.kinds import FoldsConfig
 from models.registry import Stages
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
-from submissions.blend.settings import ONLY_CLASSES, ONLY_NUMBERS, SubmissionsConfig
+from submissions.blend.settings import DEFAULT_OF_CLASSES, DEFAULT_OF_NUMBERS, SubmissionsConfig
 
 
 def _require_duration(text: str | int | float) -> str:
@@ -51,8 +51,7 @@ class Config(StrictModel):
     @model_validator(mode="after")
     def _check_blends(self) -> Self:
         problem_type = self.competition.problem_type
-        unfit = ONLY_NUMBERS if problem_type in CLASS_TYPES else ONLY_CLASSES
-        others = [name for name in self.blends if name in unfit]
+        unfit = DEFAULT_OF_NUMBERS if problem_type in CLASS_TYPES else DEFAULT_OF_CLASSES
         names = [short_ref(code_ref) for code_ref in {*self.blends}]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         taken = sorted({*self.stages} & {*CANDIDATES, LIGHTGBM_STACK, *names, "submission", "fold", "rows"})
@@ -61,10 +60,8 @@ class Config(StrictModel):
             errors.append(
                 f"stages: {', '.join(taken)} is the name of a blend or of a column of the report; rename the stage"
             )
-        if others:
-            errors.append(
-                f"submissions: {', '.join(others)} is not for problem_type {problem_type}; remove it"
-            )
+        if unfit in self.blends:
+            errors.append(f"submissions: {unfit} is not for problem_type {problem_type}; remove it")
         if duplicates:
             errors.append(
                 f"submissions: {', '.join(duplicates)} is in two files; rename one of the functions"

@@ -38,7 +38,7 @@ CANDIDATES_TABLE = "candidates.parquet"
 STD_FILE = "spread.csv"
 SO_FAR = "so_far"
 """Folder of a submission that is not complete, next to those of the runs."""
-FORMAT = 6
+FORMAT = 7
 """Version of the fields of run.json and of the files of candidates."""
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 NOT_EXAMINED = "It was not examined whether test rows differ from training rows."

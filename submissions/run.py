@@ -19,10 +19,11 @@ from competition.dataset import REFIT_FOLD, read_prepared, without_extra_rows
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit, join_first
-from core.files import PROJECT, digest, read_json, read_table, read_text_table, sha256_of, table_digest
+from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
 from core.paths import Paths, display_path
 from core.text import format_table
 from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
+from core.user_tables import read_text_table
 from folds.comparison import read_comparison
 from models.job_folder import REPORT
 from models.jobs.budget_stages import Clock

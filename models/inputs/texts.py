@@ -236,22 +236,6 @@ def count_tokens(stage: TextStage, inputs: Context, rows: pd.DataFrame) -> tuple
     return len(texts), n_cut, n_tokens, n_unknown
 
 
-def require_molecules(template: Template, enumerate_smiles: bool | str) -> None:
-    """Raise a ConfigError if `enumerate_smiles` has no SMILES to randomize, or no molecules to shuffle."""
-    if not enumerate_smiles:
-        return
-    if not template.smiles:
-        raise ConfigError(
-            f"enumerate_smiles requires a molecule column, got {', '.join(template.columns)}. "
-            "Name one, or set tokenizer: smiles if a text column contains SMILES."
-        )
-    if enumerate_smiles == "order" and len(template.columns) > 1 and not template.is_reaction:
-        raise ConfigError(
-            "enumerate_smiles: order requires columns that are a side of a reaction. Set a template with "
-            'an arrow, such as "{' + "}.{".join(template.columns) + '}>>".'
-        )
-
-
 def reads_atoms(stage: TextStage) -> bool:
     """Return whether all columns of a stage are SMILES, with one token per atom."""
     return stage.tokenizer == "smiles" or (stage.weights in WEIGHT_SETS and WEIGHT_SETS[stage.weights].atoms)
@@ -321,7 +305,7 @@ def _cut(cell: str, ends: list[int], n: int) -> str:
     return cell[: ends[n]] if n < len(ends) - 1 else cell
 
 
-def randomize_smiles(smiles: str, row: str, augmentation: int, seed: int, order_only: bool = False) -> str:
+def randomize_smiles(smiles: str, row: str, augmentation: int, seed: int) -> str:
     """Return a randomized SMILES of a molecule, a mixture or a reaction.
 
     The molecules on each side of a ">" are shuffled. A SMILES that RDKit cannot parse is returned
@@ -333,21 +317,16 @@ def randomize_smiles(smiles: str, row: str, augmentation: int, seed: int, order_
             rows.
         augmentation: number of the randomized SMILES; 0 is `smiles` itself.
         seed: seed of the job.
-        order_only: shuffle the molecules, but do not randomize their SMILES.
     """
     if augmentation == 0 or len(smiles.split()) != 1:
         return smiles
     generator = random.Random(derive_seed(seed, augmentation, smiles, row))
     sides = []
     for side in re.split("(?<!-)>", smiles):  # "->" is a dative bond
-        components = [component for component in side.split(".") if component]
-        molecules = [_parse(component) for component in components]
+        molecules = [_parse(component) for component in side.split(".") if component]
         if None in molecules:
             return smiles
-        if not order_only:
-            components = [
-                Chem.MolToRandomSmilesVect(mol, 1, generator.getrandbits(31))[0] for mol in molecules
-            ]
+        components = [Chem.MolToRandomSmilesVect(mol, 1, generator.getrandbits(31))[0] for mol in molecules]
         generator.shuffle(components)
         sides.append(".".join(components))
     return ">".join(sides)

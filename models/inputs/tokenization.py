@@ -34,32 +34,23 @@ PAD, UNKNOWN, CLS, SEP, _ = SPECIAL.values()
 Ids = Integers
 
 
-def encode(
-    tokenizer: Tokenizer, texts: Iterable[str], truncation: str = "end"
-) -> tuple[list[Ids], list[bool]]:
+def encode(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[list[Ids], list[bool]]:
     """Return the token ids of each text, special tokens included, and whether it was truncated.
 
     Args:
         tokenizer: its `model_max_length` is the maximum length.
-        texts: texts to encode.
-        truncation: what to do with longer texts. "end" cuts their end; "middle" keeps the first tokens (a
-            quarter of the maximum length) and the last ones (three quarters).
     """
     max_length = tokenizer.model_max_length
-    n_first = max_length // 4  # Sun et al.: 128 of 512
     encoded: list[Ids] = []
     is_cut: list[bool] = []
     for piece in pieces(list(texts)):
         ids = tokenizer(piece, verbose=False)["input_ids"]
         is_too_long = [len(row) > max_length for row in ids]
         is_cut += is_too_long
-        if any(is_too_long) and truncation == "end":
+        if any(is_too_long):
             ids = tokenizer(piece, truncation=True, max_length=max_length)["input_ids"]
-        for row in ids:
-            if len(row) > max_length:
-                row = [*row[:n_first], *row[n_first - max_length :]]
-            # Without special tokens, an empty text would have no token at all.
-            encoded.append(np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64))
+        # Without special tokens, an empty text would have no token at all.
+        encoded += [np.array(row or [tokenizer.pad_token_id or 0], dtype=np.int64) for row in ids]
     return encoded, is_cut
 
 

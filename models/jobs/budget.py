@@ -5,7 +5,7 @@ start in the YAML's order as cores become free. The first fold of a stage is its
 (seconds of a job, see pace.py) is measured, the stage
 
 - continues, if all of its folds fit into the time that is left, or a network's into 60 % of it;
-- restarts with as many epochs as fit into 80 %, if it is a network and these are not too few;
+- restarts with fewer epochs, if it is a network and these are not too few;
 - is given up otherwise, or if its inputs take most of the time, and tried again when it fits.
 
 When every stage is decided, more seeds follow, each if it fits, and then the stage that lacks the least time.
@@ -37,7 +37,6 @@ from models.jobs.budget_stages import (
     StageState,
     min_epochs,
     plan_of,
-    sizes_of,
     states_of,
 )
 from models.jobs.job import Job
@@ -73,7 +72,8 @@ class Budget:
         jobs_digest = digest([plan.keys, seeds])
         self.decisions = Decisions(plan.paths.budget(clock.seconds), jobs_digest)
         self.states = states_of(plan)
-        networks, max_rows = sizes_of(self.states)
+        networks = {name for name, state in self.states.items() if state.settings.reports_progress}
+        max_rows = {name: state.largest_fold.n_rows for name, state in self.states.items()}
         self.paces = Paces(self.queue.running, networks, max_rows)
         self.first = [state for state in self.states.values() if state.settings.comes_first]
         if clock.has_limit:

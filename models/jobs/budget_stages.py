@@ -302,12 +302,6 @@ def states_of(plan: JobPlan) -> dict[str, StageState]:
     return states
 
 
-def sizes_of(states: dict[str, StageState]) -> tuple[set[str], dict[str, int]]:
-    """Return which stages are networks, and the rows of the largest fold of each stage."""
-    networks = {name for name, state in states.items() if state.settings.reports_progress}
-    return networks, {name: state.largest_fold.n_rows for name, state in states.items()}
-
-
 def plan_of(plan: JobPlan, states: list[StageState]) -> JobPlan:
     """Return the jobs of some stages, with the seeds that have started."""
     return replace(

@@ -1,9 +1,4 @@
-"""The files of a job. A job is trained in a temporary folder, and published by renaming it.
-
-seed_<s>/.fold_<k>/    running, killed or failed: checkpoints, progress.json, losses.csv, failed.json,
-                       traceback.txt
-seed_<s>/fold_<k>/     published: weights, predictions, and report.json with sizes and sha256
-"""
+"""How the files of a job (models/job_folder.py) are written: in a temporary folder, which is then renamed."""
 
 import shutil
 import traceback
@@ -14,7 +9,6 @@ from typing import Any
 from core.errors import ConfigError, DataError
 from core.files import read_json, read_table, remove_damaged, sha256_of, sync, write_atomically, write_json
 from core.paths import BUNDLE_MANIFEST, Paths
-from models.hardware import machine
 from models.job_folder import CHECKPOINTS, FAILURE, PROGRESS, REPORT, TEST_FOLDER, TRACEBACK
 from models.jobs.job import Job, std_file
 from models.jobs.scheduler import JobResult
@@ -66,12 +60,7 @@ def write_failure(folder: Path, result: JobResult, error: BaseException | None =
             text = "".join(traceback.format_tb(error.__traceback__)) + result.error
         log = attempt / TRACEBACK
         write_atomically(log, text.encode("utf-8", "replace"))
-    record = {
-        "reason": result.reason,
-        "error": result.error,
-        "machine": machine(),
-    }
-    write_json(attempt / FAILURE, record)
+    write_json(attempt / FAILURE, {"reason": result.reason, "error": result.error})
     return replace(result, log=log)
 
 
@@ -97,7 +86,7 @@ def recorded_failure(job: Job) -> JobResult:
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:
-    """Write report.json, last, with the size and digest of every other file.
+    """Write report.json, last, with the digest of every other file.
 
     Predictions for other test tables may follow, and are not in it.
     """
@@ -105,7 +94,7 @@ def write_report(folder: Path, report: dict[str, Any]) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name[0] != ".":
             sync(path)
-            files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+            files[str(path.relative_to(folder))] = {"sha256": sha256_of(path)}
     write_json(folder / REPORT, {**report, "files": files})
 
 

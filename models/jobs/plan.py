@@ -1,9 +1,5 @@
 """Jobs: one (stage, seed, fold) each, in a folder with a key of everything that can change its result.
 
-    work/<name>/models/<stage>/<key>/seed_<s>/fold_<k>/   weights, oof.parquet, report.json (written last)
-                                              .../test/<test key>.parquet
-                                     seed_<s>/fold_all/   of a refit on all rows, without oof.parquet
-
 A key is `<settings>-<code>`: digests of the settings of the stage with its tables, folds and weights, and of
 all code that its result depends on, with the versions of the libraries that train it. A job with another key
 has another folder, and overwrites nothing.

@@ -86,8 +86,7 @@ def describe_loss(folder: Path) -> str:
         return ""
     if not records:
         return ""
-    phase = "pretrain " if records[-1].phase == "pretrain" else ""
-    line = f"{phase}epoch {records[-1].epoch}, loss {records[-1].loss:.4g}"
+    line = f"epoch {records[-1].epoch}, loss {records[-1].loss:.4g}"
     scored = [record for record in records if record.held_out_score is not None]
     if scored:
         line += f", held-out score {scored[-1].held_out_score:.4g} after epoch {scored[-1].epoch}"

@@ -19,7 +19,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -322,7 +322,7 @@ def result_of(task: Task, future: "Future[JobResult]") -> JobResult:
     """
     try:
         result = future.result()
-    except (Exception, CancelledError) as error:  # of the pool or the cluster, since a task does not raise
+    except Exception as error:  # of the pool or the cluster, since a task does not raise
         exit_codes = re.search(
             r"exit codes of the workers are \{(.+)\}", str(error)
         )  # loky's TerminatedWorkerError

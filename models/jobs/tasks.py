@@ -76,6 +76,28 @@ def job_tasks(
     return cache_parts + tasks
 
 
+def one_task_per_stage(tasks: list[Task]) -> list[Task]:
+    """Join the jobs of each stage into one task, so that its libraries are imported once."""
+    by_stage: dict[str, list[Task]] = {}
+    for task in tasks:
+        if not is_cache(task):
+            by_stage.setdefault(task.group, []).append(task)
+    joined = [
+        replace(of_stage[0], function=run_in_turn, arguments=([task.arguments for task in of_stage],))
+        for of_stage in by_stage.values()
+    ]
+    return [*filter(is_cache, tasks), *joined]
+
+
+def run_in_turn(calls: list[tuple[Job, JobPlan, int]]) -> JobResult:
+    """Run jobs one after the other; return the result of the first that failed, or of the last."""
+    for job, plan, threads in calls:
+        result = run_job(job, plan, threads)
+        if result.status == "failed":
+            break
+    return result
+
+
 def resources_of(stage: Stage, n_jobs: int, executor: Executor) -> Resources:
     """Return what each of `n_jobs` jobs takes: an equal share of the cores if the stage can use it."""
     n_cores = max(1, executor.max_threads // n_jobs) if stage.uses_several_cores else 1

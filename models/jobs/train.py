@@ -9,7 +9,10 @@ from models.jobs.budget_stages import Clock
 from models.jobs.job_files import verify_job
 from models.jobs.plan import JobPlan, key_of_test_table
 from models.jobs.scheduler import Executor, JobResult, Queue, run
-from models.jobs.tasks import job_tasks
+from models.jobs.tasks import job_tasks, one_task_per_stage
+
+FEW_ROWS = 100
+"""Number of rows up to which importing libraries takes longer than predicting."""
 
 
 def train(plan: JobPlan, executor: Executor, job_timeout: float = math.inf) -> dict[str, JobResult]:
@@ -56,9 +59,14 @@ def predict_jobs(plan: JobPlan, executor: Executor) -> str:
             "competition.test and its rows in their test.csv."
         )
     if waiting:
-        tasks = job_tasks(plan, waiting, [plan.tables.read_test()], executor)
+        test = plan.tables.read_test()
+        tasks = job_tasks(plan, waiting, [test], executor)
+        n_stages = len({job.stage for job in waiting})
+        if len(test) <= FEW_ROWS and n_stages >= executor.capacity().cpus:
+            tasks = one_task_per_stage(tasks)
         results = run(Queue(tasks), executor)
         for name in [task.name for task in tasks if task.skips_group]:  # a part of a cache may fail
-            if results[name].status == "failed":
-                raise DataError(f"{name} failed ({results[name].reason}): {results[name].error}")
+            result = results[name]
+            if result.status == "failed":
+                raise DataError(f"{result.name} failed ({result.reason}): {result.error}")
     return plan.test_key

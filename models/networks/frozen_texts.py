@@ -25,7 +25,7 @@ def embed(config: EncoderFeature, texts: list[str]) -> Array:
     encoder, tokenizer = _load_encoder(config.model_dump_json())
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     separator = separator_of(tokenizer)
-    ids, is_cut = encode(tokenizer, [text.replace(SEPARATOR, separator) for text in texts], config.truncation)
+    ids, is_cut = encode(tokenizer, [text.replace(SEPARATOR, separator) for text in texts])
     lengths = np.array(list(map(len, ids)))
     n_unknown = [(row == tokenizer.unk_token_id).sum() for row in ids]
     by_length = lengths.argsort(kind="stable")

@@ -32,7 +32,6 @@ from models.inputs.texts import (
     mirror_stereo,
     randomize_smiles,
     read_template,
-    require_molecules,
     shorten_columns,
 )
 from models.job_folder import write_notes
@@ -81,10 +80,9 @@ class Bert(TextStage, NeuralStage):
     quantization: Literal["nf4"] | None = None
     """nf4: keep the weights below `lora` in 4 bits (QLoRA, Dettmers et al., NeurIPS 2023), about 0.6
     bytes each. It requires the package bitsandbytes. null: 4 bytes each, in float32."""
-    enumerate_smiles: StrictBool | Literal["order"] = False
-    """SMILES augmentation. true: in every epoch each molecule is written as another randomized
-    SMILES, and the molecules of a cell, or of one side of a reaction, are in random order. order:
-    only the order is randomized."""
+    enumerate_smiles: StrictBool = False
+    """SMILES augmentation: in every epoch each molecule is written as another randomized SMILES, and the
+    molecules of a cell, or of one side of a reaction, are in random order."""
     test_augmentations: PositiveInt
     """Test-time augmentation: number of SMILES per row that are averaged for a prediction, the
     canonical one first. Unset: 5 with enumerate_smiles, otherwise 1."""
@@ -141,10 +139,10 @@ class Bert(TextStage, NeuralStage):
             "epochs": 4 if is_pretrained else 20,
             # 600 QM9 molecules, mean R2 of 3 targets, one seed: 0.38 without enumeration, 0.38 with it and
             # 1 SMILES in prediction, 0.59 with 5.
-            "test_augmentations": 5 if values.get("enumerate_smiles") in (True, "order") else 1,
+            "test_augmentations": 5 if values.get("enumerate_smiles") else 1,
         }
         if values.get("lora") is not None:
-            defaults["learning_rate"] = 2e-4  # up to 8 billion parameters (docs/stages.md names sources)
+            defaults["learning_rate"] = 2e-4  # up to 9 billion parameters (docs/stages.md names sources)
         return values | {name: value for name, value in defaults.items() if values.get(name) is None}
 
     @model_validator(mode="after")
@@ -179,12 +177,10 @@ class Bert(TextStage, NeuralStage):
         if self.lora and self.weights and self.lora.layers != "all_linear":
             require_layers(self.weights, self.lora.layers)
         template = read_template(self, tables.context)
-        require_molecules(template, self.enumerate_smiles)
-        in_order = self.enumerate_smiles == "order"
-        if in_order and not any("." in text for text in template.texts(tables.train, " ")):
+        if self.enumerate_smiles and not template.smiles:
             raise ConfigError(
-                "enumerate_smiles: order needs cells or sides of a reaction with several molecules, and no "
-                "text has them. Set true, for other SMILES of each molecule, or remove it."
+                f"enumerate_smiles requires a molecule column, got {', '.join(template.columns)}. "
+                "Name one, or set tokenizer: smiles if a text column contains SMILES."
             )
 
     def initial_backbone(self, train: Dataset, folder: Path, context: Context) -> "nn.Module":
@@ -214,8 +210,7 @@ class Bert(TextStage, NeuralStage):
             write_base_model(self.weights, folder)
             return encoders.AdaptedBackbone(encoder, self.pooling, self.weights, **self.lora.model_dump())
         encoder.config.save_pretrained(folder)
-        sees_other_tokens = self.enumerate_smiles or self.extra_rows == "pretrain"
-        if not sees_other_tokens:
+        if not self.enumerate_smiles:  # which has other tokens in each epoch
             encoders.train_only(encoder, np.concatenate(items))
         return encoders.BertBackbone(encoder, self.pooling)
 
@@ -249,14 +244,12 @@ class Bert(TextStage, NeuralStage):
         template = read_template(self, context)
         separator = tokenization.separator_of(tokenizer)
         has_texts = len(template.columns) > 1 and not template.smiles
-        cuts_columns = (template.has_words or has_texts) and self.truncation == "end"
-        if cuts_columns and not self.enumerate_smiles:
+        if (template.has_words or has_texts) and not self.enumerate_smiles:
             inputs, n_cut = shorten_columns(tokenizer, template, rows, separator)
             return tokenization.encode(tokenizer, template.texts(inputs, separator))[0], n_cut
-        order_only = self.enumerate_smiles == "order"
-        randomize = partial(randomize_smiles, augmentation=augmentation, seed=seed, order_only=order_only)
+        randomize = partial(randomize_smiles, augmentation=augmentation, seed=seed)
         texts = template.texts(rows.inputs, separator, randomize)
-        items, is_cut = tokenization.encode(tokenizer, texts, self.truncation)
+        items, is_cut = tokenization.encode(tokenizer, texts)
         return items, sum(is_cut)
 
     def _train_tokenizer(self, train: Dataset, context: Context) -> Any:

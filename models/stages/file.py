@@ -15,9 +15,10 @@ from competition.cells import describe_rows, parse_numbers, read_table_with_ids,
 from competition.dataset import Dataset
 from competition.task import Task
 from core.errors import ConfigError, DataError, join_first
-from core.files import read_text_table, sha256_of
+from core.files import sha256_of
 from core.settings import UserPath
 from core.types import Array, Integers
+from core.user_tables import read_text_table
 from models.context import CheckTables, Context
 from models.job_folder import write_notes
 from models.stage import FOLD_MARKS, Stage, as_probabilities, invalid_probability_rows

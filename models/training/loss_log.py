@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,8 @@ class LossRecord:
     """A row of losses.csv, which is also sent to the tracker. Another number is one more field.
 
     Attributes:
-        phase: pretrain or train.
-        epoch: number of the epoch, from 1 in each phase.
-        step: optimizer steps so far, including the pretrain phase.
+        epoch: number of the epoch, from 1.
+        step: optimizer steps so far.
         loss: mean of the epoch so far.
         learning_rate: rate of the next step.
         seconds: training time, including earlier attempts of a resumed job.
@@ -38,7 +37,6 @@ class LossRecord:
             None in other rows, in a refit, and if the metric cannot score the fold.
     """
 
-    phase: str
     epoch: int
     step: int
     loss: float
@@ -61,11 +59,6 @@ class LossLog:
         self.records: list[LossRecord] = []
         self.started = self.written = time.monotonic()
         self.path.unlink(missing_ok=True)  # of an attempt that was killed
-
-    @property
-    def last_step(self) -> int:
-        """Optimizer steps at the last row."""
-        return self.records[-1].step if self.records else 0
 
     def due(self) -> bool:
         """Whether the last row was written SECONDS_BETWEEN_ROWS ago."""
@@ -96,8 +89,8 @@ class LossLog:
         return {"rows": list(map(asdict, self.records)), "seconds": time.monotonic() - self.started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Add the rows of a checkpoint that an earlier phase of this attempt has not added."""
-        for row in state["rows"][len(self.records) :]:
+        """Add the rows of a checkpoint."""
+        for row in state["rows"]:
             self.records.append(LossRecord(**row))
             self.track(self.records[-1])
         write_table(self.path, pd.DataFrame(self.records))
@@ -108,16 +101,17 @@ def read_losses(folder: Path) -> list[LossRecord]:
     """Return the rows of losses.csv of a job, which may be training; [] without the file."""
     if not (folder / LOSSES).exists():
         return []
-    table = pd.read_csv(folder / LOSSES).astype(object)
+    # Jobs of before December 2026 have one more column, in front.
+    columns = [field.name for field in fields(LossRecord)]
+    table = pd.read_csv(folder / LOSSES)[columns].astype(object)
     return [LossRecord(*row) for row in table.where(table.notna(), None).itertuples(index=False)]
 
 
 def track(accelerator: Any, record: LossRecord) -> None:
     """Send a row of losses.csv to the tracker of an accelerator."""
     values = asdict(record)
-    phase = values.pop("phase")
     step = values.pop("step")
-    numbers = {f"{phase}/{name}": value for name, value in values.items() if value is not None}
+    numbers = {f"train/{name}": value for name, value in values.items() if value is not None}
     accelerator.log(numbers, step=step)
 
 

@@ -52,26 +52,14 @@ def fit(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> N
 
 
 def train_network(stage: NeuralStage, train: Dataset, folder: Path, context: Context) -> bool:
-    """Train a network with one seed, and return whether it is better than a constant prediction.
-
-    With `extra_rows: pretrain` it is trained on the extra rows first.
-    """
-    pretrain_set = None
-    if stage.extra_rows == "pretrain" and train.extra is not None and train.extra.any():
-        pretrain_set = train.take(train.extra)
-        train = train.take(~train.extra)
+    """Train a network with one seed, and return whether it is better than a constant prediction."""
     network, encoded_train = prepare(stage, train, folder, context)
-    encoded_pretrain = None
-    y = encoded_train.y
-    if pretrain_set is not None:
-        encoded_pretrain = encode_with_labels(stage, pretrain_set, folder, context)
-        y = np.vstack([y, encoded_pretrain.y])
     names = np.array([*context.task.targets, *auxiliary_targets(stage, context)])
-    unlabelled = names[np.isnan(y).all(axis=0)]
+    unlabelled = names[np.isnan(encoded_train.y).all(axis=0)]
     if len(unlabelled):  # with `extra_rows: ignore`, for example
         note = f"no training row has a label of the auxiliary targets {', '.join(unlabelled)}"
         write_notes(folder, [f"{note}, so their heads are not trained"])
-    return make_trainer(stage, network, folder, context).fit(encoded_train, encoded_pretrain)
+    return make_trainer(stage, network, folder, context).fit(encoded_train)
 
 
 def predict(stage: NeuralStage, rows: Dataset, folder: Path, context: Context) -> Array:

@@ -81,7 +81,7 @@ class NeuralStage(TrainingSettings):
         return self.reads_features or (self.use_tabular_columns and has_columns)
 
     def fit(self, train: Dataset, folder: Path, context: Context) -> None:
-        """Train on `train`; with `extra_rows: pretrain` first on its extra rows only."""
+        """Train a network."""
         load(TRAINING_LOOP).fit(self, train, folder, context)
 
     def predict(self, rows: Dataset, folder: Path, context: Context) -> Array:

@@ -23,7 +23,7 @@ from core.files import is_of_system, remove_damaged, require_room, sync, write_j
 from models.context import Context
 from models.job_folder import TRAINING, WEIGHTS, write_notes
 from models.targets import target_scale
-from models.training.batches import Batches, EncodedDataset, LabelBatch, MicroBatch, in_advance
+from models.training.batches import EncodedDataset, LabelBatch, MicroBatch, in_advance
 from models.training.loss_log import LossLog, start_tracker, track, tracker_arguments
 from models.training.losses import load_loss
 from models.training.network import (
@@ -80,22 +80,14 @@ class Trainer:
         self.log = LossLog(self.folder, partial(track, self.accelerator))
         self.network.to(self.accelerator.device)
 
-    def fit(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> bool:
-        """Train, write weights and a report, and return whether the network beats a constant prediction.
-
-        Args:
-            train: labelled rows.
-            pretrain_set: rows to train on before, with a separate schedule (`extra_rows: pretrain`).
+    def fit(self, train: EncodedDataset) -> bool:
+        """Train on labelled rows, write weights and a report, and return whether the network beats a constant
+        prediction.
         """
-        labels = self.prepare(train, pretrain_set)
+        labels = self.prepare(train)
         start_tracker(self.accelerator, self.folder)
-        phases = [train.encoded] if pretrain_set is None else [pretrain_set.encoded, train.encoded]
-        self.total_steps = self.settings.epochs * sum(map(self.steps_per_epoch, phases))  # of all phases
         try:
-            if pretrain_set is not None:
-                pretrain_labels = self.make_labels(pretrain_set)
-                self.train_epochs(pretrain_set.encoded, pretrain_labels, "pretrain")
-            self.train_epochs(train.encoded, labels, "train")
+            self.train_epochs(train.encoded, labels)
         finally:
             self.accelerator.end_training()
         # Weights of the hub may be views of transposed tensors, which safetensors does not take, or of each
@@ -107,22 +99,15 @@ class Trainer:
         write_json(self.folder / TRAINING, self.report)
         return self.beats_constant(train, labels)
 
-    def prepare(self, train: EncodedDataset, pretrain_set: EncodedDataset | None = None) -> LabelBatch:
+    def prepare(self, train: EncodedDataset) -> LabelBatch:
         """Set up the scale of the labels, the report and the backbone; return the scaled labels."""
-        self.fit_scale(train, pretrain_set)
+        self.fit_scale(train)
         self.prepare_backbone(train)
         return self.make_labels(train)
 
-    def fit_scale(self, train: EncodedDataset, pretrain_set: EncodedDataset | None) -> None:
+    def fit_scale(self, train: EncodedDataset) -> None:
         """Set mean and scale of the labels, and begin the report with them."""
-        all_y = train.y
         self.mean, self.scale = target_scale(train.y, self.loss.is_classification)
-        if pretrain_set is not None:
-            all_y = np.vstack([train.y, pretrain_set.y])
-            mean, scale = target_scale(pretrain_set.y, self.loss.is_classification)
-            is_unlabelled = np.isnan(train.y).all(axis=0)  # auxiliary targets that only extra rows have
-            self.mean = np.where(is_unlabelled, mean, self.mean)
-            self.scale = np.where(is_unlabelled, scale, self.scale)
         self.report: dict[str, Any] = {
             "mean": self.mean.tolist(),
             "scale": self.scale.tolist(),
@@ -130,7 +115,7 @@ class Trainer:
             "precision": self.accelerator.mixed_precision,
         }
         if self.loss.is_classification:
-            classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in all_y.T]
+            classes = [np.unique(column[~np.isnan(column)]).astype(int).tolist() for column in train.y.T]
             self.report["classes"] = [
                 present or [0, 1] for present in classes
             ]  # [0, 1]: a head without labels
@@ -158,24 +143,23 @@ class Trainer:
         arrays = (scaled, weights, dataset.sides)
         return LabelBatch(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
 
-    def train_epochs(self, encoded: Encoded, labels: LabelBatch, name: str) -> None:
-        """Train all epochs under one schedule, from the checkpoint of this `name` if there is one."""
+    def train_epochs(self, encoded: Encoded, labels: LabelBatch) -> None:
+        """Train all epochs under one schedule, from a checkpoint if there is one."""
         settings = self.settings
         seed = self.context.seed
         device = self.accelerator.device
-        n_steps = self.steps_per_epoch(encoded)
+        # As many in each epoch and on all devices.
+        n_steps = len(encoded(0).step_plan(settings, 0, 0, "cpu"))
         optimizer = make_optimizer(self.network, settings)
         n_total = n_steps * settings.epochs
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, with_warmup(settings, n_total))
         if settings.warmup > max(1, n_total / 2):
             note = f"the warm-up of {settings.warmup:g} steps is cut to half of the {n_total} steps"
             write_notes(self.folder, [note])
-        self.accelerator.free_memory()  # else it also unscales and clips for the previous optimizer
         optimizer = self.accelerator.prepare(optimizer)
         parts = {"network": self.network, "optimizer": optimizer, "schedule": schedule}
         parts |= {"scaler": self.accelerator.scaler, "losses": self.log}
-        checkpoint = Checkpoint(self.folder / f"checkpoint_{name}_{seed}.pt", parts)
-        previous_steps = self.log.last_step
+        checkpoint = Checkpoint(self.folder / f"checkpoint_{seed}.pt", parts)
         no_loss = torch.zeros((), dtype=torch.float64)
         first_epoch, first_step, loss_sum = checkpoint.load() or (0, 0, no_loss)
         epochs = range(first_epoch, settings.epochs)
@@ -188,16 +172,15 @@ class Trainer:
                 loss_sum = loss_sum + self.take_step(micro_batches, optimizer)
                 schedule.step()
                 total_done = epoch * n_steps + n_done
-                self.context.progress(previous_steps + total_done, self.total_steps)
+                self.context.progress(total_done, n_total)
                 is_last = n_done == n_steps
                 is_scored = is_last and (settings.epochs - epoch - 1) % score_every == 0
                 if is_last or self.log.due():
                     self.require_steps()
                     factor = schedule.get_last_lr()[0] / schedule.base_lrs[0]
                     self.log.write(
-                        phase=name,
                         epoch=epoch + 1,
-                        step=previous_steps + total_done,
+                        step=total_done,
                         loss=float(loss_sum) / n_done,
                         learning_rate=self.settings.learning_rate * factor,
                         held_out_score=self._held_out_score() if is_scored else None,
@@ -206,12 +189,6 @@ class Trainer:
                     checkpoint.save(epoch, n_done, loss_sum)
             first_step = 0
             loss_sum = no_loss
-        if name == "pretrain":  # a job that is killed in the next phase does not repeat the end of this one
-            checkpoint.save(settings.epochs, first_step, loss_sum)
-
-    def steps_per_epoch(self, encoded: Encoded) -> int:
-        """Return the number of steps of an epoch, which is the same on all devices."""
-        return len(encoded(0).step_plan(self.settings, 0, 0, "cpu"))
 
     def take_step(self, micro_batches: list[MicroBatch], optimizer: torch.optim.Optimizer) -> Tensor:
         """Make one step of the optimizer with the gradients of all its micro-batches; return their loss."""
@@ -256,22 +233,17 @@ class Trainer:
 
         Auxiliary targets do not count.
         """
-        batches, some_labels = self.evenly_spaced_rows(train, labels, 256)
-        outputs = forward(self.network, batches, self.settings.batch_size, self.accelerator)
+        n_targets = len(self.context.task.targets)
+        labelled = np.flatnonzero(~np.isnan(train.y[:, :n_targets]).all(axis=1))
+        rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, 256).astype(np.intp))]
+        some_labels = labels.take(rows, torch.device("cpu"))
+        some_labels.weights[:, n_targets:] = 0
+        outputs = forward(
+            self.network, train.encoded(0).take(rows), self.settings.batch_size, self.accelerator
+        )
         error = self.loss.mean_error(outputs, some_labels)
         constant = self.loss.of_constant(labels, outputs.shape[1]).expand_as(outputs)
         return bool(error < self.loss.mean_error(constant, some_labels))
-
-    def evenly_spaced_rows(
-        self, dataset: EncodedDataset, labels: LabelBatch, n: int
-    ) -> tuple[Batches, LabelBatch]:
-        """Return at most n evenly spaced rows with a label of a target, and their labels of targets."""
-        n_targets = len(self.context.task.targets)
-        labelled = np.flatnonzero(~np.isnan(dataset.y[:, :n_targets]).all(axis=1))
-        rows = labelled[np.unique(np.linspace(0, len(labelled) - 1, n).astype(np.intp))]
-        some_labels = labels.take(rows, torch.device("cpu"))
-        some_labels.weights[:, n_targets:] = 0
-        return dataset.encoded(0).take(rows), some_labels
 
     def _held_out_score(self) -> float | None:
         """Return the score of the held-out rows, without augmentation; None without rows or without a score.

@@ -5,6 +5,7 @@ Every role is a guess with a reason, which `./run.sh new` prints and writes into
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -200,19 +201,23 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     n_distinct = len(distinct)
     n_empty = len(cells) - n_cells
     sample = distinct[:: max(1, n_distinct // MAX_SAMPLED)][:MAX_SAMPLED]
-    if np.mean([bool(NUMBER_LIST.fullmatch(value)) for value in sample]) >= MIN_PARSED:
+
+    def nearly_all(holds: Callable[[str], object]) -> bool:
+        return bool(np.mean([bool(holds(value)) for value in sample]) >= MIN_PARSED)
+
+    if nearly_all(NUMBER_LIST.fullmatch):
         advice = "make a column of each number to use them"
         return column("left out", f"WARNING: lists of numbers such as {sample[0][:30]!r}; {advice}")
     for notation, pattern in NOTATIONS.items():
-        if np.mean([bool(pattern.fullmatch(value)) for value in sample]) >= MIN_PARSED:
+        if nearly_all(pattern.fullmatch):
             return column("left out", f"{notation}, which is not read", notation=notation)
     n_parsed = sum(canonical_smiles(value) is not None for value in sample)
     if looks_like_smiles(name, sample, n_parsed / max(1, len(sample))):
         reason = f"RDKit parses {n_parsed} of {len(sample)} distinct values"
         return column("smiles", reason + (f"; {n_empty} cells are empty" if n_empty else ""))
-    if np.mean([is_reaction(value) for value in sample]) >= MIN_PARSED:
+    if nearly_all(is_reaction):
         return column("text", "reaction SMILES (with >), a text for encoders and n-grams", reaction=True)
-    if np.mean([bool(TEXT_LIST.fullmatch(value)) for value in sample]) >= MIN_PARSED:
+    if nearly_all(TEXT_LIST.fullmatch):
         return column("text", "WARNING: lists of texts in JSON; join their texts (json.loads) in all tables")
     n_words = np.mean([len(WORD.findall(value)) for value in sample])
     reason = f"{n_distinct} distinct values in {n_cells} cells"
@@ -220,7 +225,7 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
     if is_long or n_words >= MIN_PASSAGE or (n_words >= 2 and n_distinct > 0.5 * n_cells):
         return column("text", f"{reason}, {n_words:.1f} words on average")
     n_letters = np.mean([len(value) for value in sample])
-    are_sequences = n_letters >= MIN_SEQUENCE and np.mean([value.isalpha() for value in sample]) >= MIN_PARSED
+    are_sequences = n_letters >= MIN_SEQUENCE and nearly_all(str.isalpha)
     n_new, n_filled = count_new_values(train, test)
     are_new = n_new > MIN_NEW * n_filled and train.nunique() > MIN_DISTINCT_WORDS
     if are_sequences and (are_new or n_distinct > 0.5 * n_cells):
@@ -229,7 +234,7 @@ def _classify_text(name: str, train: pd.Series, test: pd.Series) -> Column:
             f"{reason}, sequences of {n_letters:.0f} letters on average",
             is_sequence=bool(n_letters > MAX_LETTERS_OF_WORD),
         )
-    are_links = bool(np.mean([bool(LINK.fullmatch(value)) for value in sample]) >= MIN_PARSED)
+    are_links = nearly_all(LINK.fullmatch)
     if (are_new or n_distinct > 0.5 * n_cells) and are_words(sample) and not are_links:
         reason += f", words; {describe_new(n_new, n_filled)}"
         return column("text", reason, is_name=n_distinct > 0.5 * n_cells)

@@ -18,7 +18,7 @@ from competition.molecules import canonical_smiles, without_stereo
 from competition.task import class_names, match_columns
 from competition.units import Unit
 from core.errors import DataError, join_first
-from core.files import read_text_table
+from core.user_tables import read_text_table
 from folds.recommended import MAX_PART, tied_rows
 from pipeline.new.column_roles import (
     MAX_SAMPLED,

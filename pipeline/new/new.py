@@ -17,7 +17,8 @@ from competition.prepare import describe, prepare
 from competition.task import class_names
 from core import paths
 from core.errors import ConfigError, DataError, UserError
-from core.files import read_text_table, write_atomically, write_table
+from core.files import write_atomically, write_table
+from core.user_tables import read_text_table
 from core.yaml_files import dump_yaml, parse_yaml
 from folds.kinds import FoldsConfig
 from models.registry import stage_class

@@ -10,8 +10,8 @@ from core.types import ProblemType
 from submissions.blend.candidates import CANDIDATES
 
 Blend = Literal[*CANDIDATES] | UserCodeRef  # type: ignore[valid-type]
-ONLY_CLASSES = {"shrunk_logits"}
-ONLY_NUMBERS = {"shrunk_ridge"}
+DEFAULT_OF_CLASSES = "shrunk_logits"
+DEFAULT_OF_NUMBERS = "shrunk_ridge"
 
 
 class SubmissionsConfig(StrictModel):
@@ -29,7 +29,7 @@ class SubmissionsConfig(StrictModel):
     margin: float = Field(default=2.0, ge=0)
     """Standard errors of the paired difference by which another candidate must be better; of few groups more."""
     trials: int = Field(default=40, ge=2)
-    """Trials of Optuna on the penalty of `shrunk_ridge`, for each target; other blends ignore them."""
+    """Trials of Optuna on the two amounts of `shrunk_ridge`, for each target; other blends ignore them."""
     stack: bool = True
     """Whether the stack is a candidate: small trees on the residual of the default blend."""
     postprocess: UserCodeRef | None = None
@@ -39,7 +39,7 @@ class SubmissionsConfig(StrictModel):
 
     def default_blend(self, problem_type: ProblemType) -> str:
         """Return the blend that is submitted unless another one is better."""
-        return self.default or ("shrunk_logits" if problem_type in CLASS_TYPES else "shrunk_ridge")
+        return self.default or (DEFAULT_OF_CLASSES if problem_type in CLASS_TYPES else DEFAULT_OF_NUMBERS)
 
     def blends(self, problem_type: ProblemType) -> list[str]:
         """Return the default blend and the candidates of the YAML."""

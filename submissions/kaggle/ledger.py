@@ -21,10 +21,11 @@ from competition.dataset import read_prepared
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import ConfigError, DataError
-from core.files import read_text_table, write_table
+from core.files import write_table
 from core.paths import Paths
 from core.settings import StrictModel
 from core.text import format_number, is_finite
+from core.user_tables import read_text_table
 from submissions.blend.scoring import describe_resamples
 from submissions.columns import training_labels
 from submissions.expected_score import rows_to_expect

@@ -16,8 +16,9 @@ import pandas as pd
 
 from core import cli
 from core.errors import DataError
-from core.files import PROJECT, read_json, read_text_table, write_table
+from core.files import PROJECT, read_json, write_table
 from core.paths import BUNDLE_MANIFEST, Paths
+from core.user_tables import read_text_table
 from core.yaml_files import load_yaml
 from submissions.kaggle.paths import Bundle
 from submissions.manifest import SO_FAR, SUBMISSION_FILE

@@ -74,7 +74,7 @@ def build(paths: Paths, config: Config | None, owner: str) -> Kernel:
         add_wheels(bundle, packages)
         encoders = list(chain.from_iterable(stage.encoders for stage in stages))
         uses_gpu = any(stage.predicts_on_gpu and stage.gpu > 0 for stage in stages)
-        uses_gpu |= any(encoder.uses_gpu for encoder in encoders)
+        uses_gpu |= any(encoder.kind.uses_gpu for encoder in encoders)
         manifest["accelerator"] = GPU if uses_gpu else CPU
         files = [file for file in sorted(bundle.root.rglob("*")) if file.is_file()]
         manifest["content"] = digest([sha256_of(file) for file in files])

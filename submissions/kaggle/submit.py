@@ -20,8 +20,9 @@ from competition.config import CompetitionConfig, load_competition
 from competition.metrics import Metric
 from core import cli
 from core.errors import ConfigError, ServiceError, SubmissionError, UserError
-from core.files import PROJECT, digest, read_json, read_text_table, sha256_of, work_root, write_atomically
+from core.files import PROJECT, digest, read_json, sha256_of, work_root, write_atomically
 from core.paths import display_path
+from core.user_tables import read_text_table
 from submissions.kaggle import client
 from submissions.kaggle.ledger import (
     BY_HAND,

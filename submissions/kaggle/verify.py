@@ -28,8 +28,9 @@ from competition.dataset import read_prepared
 from competition.task import from_submission_columns
 from core import cli
 from core.errors import ConfigError, DataError, SubmissionError
-from core.files import read_json, read_text_table, write_table
+from core.files import read_json, write_table
 from core.paths import display_path
+from core.user_tables import read_text_table
 from submissions.kaggle.paths import Bundle, Kernel
 from submissions.kaggle.wheels import IMAGE_PYTHON, PYTHON, download, image_packages, versions_of
 from submissions.manifest import SUBMISSION_FILE

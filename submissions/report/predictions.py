@@ -177,7 +177,7 @@ def learning_curve_section(run: Run) -> list[Element]:
             continue
         tables = []  # of each job, with the last row of each epoch
         for job in run.plan.jobs_of_stage(stage):
-            records = [asdict(record) for record in read_losses(job.folder) if record.phase == "train"]
+            records = [asdict(record) for record in read_losses(job.folder)]
             if records:
                 tables.append(pd.DataFrame(records).astype({"held_out_score": float}).groupby("epoch").last())
         if tables:

@@ -13,9 +13,10 @@ from competition.labels import parse_labels
 from competition.metrics import raw_rows_for
 from competition.task import class_name, class_numbers, from_submission_columns
 from core.errors import ConfigError, DataError
-from core.files import read_json, read_table, read_text_table
+from core.files import read_json, read_table
 from core.text import format_number, format_with_error
 from core.types import Array
+from core.user_tables import read_text_table
 from models.inputs.weights import WEIGHT_SETS, describe_labels
 from models.job_folder import REPORT, read_notes
 from models.stage import FOLD_MARKS

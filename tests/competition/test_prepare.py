@@ -10,7 +10,7 @@ from competition.cells import canonical_cells
 from competition.config import load_competition
 from competition.dataset import INPUT_KEY, TIME, read_prepared, read_rows
 from competition.prepare import describe, prepare, prepare_test, write_prepared
-from competition.summary import _count_alone
+from competition.summary import _count_without_common_word
 from core.errors import DataError, UserError
 from core.files import read_table, write_table
 from tests.competition.small import TRAIN, prepared, write_small
@@ -307,7 +307,7 @@ def test_words_of_many_texts_are_counted_without_keeping_those_of_each_text():
     """The words of one text take some 100 kB, and those of all texts at once more than 10 MB."""
     texts = pd.Series([" ".join(f"w{k}" for k in range(1000))] * 100 + ["alone"])
     tracemalloc.start()
-    n_alone = _count_alone(texts, texts[:0], r"\w+")
+    n_alone = _count_without_common_word(texts, texts[:0])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_alone == 1

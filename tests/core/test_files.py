@@ -18,7 +18,6 @@ from core.files import (
     is_of_system,
     read_json,
     read_table,
-    read_text_table,
     replaced,
     sha256_of,
     table_digest,
@@ -26,6 +25,7 @@ from core.files import (
     write_json,
     write_table,
 )
+from core.user_tables import read_text_table
 
 
 def test_a_full_disk_leaves_the_old_file_intact_and_no_temporary_one(tmp_path, monkeypatch):
@@ -52,16 +52,6 @@ def test_equal_values_give_equal_bytes_and_digests_and_seeds_are_plain_sha256(tm
     other.write_bytes(b"abc")
     assert sha256_of(other) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert derive_seed(0, "folds") == int(hashlib.sha256(b'["0", "folds"]').hexdigest()[:8], 16)
-
-
-def test_every_cell_is_the_text_that_stands_in_the_file(tmp_path):
-    path, windows = tmp_path / "a.csv", tmp_path / "windows.csv"
-    path.write_text("id,text,y\n007,NA,1.50\n1e3,,None\n ,true,\n", encoding="utf-8-sig")
-    table = read_text_table(path)
-    assert table.columns.tolist() == ["id", "text", "y"]
-    assert table.to_numpy().tolist() == [["007", "NA", "1.50"], ["1e3", "", "None"], [" ", "true", ""]]
-    windows.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    pd.testing.assert_frame_equal(read_text_table(windows), table)
 
 
 TEXTS = [
@@ -102,24 +92,6 @@ def test_equal_tables_have_equal_digests_whatever_wrote_them(tmp_path):
     assert table_digest(first) == table_digest(second) != table_digest(third)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "has no row below a header"),
-        (b"a,b,a\n1,2,3\n", "duplicate columns: 'a'"),
-        (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),  # as a spreadsheet counts
-        (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
-        (b"a,b\n\xe9,2\n", "in UTF-8"),
-        (b"id;y|z\n1;2|5\n", r"semicolons or the sign \| between its cells. Save it with commas"),
-    ],
-)
-def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path, content, words):
-    path = tmp_path / "bad.csv"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"^[^\n]*bad\.csv[^\n]*{words}[^\n]*$"):
-        read_text_table(path)
-
-
 def test_a_table_with_a_wrong_byte_is_never_read_with_other_values(tmp_path):
     path = tmp_path / "a.parquet"
     table = pd.DataFrame({"id": ["a", "b"] * 20, "y": np.linspace(0, 1, 40)})
@@ -152,8 +124,6 @@ def test_absent_and_broken_files_are_the_users_to_mend(tmp_path, read):
     path.write_text('{"a": ')
     with pytest.raises(DataError, match="is broken .*delete it and run again"):
         read(path)
-    with pytest.raises(DataError, match="there is no file"):
-        read_text_table(path.with_name("absent.csv"))
 
 
 def test_an_earlier_folder_is_whole_until_the_new_one_takes_its_place(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """The settings of a competition for tests that need no files, and the folds of one that has them."""
 
 from competition.config import CompetitionConfig, load_competition
-from core.files import read_text_table
+from core.user_tables import read_text_table
 from folds import make
 from folds.make import read_folds
 from submissions.config import load_config

@@ -50,13 +50,6 @@ def test_a_long_key_takes_no_memory_for_the_others_and_keys_keep_their_nuls(cach
     assert len(cache.load(["C\0"])[0]) == 2 and len(calls) == len(keys)
 
 
-def test_a_shard_of_an_earlier_version_is_read(cache, calls):
-    cache.folder.mkdir(parents=True)
-    np.savez_compressed(cache.shard(["CO", "C"]), keys=["CO", "C"], lengths=[2, 1], values=np.ones((3, 2)))
-    _index_of_folder.cache_clear()
-    assert [len(value) for value in cache.load(["C", "CO"])] == [1, 2] and calls == []
-
-
 @pytest.mark.parametrize("is_indexed", [False, True])
 def test_a_damaged_shard_is_deleted_with_a_line_and_computed_again(cache, calls, capsys, is_indexed):
     before = cache.load(["CO", "CCO"])

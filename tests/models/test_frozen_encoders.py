@@ -64,9 +64,7 @@ def molecules(n, seed=0):
     return made.rows(list(map(len, smiles)), SMILES=smiles)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"pooling": "cls"}, {"layers": [0]}, {"max_length": 8}, {"truncation": "middle"}]
-)
+@pytest.mark.parametrize("changed", [{"pooling": "cls"}, {"layers": [0]}, {"max_length": 8}])
 def test_every_setting_that_changes_the_features_of_a_text_has_a_separate_cache(changed, published, tmp_path):
     plain, other = ridge(published).encoders[0], ridge(published, **changed).encoders[0]
     folders = {encoder_cache(config, tmp_path).folder for config in (plain, other)}
@@ -104,8 +102,8 @@ def test_the_sentence_encoder_reads_the_start_of_a_long_text_and_says_so(cache, 
     train.inputs["note"] = ["red " * n for n in range(1, 11)]
     fitted(ridge("use_multilingual", max_length=8), note_context(cache), train, tmp_path)
     assert read_notes(tmp_path)[0].startswith("4 of 10 training texts have more than 8 tokens")
-    with pytest.raises(ValidationError, match="layers and truncation have no effect with use_multilingual"):
-        ridge("use_multilingual", truncation="middle")
+    with pytest.raises(ValidationError, match="layers has no effect with use_multilingual"):
+        ridge("use_multilingual", layers=[0])
 
 
 def test_layers_are_pooled_by_themselves_in_the_order_of_the_setting(published):

@@ -105,7 +105,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes_from_a_checkpoint_without_the_ba
     fit(whole, config, context())
     with pytest.raises(KeyboardInterrupt):
         fit(killed, config, context(progress=stop_at_5))
-    parts = torch.load(next(killed.glob("checkpoint_train_*.pt")), weights_only=True)["parts"]
+    parts = torch.load(next(killed.glob("checkpoint_*.pt")), weights_only=True)["parts"]
     stored = load_file(whole / job_folder.WEIGHTS)
     assert sorted(parts["network"]) == sorted(stored)
     assert len(parts["optimizer"]["state"]) == len(stored)

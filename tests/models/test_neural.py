@@ -36,7 +36,6 @@ SMILES = [
     "CC#N",
 ]
 BINARY = Task(["y"], problem_type="binary", classes=["no", "yes"])
-KINDS = Task(["y"], problem_type="multiclass", classes=["low", "middle", "high"])
 
 
 def stage(smiles="s", auxiliary=(), task=None, **changes):
@@ -72,42 +71,26 @@ def test_numbers_and_categories_reach_the_head_if_configured(before_head, tmp_pa
     assert len(set(y_pred[:, 0].round(5))) == (4 if before_head else 1)
 
 
-@pytest.mark.parametrize(("how", "mean"), [("train", 50), ("pretrain", 0)])
-def test_extra_rows_come_first_and_alone_if_configured(how, mean, tmp_path):
-    train_rows = rows(96)
-    train_rows.y[48:] += 100
-    one = stage(extra_rows=how)
+def test_steps_are_reported_with_their_total(tmp_path):
+    one = stage()
     steps: list[tuple[int, int]] = []
     one = replace(one, context=replace(one.context, progress=lambda *step: steps.append(step)))
-    fit(one, replace(train_rows, extra=np.repeat([False, True], 48)), tmp_path)
+    fit(one, rows(96), tmp_path)
     assert steps[:24] == [(step, 24) for step in range(1, 25)]  # of eight rows, in two epochs
-    trained = read_json(tmp_path / "training.json")
-    assert trained["mean"][0] == pytest.approx(mean, abs=5)  # pretrain: scaled by the competition's own rows
-    phases = [row.phase for row in read_losses(tmp_path)]
-    assert phases == ["pretrain"] * (2 if how == "pretrain" else 0) + ["train"] * 2
+    assert [row.step for row in read_losses(tmp_path)] == [12, 24]
 
 
-def test_a_class_of_extra_rows_alone_keeps_its_probability_where_they_came_first(tmp_path):
-    train_rows = replace(rows(60), y=np.arange(60.0)[:, None] // 20, extra=np.arange(60) >= 40)
-    y_pred = fit(stage(task=KINDS, extra_rows="pretrain"), train_rows, tmp_path).predict(train_rows, tmp_path)
-    assert (y_pred[:, 2] > 0).all()
-
-
-@pytest.mark.parametrize("how", ["train", "pretrain"])
-def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_scale_of_the_target(
-    how, tmp_path
-):
+def test_rows_with_auxiliary_labels_only_train_their_head_and_do_not_change_the_scale_of_the_target(tmp_path):
     """Extra rows with an auxiliary target of about 500 only. Of labels in other units the loss would be thousands."""
     both, is_extra = rows(144), np.arange(144) >= 48
     assay = np.where(is_extra, 500 + 20 * both.y[:, 0], np.nan)
     own = np.where(is_extra, np.nan, both.y[:, 0])
     train = replace(both, y=own[:, None], auxiliary=assay[:, None], extra=is_extra)
-    one = fit(stage(auxiliary=("z",), extra_rows=how), train, tmp_path)
+    one = fit(stage(auxiliary=("z",)), train, tmp_path)
     training = read_json(tmp_path / "training.json")
     assert training["mean"] == pytest.approx([np.nanmean(own), np.nanmean(assay)])
     assert training["scale"] == pytest.approx([np.nanstd(own), np.nanstd(assay)])
-    losses = read_losses(tmp_path)
-    assert max(row.loss for row in losses if row.phase == losses[0].phase) < 2
+    assert max(row.loss for row in read_losses(tmp_path)) < 2
     assert one.predict(train, tmp_path).shape == (144, 1)
 
 

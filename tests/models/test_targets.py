@@ -98,7 +98,6 @@ def test_ordered_grades_are_learned_by_a_stage_that_does_not_know_them(tmp_path)
     ("task", "settings", "message"),
     [
         (Task(["y"], None, "binary", ["a", "b"]), {"target_transform": "power"}, "requires regression"),
-        (GRADES, {"extra_rows": "pretrain"}, "extra_rows: pretrain requires a stage that trains in epochs"),
     ],
 )
 def test_a_setting_that_does_not_go_with_the_targets_is_refused(task, settings, message):

@@ -384,11 +384,10 @@ def every_step(monkeypatch):
 
 COSINE = {"schedule": "cosine"}
 ACCUMULATED = {"gradient_accumulation_steps": 2, "batch_size": 4}
-PRETRAIN = sample(Y[:, ::-1].copy())
 
 
 def fit_until(folder, stop_at, seed=0, **changes):
-    """Pretrain for 10 steps in two epochs and train for 10; raise in step `stop_at`, before its checkpoint."""
+    """Train for 20 steps in four epochs; raise in step `stop_at`, before its checkpoint."""
     seen: list[int] = []
 
     def progress(done, total):
@@ -396,8 +395,8 @@ def fit_until(folder, stop_at, seed=0, **changes):
         if len(seen) == stop_at:
             raise KeyboardInterrupt
 
-    changes = {"epochs": 2, "pooler_dropout": 0.3, "held_out": HELD_OUT, "progress": progress, **changes}
-    make(folder, network(seed, rate=0.3), **changes).fit(sample(), PRETRAIN)
+    changes = {"epochs": 4, "pooler_dropout": 0.3, "held_out": HELD_OUT, "progress": progress, **changes}
+    make(folder, network(seed, rate=0.3), **changes).fit(sample())
     return seen
 
 
@@ -408,8 +407,7 @@ def test_a_job_that_was_killed_inside_an_epoch_goes_on_to_the_same_bytes(tmp_pat
         return files + [replace(row, seconds=0) for row in read_losses(folder)]
 
     steps = fit_until(tmp_path / "whole", None, **changes)
-    losses = [(row.phase, row.step) for row in read_losses(tmp_path / "whole")]
-    assert losses == [("pretrain" if n <= 10 else "train", n) for n in range(1, 21)]
+    assert [row.step for row in read_losses(tmp_path / "whole")] == [*range(1, 21)]
     for stop_at in (3, 6, 11, 13, 20):
         killed = tmp_path / str(stop_at)
         with pytest.raises(KeyboardInterrupt):
@@ -424,7 +422,7 @@ def test_a_loss_that_is_not_finite_when_a_checkpoint_is_due_leaves_the_one_befor
     monkeypatch.setattr(trainer.Checkpoint, "due", lambda self: True)
     with pytest.raises(DataError, match="lower the stage's learning_rate"):
         fit(tmp_path, learning_rate=1e30, schedule="constant", warmup=0)
-    content = torch.load(tmp_path / "checkpoint_train_0.pt", weights_only=True)
+    content = torch.load(tmp_path / "checkpoint_0.pt", weights_only=True)
     assert content["position"][:2] == (0, 1)
     assert all(tensor.isfinite().all() for tensor in content["parts"]["network"].values())
 
@@ -441,9 +439,9 @@ def test_a_job_with_a_damaged_checkpoint_starts_again(tmp_path, every_step, caps
         killed = tmp_path / way
         with pytest.raises(KeyboardInterrupt):
             fit_until(killed, 13, **COSINE)
-        path = killed / "checkpoint_train_0.pt"
+        path = killed / "checkpoint_0.pt"
         path.write_bytes(damaged(path.read_bytes()))
-        assert fit_until(killed, None, **COSINE) == steps[10:], way  # pre-training is finished
+        assert fit_until(killed, None, **COSINE) == steps, way
         assert f"{path} is damaged; it is deleted, and the job starts again" in capsys.readouterr().out
 
 
@@ -495,7 +493,7 @@ def test_a_full_disk_is_the_error_of_a_checkpoint_that_torch_cannot_write(tmp_pa
 def test_a_checkpoint_of_a_gpu_with_a_gradient_scaler_is_resumed_where_there_is_none(tmp_path, every_step):
     with pytest.raises(KeyboardInterrupt):
         fit_until(tmp_path, 13, **COSINE)
-    path = tmp_path / "checkpoint_train_0.pt"
+    path = tmp_path / "checkpoint_0.pt"
     content = torch.load(path, weights_only=True)
     content["parts"]["scaler"] = {"scale": 1024.0}
     torch.save(content, path)
@@ -542,7 +540,7 @@ def test_tensorboard_shows_the_rows_of_losses_csv_also_after_a_kill(tmp_path, mo
     fit_until(folder, None)
     events = EventAccumulator(str(tmp_path / "trackers/gnn/key/seed_0/fold_1")).Reload()
     logged = [(event.step, event.value) for event in events.Scalars("train/loss")]
-    assert logged == [(row.step, np.float32(row.loss)) for row in read_losses(folder)[10:]]
+    assert logged == [(row.step, np.float32(row.loss)) for row in read_losses(folder)]
 
 
 def test_a_fold_that_is_no_job_is_not_tracked(tmp_path, monkeypatch):

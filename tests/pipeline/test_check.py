@@ -15,7 +15,7 @@ from folds import kinds
 from models.hardware import Card
 from models.training import neural_stage
 from pipeline import check as check_step
-from pipeline.check import check_competition, require_visible_gpu
+from pipeline.check import check_all, require_visible_gpu
 from submissions.config import load_config
 from tests.competition.small import write_small
 from tests.models.encoders import publish, publish_decoder
@@ -41,7 +41,7 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
     config = load_config(str(written(tmp_path)))
     config.competition.paths.train.parent.mkdir(parents=True)
     config.competition.paths.train.touch()  # and no report about the tables yet
-    assert "stage trees: lightgbm" in check_competition(config, reuse=False)
+    assert "stage trees: lightgbm" in check_all(config, reuse=False)
 
 
 def test_a_column_that_gives_the_label_is_a_warning(tmp_path):
@@ -67,7 +67,6 @@ def test_a_column_that_gives_the_label_is_a_warning(tmp_path):
             r".*\(SMILES, note, site\); got colour",
         ),
         ("kind: bert, columns: [note], enumerate_smiles: true", "", "enumerate_smiles requires"),
-        ("kind: bert, columns: [SMILES], enumerate_smiles: order", "", ".*with several molecules"),
         ("kind: gnn, weights: unimol_small", "", ".* unimol_small are of kind unimol, but gnn is req"),
         ("kind: bert, weights: unimol_small", "", ".* unimol_small are of kind unimol, but bert is req"),
         (

@@ -8,7 +8,7 @@ import yaml
 from competition.dataset import FOLD
 from competition.prepare import prepare
 from core.errors import ConfigError, DataError
-from core.files import read_text_table
+from core.user_tables import read_text_table
 from folds.make import make_folds
 from pipeline import commands
 from submissions.config import load_config

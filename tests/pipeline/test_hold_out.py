@@ -10,8 +10,8 @@ from competition.metrics import METRICS
 from competition.prepare import prepare
 from core import cli
 from core.errors import ConfigError, DataError
-from core.files import read_text_table
 from core.paths import Paths, holdout_yaml
+from core.user_tables import read_text_table
 from pipeline import commands
 from pipeline.full import full
 from pipeline.hold_out import hold_out

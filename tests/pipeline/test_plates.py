@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.files import read_text_table, write_table
+from core.files import write_table
+from core.user_tables import read_text_table
 from core.yaml_files import dump_yaml, load_yaml
 from pipeline import commands
 from submissions.report.report import build_report

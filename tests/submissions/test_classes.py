@@ -10,8 +10,9 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score, log_loss, precision_score, recall_score
 
 from competition.task import Task, from_submission_columns
-from core.files import read_table, read_text_table
-from pipeline.summary import largest_errors
+from core.files import read_table
+from core.user_tables import read_text_table
+from pipeline.json_output import largest_errors
 from submissions.manifest import SUBMISSION_FILE
 from submissions.predict import load_candidate
 from submissions.report.predictions import cross_fitted, labels, reliability

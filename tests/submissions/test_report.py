@@ -11,8 +11,9 @@ import pytest
 from markupsafe import escape
 
 from competition.metrics import METRICS
-from core.files import read_json, read_text_table, write_table
+from core.files import read_json, write_table
 from core.text import format_with_error
+from core.user_tables import read_text_table
 from models.job_folder import LOSSES
 from models.jobs.budget_stages import Clock
 from models.jobs.job_files import write_report
@@ -37,8 +38,8 @@ ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
 COLUMN = "<b>note</b>"
 CURVE = (
-    "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
-    "train,1,5,9.0,1e-4,0.5,\ntrain,1,9,3.0,1e-4,1.0,{0}1\ntrain,2,18,2.0,1e-4,2.0,{0}2\ntrain,3,27,1.0,1e-4,3.0,{0}3\n"
+    "epoch,step,loss,learning_rate,seconds,held_out_score\n"
+    "1,5,9.0,1e-4,0.5,\n1,9,3.0,1e-4,1.0,{0}1\n2,18,2.0,1e-4,2.0,{0}2\n3,27,1.0,1e-4,3.0,{0}3\n"
 )
 
 

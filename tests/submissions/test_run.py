@@ -11,8 +11,9 @@ import pytest
 
 from competition.dataset import GROUP
 from core.errors import DataError
-from core.files import read_json, read_table, read_text_table, write_json, write_table
+from core.files import read_json, read_table, write_json, write_table
 from core.paths import Paths
+from core.user_tables import read_text_table
 from models.jobs.job_files import write_report
 from models.jobs.plan import make_plan
 from models.jobs.scheduler import JobResult

@@ -7,7 +7,7 @@ import pytest
 
 from competition.task import Task
 from core.errors import SubmissionError
-from core.files import read_text_table
+from core.user_tables import read_text_table
 from submissions.submission_file import check_submission, write_submission
 
 SAMPLE = 'id,y\n01,0\n"b,c",0\n" d",0\n'

@@ -102,6 +102,7 @@ def test_an_edit_of_any_file_that_a_kind_reaches_changes_its_key(kind, tmp_path,
     names = {file.relative_to(tmp_path).as_posix() for file in before}
     assert names >= REACHED
     assert names.isdisjoint(OUTSIDE)
+    assert ("core/user_tables.py" in names) == (kind == "file")
     for file in before:
         text = file.read_text()
         file.write_text(edited(text))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from core.errors import DataError
 from core.files import read_json, read_table, write_table
 from models.hardware import Card
 from models.inputs.cache import Cache
@@ -17,7 +18,15 @@ from models.jobs.local import LocalExecutor
 from models.jobs.progress import describe_loss, read_progress
 from models.jobs.run_job import predict_test, run_job
 from models.jobs.scheduler import JobResult, Task
-from models.jobs.tasks import MAX_PARTS, cut_into_parts, fill, is_computed, job_tasks, lines_about
+from models.jobs.tasks import (
+    MAX_PARTS,
+    cut_into_parts,
+    fill,
+    is_computed,
+    job_tasks,
+    lines_about,
+    run_in_turn,
+)
 from models.jobs.train import predict_jobs, train
 from tests.conftest import mixed_tables
 from tests.models.jobs.common import GNN, STAGES, TREES, InlineExecutor, planned
@@ -162,8 +171,7 @@ def test_the_seconds_of_a_job_include_the_prediction_of_test_rows_which_a_budget
 
 def test_a_running_job_is_described_by_its_last_loss(tmp_path):
     (tmp_path / "losses.csv").write_text(
-        "phase,epoch,step,loss,learning_rate,seconds,held_out_score\n"
-        "train,6,60,0.3,0.1,8.0,0.5\ntrain,7,65,0.21,0.1,9.0,\n"
+        "epoch,step,loss,learning_rate,seconds,held_out_score\n6,60,0.3,0.1,8.0,0.5\n7,65,0.21,0.1,9.0,\n"
     )
     assert describe_loss(tmp_path) == "epoch 7, loss 0.21, held-out score 0.5 after epoch 6"
 
@@ -304,5 +312,24 @@ def test_new_rows_are_predicted_by_networks_first_whose_libraries_take_longest_t
     write_table(new, read_table(plan.paths.test)[:5])
     executor = InlineExecutor()
     predict_jobs(replace(plan, paths=replace(plan.paths, new_test=new)), executor)
+    assert [task.group for task in of_function(executor.tasks, run_in_turn)] == ["network", "trees"]
+    executor = InlineExecutor(cores=3)  # more than stages: a task for each job
+    write_table(new, read_table(plan.paths.test)[:6])
+    predict_jobs(replace(plan, paths=replace(plan.paths, new_test=new)), executor)
     groups = [task.group for task in of_function(executor.tasks, run_job)]
     assert groups == ["network", "network", "trees", "trees"]
+
+
+def test_an_error_of_new_rows_names_the_fold_that_cannot_predict_them(tmp_path, monkeypatch):
+    plan = planned(tmp_path, stages={"trees": TREES}, folds={"n_folds": 2})
+    train(plan, InlineExecutor())
+
+    def fails(job, plan, test):
+        if job.fold == 1:
+            raise ValueError("no")
+
+    monkeypatch.setattr("models.jobs.run_job.predict_test", fails)
+    new = tmp_path / "new.parquet"
+    write_table(new, read_table(plan.paths.test)[:5])
+    with pytest.raises(DataError, match=rf"^{plan.jobs[1].title} failed \(error\): ValueError: no$"):
+        predict_jobs(replace(plan, paths=replace(plan.paths, new_test=new)), InlineExecutor())

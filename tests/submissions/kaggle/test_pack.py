@@ -11,8 +11,9 @@ from huggingface_hub import hf_hub_download
 from safetensors.torch import save_file
 
 from core.errors import ConfigError, DataError, UserError
-from core.files import PROJECT, read_json, read_text_table, write_atomically
+from core.files import PROJECT, read_json, write_atomically
 from core.paths import Paths
+from core.user_tables import read_text_table
 from pipeline import commands
 from submissions.config import load_config
 from submissions.kaggle import pack

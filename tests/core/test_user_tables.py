@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from core.errors import DataError
-from core.files import read_text_table
+from core.user_tables import read_text_table
 from tests.competition.small import prepared
 
 RECORDS = [{"id": "007", "text": "née, 'x'", "y": 1}, {"id": "8", "text": None, "y": 12345678901234567}]
@@ -66,6 +66,39 @@ def read(folder, name, content):
     path = folder / name
     path.write_bytes(content)
     return read_text_table(path)
+
+
+def test_every_cell_is_the_text_that_stands_in_the_file(tmp_path):
+    path, windows = tmp_path / "a.csv", tmp_path / "windows.csv"
+    path.write_text("id,text,y\n007,NA,1.50\n1e3,,None\n ,true,\n", encoding="utf-8-sig")
+    table = read_text_table(path)
+    assert table.columns.tolist() == ["id", "text", "y"]
+    assert table.to_numpy().tolist() == [["007", "NA", "1.50"], ["1e3", "", "None"], [" ", "true", ""]]
+    windows.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    pd.testing.assert_frame_equal(read_text_table(windows), table)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "has no row below a header"),
+        (b"a,b,a\n1,2,3\n", "duplicate columns: 'a'"),
+        (b"a,b\n1,2\n\n3\n", "row 4 has 1 cells and the header 2"),  # as a spreadsheet counts
+        (b'a,b\n1,"open\n2,3\n', "cannot be read as a CSV file"),
+        (b"a,b\n\xe9,2\n", "in UTF-8"),
+        (b"id;y|z\n1;2|5\n", r"semicolons or the sign \| between its cells. Save it with commas"),
+    ],
+)
+def test_a_file_that_is_no_plain_csv_is_refused_in_one_line(tmp_path, content, words):
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^[^\n]*bad\.csv[^\n]*{words}[^\n]*$"):
+        read_text_table(path)
+
+
+def test_an_absent_table_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="there is no file .*absent"):
+        read_text_table(tmp_path / "absent.csv")
 
 
 @pytest.mark.parametrize("name", FORMS)

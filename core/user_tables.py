@@ -1,12 +1,14 @@
-"""The forms in which tables are published: separators, quotes, encodings, JSON, Parquet, Excel, compressed files."""
+"""Tables of users: every cell as text, from the forms in which tables are published (CSV, JSON, Parquet, Excel)."""
 
 import csv
 import gzip
 import io
 import json
 import re
+import unicodedata
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -52,7 +54,54 @@ class Cells(NamedTuple):
     warning: str = ""
 
 
-def read_cells(path: Path, content: bytes) -> Cells:
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Read a table of the user with every cell as text in Unicode's composed form (NFC); an empty cell is ''.
+
+    The index is the number of a row in a spreadsheet: the header is row 1, and empty rows count but are left
+    out. Numbers are converted later, where a message can name the row: pandas would turn the text 'NA' into
+    a missing value and the id '007' into 7, and would accept a truncated row.
+
+    The attributes (`DataFrame.attrs`) `form` and `warnings` say how a file other than a plain CSV was read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        what = (
+            f"there is no file {path}"
+            if isinstance(error, FileNotFoundError)
+            else f"{path}: {error.strerror}"
+        )
+        raise DataError(f"{what}; correct the path.") from None
+    cells = _read_cells(path, content)
+    header = [unicodedata.normalize("NFC", name) for name in cells.header]
+    if not cells.rows:
+        raise DataError(f"{path} has no row below a header; it needs both.")
+    unnamed = [str(number) for number, name in enumerate(header, start=1) if not name.strip()]
+    if len(unnamed) > 1:
+        raise DataError(f"{path}: the columns {', '.join(unnamed)} have no name. Name or remove them.")
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
+        raise DataError(
+            f"{path} has duplicate columns: {', '.join(map(repr, duplicates))}. Rename or remove them."
+        )
+    raw = pd.DataFrame(list(cells.rows.values()), index=list(cells.rows), columns=header, dtype=str)
+    table = raw.map(partial(unicodedata.normalize, "NFC")).astype(str)
+    n_composed = (table != raw).sum().sum() + len({*header} - {*cells.header})
+    warnings = [f"WARNING: {cells.warning}"] if cells.warning else []
+    if n_composed:
+        warnings.append(
+            f"WARNING: {n_composed} cells and names of {path.name} have decomposed letters, "
+            "as in files of a Mac; they are read, and ids and labels submitted, "
+            "in the composed form (Unicode NFC)"
+        )
+    if cells.form:
+        table.attrs["form"] = cells.form
+    if warnings:
+        table.attrs["warnings"] = warnings
+    return table
+
+
+def _read_cells(path: Path, content: bytes) -> Cells:
     """Return the cells of a table in any form that is read.
 
     Raises:
