@@ -188,7 +188,7 @@ def _describe_texts(train: pd.DataFrame, test: pd.DataFrame, config: Competition
         n_words = _count_without_common_word(train[name], test[name])
         if n_words > 0.1 * n_rows:
             common = f"have no word of {name} in common with other rows"
-            yield f"{n_words} of {n_rows} rows {common}; their characters are features"
+            yield f"{n_words} of {n_rows} rows {common}, so that only n-grams of characters can be their features"
 
 
 def _count_without_common_word(train: pd.Series, test: pd.Series) -> int:

@@ -188,7 +188,8 @@ def compare(config: Config) -> tuple[str, dict[str, Any]]:
     paths = config.competition.paths
     reference = name_of_latest(paths)
     if reference not in runs:
-        raise DataError(f"{paths.root} has no finished run; run ./run.sh full {paths.on_command_line} first.")
+        missing = f"{paths.root} has no finished run; run ./run.sh full {paths.on_command_line} first."
+        raise DataError("\n".join([missing, *left_out]))
     compared = records(runs, reference, config)
     rows = []
     for record in compared:

@@ -19,7 +19,7 @@ from models.jobs.job import Job
 from models.jobs.job_files import attempt_folder, write_failure
 from models.jobs.plan import JobPlan
 from models.jobs.run_job import run_job
-from models.jobs.scheduler import Executor, JobResult, Resources, Task
+from models.jobs.scheduler import Executor, JobResult, Resources, Task, run_task
 from models.stage import Stage
 
 USABLE_MEMORY = 0.8
@@ -77,22 +77,24 @@ def job_tasks(
 
 
 def one_task_per_stage(tasks: list[Task]) -> list[Task]:
-    """Join the jobs of each stage into one task, so that its libraries are imported once."""
+    """Join the jobs of each stage into one task, named like it, so that its libraries are imported once."""
     by_stage: dict[str, list[Task]] = {}
     for task in tasks:
         if not is_cache(task):
             by_stage.setdefault(task.group, []).append(task)
-    joined = [
-        replace(of_stage[0], function=run_in_turn, arguments=([task.arguments for task in of_stage],))
-        for of_stage in by_stage.values()
-    ]
+    joined = []
+    for stage_name, of_stage in by_stage.items():
+        calls = [task.arguments for task in of_stage]
+        joined.append(replace(of_stage[0], name=stage_name, function=run_in_turn, arguments=(calls,)))
     return [*filter(is_cache, tasks), *joined]
 
 
 def run_in_turn(calls: list[tuple[Job, JobPlan, int]]) -> JobResult:
-    """Run jobs one after the other; return the result of the first that failed, or of the last."""
-    for job, plan, threads in calls:
-        result = run_job(job, plan, threads)
+    """Run jobs one after the other, each as a task; return the result of the first that failed, or of the last."""
+    for arguments in calls:
+        result = run_task(
+            arguments[0].title, run_job, arguments, on_card=False
+        )  # the outer task looks for a GPU
         if result.status == "failed":
             break
     return result

@@ -125,6 +125,11 @@ def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(comp
     sign_manifest(first, format=read_json(second / "run.json")["format"])
     (first / "cross_fitted.csv").write_text("id\n")
     assert f"{first.name} is left out: " in compare_text()
+    sign_manifest(second, format=None)
+    with pytest.raises(
+        DataError, match=f"has no finished run; .*\n.*\n{second.name} is left out: .*older version"
+    ):
+        compare_text()
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
         compare_text()

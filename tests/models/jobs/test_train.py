@@ -1,9 +1,11 @@
 """The tasks of a plan, the lines that a person reads, and jobs that fail: what goes on, what the next run does."""
 
+import os
 import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -333,3 +335,18 @@ def test_an_error_of_new_rows_names_the_fold_that_cannot_predict_them(tmp_path, 
     write_table(new, read_table(plan.paths.test)[:5])
     with pytest.raises(DataError, match=rf"^{plan.jobs[1].title} failed \(error\): ValueError: no$"):
         predict_jobs(replace(plan, paths=replace(plan.paths, new_test=new)), InlineExecutor())
+
+
+def test_jobs_of_one_task_do_not_change_each_other(monkeypatch):
+    """A stage of the user may leave another folder, or variables of the environment."""
+    seen = []
+
+    def changes(job, plan, threads):
+        seen.append((Path.cwd(), os.environ.get("MINE")))
+        os.chdir("/")
+        os.environ["MINE"] = "1"
+        return JobResult(job.title)
+
+    monkeypatch.setattr("models.jobs.tasks.run_job", changes)
+    run_in_turn([(SimpleNamespace(title=f"fold_{k}"), None, 1) for k in range(2)])
+    assert seen == [(Path.cwd(), None)] * 2
