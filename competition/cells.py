@@ -60,7 +60,7 @@ def require_columns(table: pd.DataFrame, names: list[str], where: object) -> Non
     """Raise a DataError if a table lacks one of these columns."""
     missing = ", ".join(name for name in names if name not in table.columns)
     if missing:
-        available = ", ".join(table.columns)
+        available = ", ".join(filter(None, table.columns))  # without that of pandas' row numbers
         raise DataError(
             f"{where}: missing columns: {missing}; available: {available}. Correct the file, or the YAML."
         )

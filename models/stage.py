@@ -121,7 +121,8 @@ class Stage(StrictModel):
     """Name of a built-in kind, or `file.py:Class`."""
     seeds: Annotated[list[int], UniqueList] = Field(default=[0], min_length=1)
     """Random seeds. The stage predicts the mean over its seeds. Adding a seed trains only the jobs
-    of that seed. The kinds gp and file have no seeds."""
+    of that seed. With a budget a stage gets more, up to five, if there is time. The kinds gp and file have
+    no seeds."""
     target_transform: TargetTransform | None = None
     """Transform of the targets by scikit-learn, fitted on the training rows of the fold and
     inverted on predictions. quantile and power (Box-Cox if all labels are above 0, else Yeo-Johnson) make

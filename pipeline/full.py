@@ -7,6 +7,7 @@ import math
 import os
 import time
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
@@ -21,15 +22,16 @@ from core.text import format_duration
 from folds import make
 from folds.make import make_folds, write_tables
 from models.jobs.budget import Budget
-from models.jobs.budget_stages import BASELINE_SECONDS, HAS_ENDED, Clock, with_more_seeds
+from models.jobs.budget_stages import BASELINE_SECONDS, HAS_ENDED, NOT_STARTED, Clock, with_more_seeds
 from models.jobs.cluster import make_executor, require_cluster
 from models.jobs.job_files import resume
 from models.jobs.plan import JobPlan, describe_retraining, make_plan
 from models.jobs.scheduler import Executor
 from models.registry import BASELINE, make_stage
+from models.stage import Stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
-from pipeline.json_output import describe_run
+from pipeline.json_output import describe_gain, describe_run, gain_over
 from pipeline.last_submission import NOT_BUILT, InterimSubmissions, submit_until, submitted_run
 from submissions.config import Config, load_config
 from submissions.manifest import LeftOut
@@ -128,7 +130,7 @@ def train_and_submit(
     jobs = budget.current_plan
     finished = finished_part(jobs)
     previous = name_of_latest(all_jobs.paths)
-    left_out = [*left_out_by_budget(budget, finished), *left_out_of(jobs, results)]
+    left_out = [*left_out_by_budget(budget, finished, config.stages), *left_out_of(jobs, results)]
     advice = describe_larger_budget(budget)
     options.result |= {
         "advice": [HAS_ENDED, *advice] if has_ended else advice,
@@ -140,11 +142,12 @@ def train_and_submit(
         run = open_run(config, finished, left_out)
         run = replace(run, budget=clock.seconds if clock.has_limit else None)
         lines, status = submit_until(clock, run, executor, interim.has_written)
-    say("\n".join([*lines, *advice]))
+    submitted = replace(submitted_run(run), budget=run.budget)
+    compared = gain_over(previous, submitted, config)
+    say("\n".join([*lines, *describe_gain(compared), *advice]))
     if options.json:
-        submitted = replace(submitted_run(run), budget=run.budget)
         options.result["left_out"] += [asdict(each) for each in without_submission(run, submitted)]
-        options.result |= describe_run(submitted, config, previous)
+        options.result |= describe_run(submitted, compared)
         options.result["warnings"] += [line for line in lines if line.startswith(NOT_BUILT)]
     return status
 
@@ -187,11 +190,20 @@ def describe_larger_budget(budget: Budget) -> list[str]:
     ]
 
 
-def left_out_by_budget(budget: Budget, finished: JobPlan) -> list[LeftOut]:
-    """Return a row per stage or seed that a budget does not train, and per network with fewer epochs."""
+def left_out_by_budget(budget: Budget, finished: JobPlan, stages: Mapping[str, Stage]) -> list[LeftOut]:
+    """Return a row per stage or seed that a budget does not train, and per network with fewer epochs.
+
+    Args:
+        stages: with the seeds of the YAML, after which a budget may train others.
+    """
     rows = [LeftOut(stage, seed, TIME, reason) for stage, seed, reason in budget.decisions.left_out]
     states = [state for state in budget.states.values() if state.name in finished.stages]
-    shortened = [state for state in states if state.epochs < state.all_epochs]
+    listed = {(row.stage, row.seed) for row in rows}
+    for state in states:
+        missing = [seed for seed in stages[state.name].seeds if seed not in state.seeds]
+        seeds = [seed for seed in missing if (state.name, seed) not in listed]
+        rows += [LeftOut(state.name, seed, TIME, NOT_STARTED) for seed in seeds]
+    shortened = [state for state in states if state.is_shortened]
     rows += [
         LeftOut(state.name, None, EPOCHS, FEWER_EPOCHS.format(state.epochs_of_all)) for state in shortened
     ]

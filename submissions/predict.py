@@ -40,7 +40,9 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     competition = run.config.competition
     manifest = run.manifest
     require_same_code(run.config, manifest)
-    for line in [*describe_other_code(run.plan), f"run {run.folder.name}: {run.chosen}"]:
+    stages = run.stages_with_weight
+    plan = replace(run.plan, stages=stages, jobs=[job for job in run.plan.jobs if job.stage in stages])
+    for line in [*describe_other_code(plan), f"run {run.folder.name}: {run.chosen} of {', '.join(stages)}"]:
         print(line, flush=True)
     table, raw, dropped = prepare_test(competition, test_file, n_workers)
     lines = [*describe_raw_inputs(raw, competition, test_file.name)]
@@ -55,13 +57,13 @@ def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     new = Paths(run.paths.name, folder / "test.parquet")
     write_table(new.test, table)
     model = load_candidate(run, run.chosen)  # before a `full` beside this command replaces it
-    jobs = [job for job in run.plan.jobs if job.predicts_test]
+    jobs = [job for job in plan.jobs if job.predicts_test]
     with closing(LocalExecutor(n_workers)) as executor:
-        test_key = predict_jobs(replace(run.plan, jobs=jobs, paths=new), executor)
+        test_key = predict_jobs(replace(plan, jobs=jobs, paths=new), executor)
     predicted_ids = list(table[competition.id])
     names = manifest.columns
-    scored = model.predict(load_test_predictions(run.plan, names, test_key, predicted_ids))
-    std = std_table(run.plan, model, names, test_key, predicted_ids)
+    scored = model.predict(load_test_predictions(plan, names, test_key, predicted_ids))
+    std = std_table(plan, model, names, test_key, predicted_ids)
     if len(std.columns) > 1:
         write_table(folder / STD_FILE, std)
     sample = raw.reindex(columns=manifest.sample_columns, fill_value="")

@@ -31,7 +31,8 @@ from models.jobs.job import Job
 from models.jobs.job_files import recorded_failure
 from models.jobs.plan import JobPlan, jobs_of
 from models.jobs.scheduler import JobResult
-from submissions.blend.candidates import complexity
+from models.stage import Stage
+from submissions.blend.candidates import LIGHTGBM_STACK, complexity
 from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
 from submissions.manifest import (
@@ -62,7 +63,10 @@ PACKAGES = (
 TIME = "time"
 EPOCHS = "epochs"
 """Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
-BUDGET_ADVICE = "A larger --budget trains more, and --budget none everything in full; finished jobs are kept."
+BUDGET_ADVICE = (
+    "A larger --budget trains more, and --budget none everything in full; finished jobs are kept, except "
+    "those of networks that get more epochs."
+)
 
 
 @dataclass(frozen=True)
@@ -225,6 +229,14 @@ class Run:
     def weights(self) -> dict[str, dict[str, float]]:
         """Target -> weight of each stage in the chosen blend, or the base of the chosen stack; else empty."""
         return self.choice.submitted.weights
+
+    @property
+    def stages_with_weight(self) -> dict[str, Stage]:
+        """The stages that the submission is computed from; a stack, and an own blend without weights, reads all."""
+        used = {stage for weights in self.weights.values() for stage, weight in weights.items() if weight}
+        if not used or self.chosen == LIGHTGBM_STACK:
+            used = {*self.config.stages}
+        return {name: stage for name, stage in self.config.stages.items() if name in used}
 
 
 def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) -> Run:

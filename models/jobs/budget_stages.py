@@ -219,13 +219,18 @@ class StageState:
         return min(self.min_epochs, self.epochs)
 
     @property
+    def is_shortened(self) -> bool:
+        """Whether it is a network that is trained with fewer epochs than the YAML says."""
+        return self.epochs < self.all_epochs
+
+    @property
     def epochs_of_all(self) -> str:
         """The epochs of a network, such as `15 of 30 epochs`."""
         return f"{self.epochs} of {self.all_epochs} epochs"
 
     def describe_end(self, pace: float, seconds: float) -> str:
         """Return how long a job takes and when all jobs end, as text."""
-        epochs = f"{self.epochs_of_all}, " if self.epochs < self.all_epochs else ""
+        epochs = f"{self.epochs_of_all}, " if self.is_shortened else ""
         return (
             f"{epochs}about {format_duration(pace)} a job; its jobs and all earlier ones end in about "
             f"{format_duration(seconds)}"
@@ -348,7 +353,10 @@ class Decisions:
                 n_unfinished = len(state.unfinished(seed))
                 if n_unfinished and state.status != "failed":
                     state.seeds.remove(seed)
-                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs were finished when time ran out"
+                    jobs = (
+                        f"{n_jobs} jobs of {state.epochs_of_all}" if state.is_shortened else f"{n_jobs} jobs"
+                    )
+                    done = f"{n_jobs - n_unfinished} of {jobs} were finished when time ran out"
                     reason = f"{done}; {state.reason}" if state.reason != NOT_STARTED else done
                     self.left_out.append((state.name, seed, reason))
             if not state.seeds and state.name not in {name for name, _, _ in self.left_out}:

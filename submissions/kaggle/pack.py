@@ -31,7 +31,6 @@ from models.jobs.job_files import verify_job
 from models.jobs.plan import describe_other_code
 from models.stage import Stage
 from models.stages.sklearn import HUB_WEIGHTS
-from submissions.blend.candidates import LIGHTGBM_STACK
 from submissions.config import Config, rewrite_paths
 from submissions.kaggle.paths import Bundle, Kernel, kaggle_files, kaggle_mount
 from submissions.kaggle.wheels import add_wheels
@@ -170,12 +169,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
     """Copy what prediction with the latest run needs; return settings and manifest of the notebook."""
     run = latest_run(name)
     run_folder = bundle.work / run.folder.relative_to(work_root())
-    used: set[str] = set()
-    for weights in run.weights.values():
-        used.update(stage for stage, weight in weights.items() if weight)
-    if not used or run.chosen == LIGHTGBM_STACK:  # a stack reads all columns
-        used = {*run.config.stages}
-    stages = {stage: settings for stage, settings in run.config.stages.items() if stage in used}
+    stages = run.stages_with_weight
     config = run.config.model_copy(update={"stages": stages})
     external = [stage for stage, settings in stages.items() if not settings.is_trained]
     if external:
@@ -187,7 +181,7 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
         print(line)
     settings = _prediction_settings(config, bundle, run_folder, run.manifest.opened)
     for job in run.plan.jobs:
-        if job.predicts_test and job.stage in used:
+        if job.predicts_test and job.stage in stages:
             target = bundle.work / job.folder.relative_to(work_root())
             report = verify_job(job)
             files = {

@@ -94,10 +94,11 @@ def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path,
     assert {each["id"] for each in errors} <= {*pd.read_csv(tmp_path / "train.csv")["id"]}
     residuals = [abs(each["residual_in_sd"] or 0) for each in errors]  # None without a label
     assert max(residuals[:2]) == max(residuals)  # a row has two targets
-    second, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
+    second, printed = called("full", path, "--workers", "1", "--set", "competition.seed=7")
     difference = first["cross_fitted_score"] - second["cross_fitted_score"]  # of errors: above 0 is better
     assert second["gain"]["gain"] == pytest.approx(difference) and second["gain"]["over"] == first["run"]
     assert second["gain"]["standard_error"] > 0 and any("seed" in line for line in second["gain"]["changes"])
+    assert f"Gain over the run before, {first['run']}: " in printed
     assert second["gain"]["comparable"] is False and "different folds" in second["gain"]["remarks"][0]
     again, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
     assert again["run"] == second["run"] and again["gain"] is None
@@ -188,6 +189,19 @@ def test_a_stage_that_was_finished_too_late_for_the_submission_is_left_out():
         None,
         "time",
     ) and "before the command ended" in row.error
+
+
+def test_each_seed_of_the_yaml_that_a_budget_does_not_train_is_left_out():
+    budget = SimpleNamespace(
+        decisions=SimpleNamespace(left_out=[("a", 8, "time ran out"), ("b", None, "no time")]),
+        states={
+            "a": SimpleNamespace(name="a", seeds=[7], is_shortened=False),
+            "b": SimpleNamespace(name="b"),
+        },
+    )
+    stages = {name: SimpleNamespace(seeds=[7, 8, 9]) for name in ("a", "b")}
+    rows = full.left_out_by_budget(budget, SimpleNamespace(stages=["a"]), stages)
+    assert [(row.stage, row.seed) for row in rows] == [("a", 8), ("b", None), ("a", 9)]
 
 
 def test_commands_print_the_keys_that_the_page_for_agents_lists(tmp_path, called):

@@ -331,7 +331,7 @@ def test_refitted_stages_predict_new_rows_as_they_predicted_the_test_table(tmp_p
     np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
     assert (by_id(written.with_name("spread.csv")).loc[new.index] > 0).all(axis=None)  # over the folds of b
     said = capsys.readouterr().out
-    assert f"run {run.name}: {run.chosen}\n" in said and "trained with other code" not in said
+    assert f"run {run.name}: {run.chosen} of a, b\n" in said and "trained with other code" not in said
     report = run.plan.jobs_of_stage("b")[0].folder / "report.json"
     of_job = read_json(report)
     write_json(report, of_job | {"made_by": of_job["made_by"] | {"models/features.py": "edited"}})
@@ -340,6 +340,26 @@ def test_refitted_stages_predict_new_rows_as_they_predicted_the_test_table(tmp_p
         "WARNING: the models of stage b were trained with other code or libraries (changes of models/features"
     )
     assert warning in capsys.readouterr().out
+
+
+def test_only_stages_with_weight_predict_new_rows(tmp_path, capsys):
+    """Of two targets, each has one best stage of three; the models of the others are gone."""
+    stages = {name: {**TREES, "max_trees": n} for name, n in {"a": 3, "b": 9, "c": 15}.items()}
+    submissions = {"stack": False, "default": "best_single", "margin": 1e6}
+    path = fake_competition(tmp_path, stages=stages, submissions=submissions)
+    train_all(path)
+    run = built(path)
+    used = [name for name in stages if any(weights[name] for weights in run.weights.values())]
+    assert 1 <= len(used) <= 2
+    for job in run.plan.jobs:
+        if job.stage not in used:
+            for file in job.folder.glob("target_*"):
+                file.unlink()
+    capsys.readouterr()
+    write_table(tmp_path / "new.csv", read_text_table(tmp_path / "test.csv").iloc[:7:2])
+    new = by_id(predict(str(path), tmp_path / "new.csv", 1))
+    np.testing.assert_allclose(new, by_id(run.folder / "submission.csv").loc[new.index], rtol=1e-6)
+    assert f"run {run.name}: best_single of {', '.join(used)}\n" in capsys.readouterr().out
 
 
 def test_a_slow_metric_is_said_and_a_later_level_has_as_many_resamples(tmp_path, monkeypatch):
