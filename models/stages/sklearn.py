@@ -281,15 +281,15 @@ def estimator_class(path: str) -> Any:
 
 
 def splits_rows(estimator: Any, n_rows: int) -> bool:
-    """Return whether a fit holds out some of its rows itself, to stop early, select a parameter or
-    calibrate.
+    """Return whether a fit holds out some of its rows itself, to stop early or to select a parameter.
+
+    That of an SVC calibrates two numbers only, and a blend scales its probabilities on held-out folds again.
     """
     parameters = estimator.get_params(deep=False)
     stops_early = parameters.get("early_stopping", parameters.get("n_iter_no_change") is not None)
     if stops_early == "auto":
         stops_early = n_rows > AUTO_STOPS_ABOVE
-    validates = "val_fraction" in parameters or parameters.get("probability") is True
-    return bool(stops_early) or validates or type(estimator).__name__.endswith("CV")
+    return bool(stops_early) or "val_fraction" in parameters or type(estimator).__name__.endswith("CV")
 
 
 def version_of(name: str) -> str:

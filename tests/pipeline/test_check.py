@@ -182,6 +182,16 @@ def test_an_estimator_that_holds_out_rows_by_itself_is_reported_where_folds_have
         assert (words in checked(path)) is (warned and reason is not None)
 
 
+def test_an_svc_of_a_preset_is_not_reported_where_folds_have_groups(tmp_path):
+    """It calibrates its probabilities on rows that it holds out."""
+    plates = [f"p{i // 5}" for i in ROWS]
+    path = written(
+        tmp_path, {"wet": ROWS % 2, "plate": plates}, stages="s: {kind: sklearn, estimator: sklearn.svm.SVC}",
+        competition=f"{WET}, group: plate", folds="kind: group, n_folds: 3",
+    )  # fmt: skip
+    assert "holds out some" not in checked(path)
+
+
 def test_a_precision_that_this_machine_has_not_is_reported_before_any_training(tmp_path, monkeypatch):
     monkeypatch.setattr("models.training.neural_stage.cards_in_new_process", lambda: ([], ""))
     monkeypatch.setattr("models.training.neural_stage.cpu_has_bf16", lambda: False)
