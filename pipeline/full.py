@@ -31,8 +31,9 @@ from models.registry import BASELINE, make_stage
 from models.stage import Stage
 from pipeline.check import check, require_visible_gpu
 from pipeline.hold_out import hold_out
-from pipeline.json_output import describe_gain, describe_run, gain_over
+from pipeline.json_output import describe_run
 from pipeline.last_submission import NOT_BUILT, InterimSubmissions, submit_until, submitted_run
+from submissions.compare import describe_gain, gain_over
 from submissions.config import Config, load_config
 from submissions.manifest import LeftOut
 from submissions.run import (

@@ -1,60 +1,24 @@
-"""What `--json` prints of a run, its gain over the run before, and the scores of its stages for Python."""
+"""What `--json` prints of a run, and the scores of its stages for Python."""
 
 from typing import Any
 
-from core.text import format_with_error
 from pipeline.last_submission import has_report
-from submissions.blend.scoring import describe_resamples
-from submissions.compare import read_runs, records
-from submissions.config import Config
+from submissions.compare import may_score
 from submissions.manifest import NOT_EXAMINED, SUBMISSION_FILE
 from submissions.report.predictions import rows_with_largest_errors
 from submissions.report.report import PAGE
 from submissions.report.scores import gain, load_answers, seconds_of_stage
 from submissions.run import Run
 
-GAIN = ("gain", "standard_error", "comparable", "changes", "remarks")
-"""Keys of a comparison with the previous run."""
 SCORES = {"score", "score_standard_error", "target_scores", "fold_scores"}
 """Printed fields of `StageScores`: the cross-fitted score, its error, and the scores by target and fold."""
-
-
-def may_score(run: Run) -> bool:
-    """Return whether a run may be scored once more: with a budget not by a slow metric of the user's."""
-    submitted = run.choice.submitted
-    return run.budget is None or not (submitted.score is None or describe_resamples(submitted.n_resamples))
-
-
-def gain_over(previous: str, run: Run, config: Config) -> dict[str, Any] | None:
-    """Return the comparison of a run with the one before, if that was another one and can be read.
-
-    Keys: over, its name, and GAIN of `submissions.compare.records`.
-    """
-    name = run.folder.name
-    if previous == name or not may_score(run):
-        return None
-    runs, _ = read_runs(config)
-    if not {previous, name} <= runs.keys():
-        return None
-    pair = {each: runs[each] for each in (previous, name)}
-    record = records(pair, previous, config)[0]
-    return {"over": previous, **{key: record[key] for key in GAIN}}
-
-
-def describe_gain(compared: dict[str, Any] | None) -> list[str]:
-    """Return a line with the gain of `gain_over`, and what else may explain it."""
-    if compared is None or compared["gain"] is None:
-        return []
-    gain_and_error = format_with_error(compared["gain"], compared["standard_error"])
-    first = f"Gain over the run before, {compared['over']}: {gain_and_error}, paired; above 0 is better."
-    return [" ".join([first, *compared["remarks"]])]
 
 
 def describe_run(run: Run, compared: dict[str, Any] | None) -> dict[str, Any]:
     """Return what `--json` prints of a run.
 
     Args:
-        compared: of `gain_over`.
+        compared: what `submissions.compare.gain_over` returns.
     """
     choice = run.choice
     submitted = choice.submitted

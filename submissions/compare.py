@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError
-from core.text import format_duration, format_number, format_table
+from core.text import format_duration, format_number, format_table, format_with_error
 from core.types import Array
 from core.user_code import changed_files
 from submissions.blend.scoring import Scorer, describe_resamples, widened
 from submissions.columns import training_labels
 from submissions.config import Config
-from submissions.manifest import MANIFEST, SO_FAR, Manifest, verify_files
-from submissions.run import EPOCHS, name_of_latest, scored_rows, user_code_of
+from submissions.manifest import CROSS_FITTED, MANIFEST, SO_FAR, Manifest, verify_files
+from submissions.run import EPOCHS, Run, name_of_latest, scored_rows, user_code_of
 
 SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
+GAIN = ("gain", "standard_error", "comparable", "changes", "remarks")
+"""Keys of `records` that compare a run with another one."""
 FEW_GROUPS = 30
 """Number of groups of rows below which standard errors are too small to judge a gain by."""
 N_DIGITS = 7
@@ -73,6 +75,40 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
             record["changes"] = [f"{older} -> {newer}:", *(f"- {line}" for line in lines)]
         result.append(record)
     return result
+
+
+def may_score(run: Run) -> bool:
+    """Return whether a run may be scored once more: its metric has not failed, and with a budget it is not slow."""
+    submitted = run.choice.submitted
+    is_late = run.budget is not None and describe_resamples(submitted.n_resamples)
+    return submitted.score is not None and not is_late
+
+
+def gain_over(previous: str, run: Run, config: Config) -> dict[str, Any] | None:
+    """Return the comparison of a run with the previous one; None if that is none, or one of them cannot be scored.
+
+    Keys: over, the name of the previous run, and GAIN.
+    """
+    name = run.folder.name
+    if previous in (name, SO_FAR) or not may_score(run):
+        return None
+    try:
+        before = verify_files(run.paths.run(previous), CROSS_FITTED)
+    except DataError:  # `compare` says why
+        return None
+    if before.choice.submitted.score is None:
+        return None
+    record = records({previous: before, name: run.manifest}, previous, config)[0]
+    return {"over": previous, **{key: record[key] for key in GAIN}}
+
+
+def describe_gain(compared: dict[str, Any] | None) -> list[str]:
+    """Return a line with the gain of `gain_over`, and what else may explain it."""
+    if compared is None or compared["gain"] is None:
+        return []
+    gain = format_with_error(compared["gain"], compared["standard_error"])
+    first = f"Gain over the previous run, {compared['over']}: {gain}, paired; above 0 is better."
+    return [" ".join([first, *compared["remarks"]])]
 
 
 def _unlike(run: Manifest, other: Manifest, name: str) -> list[str]:

@@ -353,10 +353,8 @@ class Decisions:
                 n_unfinished = len(state.unfinished(seed))
                 if n_unfinished and state.status != "failed":
                     state.seeds.remove(seed)
-                    jobs = (
-                        f"{n_jobs} jobs of {state.epochs_of_all}" if state.is_shortened else f"{n_jobs} jobs"
-                    )
-                    done = f"{n_jobs - n_unfinished} of {jobs} were finished when time ran out"
+                    epochs = f" of {state.epochs_of_all}" if state.is_shortened else ""
+                    done = f"{n_jobs - n_unfinished} of {n_jobs} jobs{epochs} were finished when time ran out"
                     reason = f"{done}; {state.reason}" if state.reason != NOT_STARTED else done
                     self.left_out.append((state.name, seed, reason))
             if not state.seeds and state.name not in {name for name, _, _ in self.left_out}:

@@ -92,9 +92,8 @@ def one_task_per_stage(tasks: list[Task]) -> list[Task]:
 def run_in_turn(calls: list[tuple[Job, JobPlan, int]]) -> JobResult:
     """Run jobs one after the other, each as a task; return the result of the first that failed, or of the last."""
     for arguments in calls:
-        result = run_task(
-            arguments[0].title, run_job, arguments, on_card=False
-        )  # the outer task looks for a GPU
+        title = arguments[0].title
+        result = run_task(title, run_job, arguments, on_card=False)  # the outer task looks for a GPU
         if result.status == "failed":
             break
     return result

@@ -229,9 +229,8 @@ def _closing(run: Run) -> list[str]:
         lines.append(f"Test rows differ: ./run.sh folds {name} recommends a kind of folds")
     unused = read_json(run.paths.prepare_report)["unused_columns"]
     if unused:
-        lines.append(
-            f"Columns of both tables that no setting reads: {join_first([name or '(no name)' for name in unused])}"
-        )
+        columns = [each or "(no name)" for each in unused]
+        lines.append(f"Columns of both tables that no setting reads: {join_first(columns)}")
     if not holdout_of:
         steps = [
             f"edit the YAML, then ./run.sh full {name} and ./run.sh compare {name}",

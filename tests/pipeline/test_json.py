@@ -98,7 +98,7 @@ def test_a_run_has_its_scores_files_and_its_gain_over_the_previous_one(tmp_path,
     difference = first["cross_fitted_score"] - second["cross_fitted_score"]  # of errors: above 0 is better
     assert second["gain"]["gain"] == pytest.approx(difference) and second["gain"]["over"] == first["run"]
     assert second["gain"]["standard_error"] > 0 and any("seed" in line for line in second["gain"]["changes"])
-    assert f"Gain over the run before, {first['run']}: " in printed
+    assert f"Gain over the previous run, {first['run']}: " in printed
     assert second["gain"]["comparable"] is False and "different folds" in second["gain"]["remarks"][0]
     again, _ = called("full", path, "--workers", "1", "--set", "competition.seed=7")
     assert again["run"] == second["run"] and again["gain"] is None

@@ -14,8 +14,9 @@ from core.errors import DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
-from submissions.compare import _gain_over, compare
+from submissions.compare import _gain_over, compare, describe_gain, gain_over
 from submissions.config import load_config
+from submissions.run import latest_run
 from tests.submissions.blend.data import numbers
 from tests.submissions.fakes import (
     TARGETS,
@@ -133,6 +134,23 @@ def test_a_damaged_run_and_one_of_an_older_version_of_the_code_are_left_out(comp
     shutil.rmtree(first.parent)
     with pytest.raises(DataError, match="has no finished run"):
         compare_text()
+
+
+def test_a_run_is_compared_with_the_previous_one_if_the_scores_of_both_are_known(compare_text, tmp_path):
+    """A metric that failed for the predictions of a run would fail again."""
+    first, second = folders()
+    run, config = latest_run(str(tmp_path / "mixed.yaml")), load_config(str(tmp_path / "mixed.yaml"))
+    compared = gain_over(first.name, run, config)
+    gain_of_first = float(line_of(compare_text(), first).split("|")[-3])
+    assert compared and compared["gain"] == pytest.approx(-gain_of_first, rel=1e-3)
+    (line,) = describe_gain(compared)
+    assert line.startswith(f"Gain over the previous run, {first.name}: -0.")
+    assert gain_over(second.name, run, config) is None
+    choice = read_json(first / "run.json")["choice"]
+    choice["candidates"][choice["chosen"]]["score"] = None
+    sign_manifest(first, choice=choice)
+    assert gain_over(first.name, run, config) is None
+    assert describe_gain(None) == []
 
 
 @pytest.mark.parametrize(
