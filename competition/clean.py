@@ -1,5 +1,6 @@
 """Canonical cells of raw tables, keys of equal inputs, and user-defined features of the clean rows."""
 
+import json
 import math
 import signal
 import time
@@ -26,7 +27,15 @@ from competition.molecules import (
     standardise_molecules,
 )
 from core.errors import ConfigError, DataError, join_first
-from core.files import digest, read_json, read_table, remove_damaged, work_root, write_json, write_table
+from core.files import (
+    as_json,
+    as_parquet,
+    digest,
+    read_with_metadata,
+    remove_damaged,
+    work_root,
+    write_atomically,
+)
 from core.modules import code_digest_of
 from core.text import format_duration
 from core.types import Integers
@@ -252,10 +261,12 @@ def _read_or_compute(inputs: pd.DataFrame, code_ref: str, n_workers: int | None)
 
 
 def _write_features(file: Path, features: pd.DataFrame, code_ref: str) -> float:
-    """Write all features by key of the inputs, and return the time from which more of them are written again."""
+    """Write all features by key of the inputs, and return the time from which more of them are written again.
+
+    What the function opened for them is in the same file: a kill cannot leave old numbers with new digests.
+    """
     started = time.monotonic()
-    write_json(_opened_file(file), opened_files(code_ref))  # first, since it may be of more rows
-    write_table(file, features.reset_index())
+    write_atomically(file, as_parquet(features.reset_index(), opened=as_json(opened_files(code_ref))))
     ended = time.monotonic()
     return ended + max(MIN_SECONDS_BETWEEN_WRITES, (ended - started) / MAX_SHARE_OF_WRITES)
 
@@ -341,9 +352,10 @@ def _cached_features(
     if not file.exists():
         return pd.DataFrame()
     try:
-        opened: Opened = read_json(_opened_file(file))
-        cached = read_table(file).set_index(INPUT_KEY)
-    except (DataError, KeyError):
+        table, metadata = read_with_metadata(file)
+        opened: Opened = json.loads(metadata["opened"])
+        cached = table.set_index(INPUT_KEY)
+    except (DataError, KeyError, ValueError):
         remove_damaged(file, "its features are computed again")
         return pd.DataFrame()
     changed = changed_files(code_ref, opened)
@@ -375,13 +387,9 @@ def _cache_file(code_ref: str, inputs: list[str]) -> Path:
         "code": [code_digest_of(*code), name],
         "libraries": imported_versions(code),
         "inputs": inputs,
+        "version": 2,  # of the file: version 1 had what the code opened in another file
     }
     return work_root() / "cache" / "user_features" / f"{digest(made_by)}.parquet"
-
-
-def _opened_file(file: Path) -> Path:
-    """Return the file next to kept features that says what the function opened for them."""
-    return file.with_suffix(".json")
 
 
 def _require_independent(function: Any, inputs: pd.DataFrame, features: pd.DataFrame, code_ref: str) -> None:

@@ -164,15 +164,15 @@ def as_csv(table: pd.DataFrame) -> str:
     return table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
 
-def as_parquet(table: pd.DataFrame) -> bytes:
+def as_parquet(table: pd.DataFrame, **metadata: str) -> bytes:
     """Return a table as Parquet, with checksums that readers compare.
 
-    Its metadata have the digest of its content.
+    Its metadata have the digest of its content, and those that are given.
     """
     typed = pa.Table.from_pandas(table, preserve_index=False)
-    metadata = {**typed.schema.metadata, DIGEST: content_digest(table)}
+    all_metadata = {**typed.schema.metadata, DIGEST: content_digest(table), **metadata}
     buffer = io.BytesIO()
-    parquet.write_table(typed.replace_schema_metadata(metadata), buffer, write_page_checksum=True)
+    parquet.write_table(typed.replace_schema_metadata(all_metadata), buffer, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -191,12 +191,20 @@ def table_digest(path: Path) -> str:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table that the project wrote, Parquet, or CSV with a text column `id` and columns of numbers."""
+    if path.suffix == ".parquet":
+        return read_with_metadata(path)[0]
     with _read_errors(path):
-        if path.suffix == ".parquet":
-            return parquet.read_table(path, page_checksum_verification=True).to_pandas()
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         numbers = table.drop(columns="id", errors="ignore").replace("", "nan").astype(float)
         return table.assign(**numbers)
+
+
+def read_with_metadata(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read a Parquet table that the project wrote, and its metadata."""
+    with _read_errors(path):
+        typed = parquet.read_table(path, page_checksum_verification=True)
+        metadata = {key.decode(): value.decode() for key, value in typed.schema.metadata.items()}
+        return typed.to_pandas(), metadata
 
 
 def sha256_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 
 import pytest
 
@@ -77,6 +78,30 @@ def test_an_edit_of_the_code_of_a_helper_or_of_a_file_that_it_opens_computes_fea
         path.with_name(name).write_text(text)
         assert calls(path) == (ALL, feature)
         assert calls(path) == (CHECKED, feature)
+
+
+@pytest.mark.parametrize("n_written", [0, 1])
+def test_a_kill_while_features_are_written_keeps_no_number_of_before_an_edit(path, monkeypatch, n_written):
+    """The edit changes the number of a row that is not among those that are computed again to see it."""
+    scale = "np.where(table['SMILES'] == 'CCC', float(SCALE.read_text()), 1)"
+    code = CODE.replace("float(SCALE.read_text())", scale)
+    path.with_name("mine.py").write_text(f"import numpy as np\n{code}")
+    assert prepared(path).train["feature n"][1] == 6
+    path.with_name("scale.txt").write_text("5")
+    replace, renamed = os.replace, []
+
+    def killed(source, target):
+        if len(renamed) == n_written:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        replace(source, target)
+
+    new_process()
+    with monkeypatch.context() as changed, suppress(KeyboardInterrupt):
+        changed.setattr(os, "replace", killed)
+        prepared(path)
+    new_process()
+    assert prepared(path).train["feature n"][1] == 15
 
 
 def test_a_file_that_was_opened_and_has_changed_is_named(path, capsys):
@@ -208,8 +233,10 @@ def test_many_parts_are_written_a_few_times_and_an_interruption_keeps_all_that_a
     slow, monkeypatch
 ):
     """Parts are single rows. The third part of the training rows is interrupted, and two rows are left."""
-    n_rows, write = list[int](), clean.write_table
-    monkeypatch.setattr(clean, "write_table", lambda *args: n_rows.append(len(args[1])) or write(*args))
+    n_rows, content = list[int](), clean.as_parquet
+    monkeypatch.setattr(
+        clean, "as_parquet", lambda table, **given: n_rows.append(len(table)) or content(table, **given)
+    )
 
     def until_interrupted(tables, code_ref, n_workers):
         for number, table in enumerate(tables):
