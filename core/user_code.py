@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from core.errors import ConfigError, join_first
 from core.files import digest, sha256_of
 from core.modules import imported_names
 from core.opened_files import CONTENTS, FOLDERS, OPENED, WRITTEN_BY_CODE, content_of, files_in, watch
+from core.signals import handled
 
 PACKAGES = ("core", "competition", "folds", "models", "submissions", "pipeline", "studies")
 Opened = dict[str, dict[str, str]]
@@ -31,6 +33,8 @@ _FOLDERS: list[str] = []
 """Folders of the user files at the end of sys.path, the latest first."""
 _IMPORTED: dict[str, str] = {}
 """Name -> digest of the modules next to a user file that this process has imported."""
+_LOADING = threading.RLock()
+"""Held while a user file is executed: another thread must not see half of its module."""
 
 
 def user_code(settings: Any, where: str = "") -> Iterator[tuple[str, str]]:
@@ -260,18 +264,20 @@ def in_order_of(returned: Any, *row_names: Iterable[Any]) -> Any:
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise a TimeoutError in the line that the main thread has reached after some seconds."""
+    """Raise a TimeoutError in the line that is reached after some seconds; no limit outside the main thread."""
 
     def end(*_: Any) -> None:
         raise TimeoutError(f"not finished after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    with handled(end, signal.SIGALRM) as is_handled:
+        if not is_handled:
+            yield
+            return
+        signal.alarm(seconds)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
 
 
 def _line_of(error: BaseException, file: str) -> str:
@@ -302,13 +308,14 @@ def load_user_code(setting: str, code_ref: str, what: str) -> Any:
     watch(path, files)
     module_name = f"{path.stem}_{digest([str(path.resolve()), *map(sha256_of, files)])}"
     try:
-        if module_name not in sys.modules:
-            _make_importable(path.parent, [helper for helper in files if helper != path])
-            spec = util.spec_from_file_location(module_name, path)
-            assert spec is not None and spec.loader is not None
-            sys.modules[module_name] = util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[module_name])
-        return getattr(sys.modules[module_name], name)
+        with _LOADING:
+            if module_name not in sys.modules:
+                _make_importable(path.parent, [helper for helper in files if helper != path])
+                spec = util.spec_from_file_location(module_name, path)
+                assert spec is not None and spec.loader is not None
+                sys.modules[module_name] = util.module_from_spec(spec)
+                spec.loader.exec_module(sys.modules[module_name])
+            return getattr(sys.modules[module_name], name)
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         sys.modules.pop(module_name, None)
         raise ConfigError(

@@ -11,6 +11,8 @@ from loky import ProcessPoolExecutor
 from loky.backend.context import LokyContext
 from tqdm import tqdm
 
+from core.signals import handled
+
 IN_WORKER = "PIPELINE_WORKER"
 """Environment variable that is set in workers."""
 WORKER_ENVIRONMENT = {
@@ -46,15 +48,8 @@ def new_pool(n_workers: int, **environment: str) -> ProcessPoolExecutor:
 @contextmanager
 def ignored(*signals: signal.Signals) -> Iterator[None]:
     """Ignore signals in this process and in processes that it starts meanwhile; only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+    with handled(signal.SIG_IGN, *signals):
         yield
-        return
-    handlers = [(number, signal.signal(number, signal.SIG_IGN)) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in handlers:
-            signal.signal(number, handler)
 
 
 def _start_worker(driver: int) -> None:

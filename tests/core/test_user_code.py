@@ -1,6 +1,7 @@
 """Code of the user's own: each file is executed as it stands now, with its own helpers."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,6 +41,14 @@ def test_a_users_file_may_postpone_its_annotations_share_its_name_and_change(tmp
     assert load(first, "Record") == "changed"
     with pytest.raises(ConfigError, match="must define other"):
         load(first, "other")
+
+
+def test_threads_that_load_a_file_at_once_execute_it_once(tmp_path):
+    slow = "import time\ntime.sleep(0.1)\ndef made():\n    return 1\n"
+    write_atomically(tmp_path / "mine.py", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(load, [tmp_path / "mine.py"] * 2, ["made"] * 2)
+    assert first is second and first() == 1
 
 
 def test_each_competition_imports_its_helpers_as_they_are_now(tmp_path):
