@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -27,8 +28,8 @@ ENDS = (UserError, KeyboardInterrupt, OSError)
 """Errors that may end a command without a traceback."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command as Ctrl-C does. Batch systems send SIGTERM before their time limit."""
-HELD_TRAINING_LOCKS: set[Path] = set()
-"""Training locks that this process holds."""
+HELD_TRAINING_LOCKS: dict[Path, int] = {}
+"""Training locks that this process holds -> the thread that works under each; `fit` runs in any thread."""
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -124,12 +125,12 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
             file.seek(0)
             holder = file.read()
             if not wait:
-                message = f"{paths.root} is in use ({holder}). Wait for that command, or stop it."
-                raise DataError(message) from None
+                advice = "Wait for that command, stop it, or use another name."
+                raise DataError(f"{paths.root} is in use ({holder}). {advice}") from None
             print(f"waiting for {holder} to release {paths.root}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(f"{' '.join(sys.argv[1:2])} on {socket.gethostname()}, process {os.getpid()}")
+        file.write(f"{_command()} on {socket.gethostname()}, process {os.getpid()}")
         file.flush()
         try:
             yield
@@ -137,21 +138,32 @@ def locked(paths: Paths, lock: Path | None = None, wait: bool = False) -> Iterat
             file.truncate(0)
 
 
+def _command() -> str:
+    """Return the command of this process, or the name of a script that calls `fit`."""
+    script = Path(*sys.argv[:1]).name
+    is_command = script == "__main__.py"  # `python -m pipeline COMMAND`
+    return " ".join(sys.argv[1:2]) if is_command else script
+
+
 @contextmanager
 def training(paths: Paths, shard: tuple[int, int] | None = None) -> Iterator[None]:
     """Lock the tables and jobs of a competition, or shard I/N of its jobs, for one driver.
 
-    `locked` guards tables and runs for a short time, so that submit works while a driver trains.
+    `locked` guards tables and runs for a short time, so that submit works while a driver trains. A thread that
+    holds the lock gets it again: `fit` holds it around `full`.
     """
     i, n = shard or (1, 1)
     lock = paths.training_lock(i, n)
+    if _is_held_here(lock):
+        yield
+        return
     require_no_training(paths, except_shards_of=n)
     with locked(paths, lock):
-        HELD_TRAINING_LOCKS.add(lock)
+        HELD_TRAINING_LOCKS[lock] = threading.get_ident()
         try:
             yield
         finally:
-            HELD_TRAINING_LOCKS.remove(lock)
+            del HELD_TRAINING_LOCKS[lock]
 
 
 def require_no_training(paths: Paths, except_shards_of: int = 0) -> None:
@@ -160,7 +172,13 @@ def require_no_training(paths: Paths, except_shards_of: int = 0) -> None:
     Args:
         except_shards_of: drivers of this number of shards are accepted.
     """
-    allowed = {*paths.root.glob(f"train_*_of_{except_shards_of}.lock"), *HELD_TRAINING_LOCKS}
+    allowed = {*paths.root.glob(f"train_*_of_{except_shards_of}.lock")}
     for lock in set(paths.root.glob("train_*.lock")) - allowed:
-        with locked(paths, lock):
-            pass
+        if not _is_held_here(lock):
+            with locked(paths, lock):
+                pass
+
+
+def _is_held_here(lock: Path) -> bool:
+    """Return whether this thread holds a training lock."""
+    return HELD_TRAINING_LOCKS.get(lock) == threading.get_ident()

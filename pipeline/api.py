@@ -194,19 +194,19 @@ def fit(
     paths = Paths(name)
     target_file(name, force=True)  # which refuses names that are none
     require_owned_outputs(paths, yaml_file)
-    cli.require_no_training(paths)
-    shutil.rmtree(paths.raw, ignore_errors=True)
-    files = _write_tables(paths.raw, tables, external or {}, id_column)
-    commands.new(_options_of_new(yaml_file, preset, targets, files, settings))
-    options = commands.parse(["full", str(yaml_file)])
-    options.workers = workers
-    commands.full(options)
-    run = latest_run(str(yaml_file))
-    if run.manifest.tables != table_digests(run.paths):  # of an earlier call, which is complete
-        raise NothingToSubmit(
-            f"The run {run.name} in {run.paths.root} has other tables. Give fit a larger budget, or another name."
-        )
-    written = read_text_table(paths.raw / "train.csv")
+    with cli.training(paths):  # until the run is read: another call with this name replaces all of it
+        shutil.rmtree(paths.raw, ignore_errors=True)
+        files = _write_tables(paths.raw, tables, external or {}, id_column)
+        commands.new(_options_of_new(yaml_file, preset, targets, files, settings))
+        options = commands.parse(["full", str(yaml_file)])
+        options.workers = workers
+        commands.full(options)
+        run = latest_run(str(yaml_file))
+        if run.manifest.tables != table_digests(run.paths):  # of an earlier call, which is complete
+            raise NothingToSubmit(
+                f"The run {run.name} in {run.paths.root} has other tables. Give fit a larger budget, or another name."
+            )
+        written = read_text_table(paths.raw / "train.csv")
     index = dict(zip(written[run.config.competition.id], train.index, strict=True))
     return _fitted(run, index, _labels_by_cell(run.config.competition.task, written, train))
 
