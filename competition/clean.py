@@ -27,15 +27,7 @@ from competition.molecules import (
     standardise_molecules,
 )
 from core.errors import ConfigError, DataError, join_first
-from core.files import (
-    as_json,
-    as_parquet,
-    digest,
-    read_with_metadata,
-    remove_damaged,
-    work_root,
-    write_atomically,
-)
+from core.files import as_parquet, digest, read_with_metadata, remove_damaged, work_root, write_atomically
 from core.modules import code_digest_of
 from core.text import format_duration
 from core.types import Integers
@@ -266,7 +258,7 @@ def _write_features(file: Path, features: pd.DataFrame, code_ref: str) -> float:
     What the function opened for them is in the same file: a kill cannot leave old numbers with new digests.
     """
     started = time.monotonic()
-    write_atomically(file, as_parquet(features.reset_index(), opened=as_json(opened_files(code_ref))))
+    write_atomically(file, as_parquet(features.reset_index(), opened=json.dumps(opened_files(code_ref))))
     ended = time.monotonic()
     return ended + max(MIN_SECONDS_BETWEEN_WRITES, (ended - started) / MAX_SHARE_OF_WRITES)
 

@@ -49,19 +49,23 @@ def in_thread(*arguments, **settings):
 def test_a_second_call_with_a_name_is_refused_at_any_moment_and_changes_nothing_of_the_first(monkeypatch):
     n_refused = 0
 
-    def with_second_call(step):
+    def call_again_before(module, name):
+        step = getattr(module, name)
+
         @wraps(step)  # a command has the name of its function
         def together(*arguments):
             nonlocal n_refused
+            monkeypatch.setattr(module, name, step)
             with pytest.raises(DataError, match=r"/shared is in use .* or use another name\."):
                 in_thread(table(40, start=500.0), name="shared", **SMALL)
             n_refused += 1
             return step(*arguments)
 
-        return together
+        monkeypatch.setattr(module, name, together)
 
-    for module, step in ((commands, "new"), (commands, "full"), (api, "latest_run")):
-        monkeypatch.setattr(module, step, with_second_call(getattr(module, step)))
+    call_again_before(commands, "new")
+    call_again_before(commands, "full")
+    call_again_before(api, "latest_run")
     train = table(30)
     oof = fit(train, name="shared", folds={"n_folds": 3}, **SMALL).oof()
     assert n_refused == 3
