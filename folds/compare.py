@@ -185,6 +185,8 @@ def recommend_folds(
 def describe_units(units: UnitTable) -> str:
     """Return the table of the units that a random split would share, as text; the least shared first."""
     shares = [share for share in units.shares if share.at_random >= MIN_AT_RANDOM or share in units.chosen]
+    if units.is_guess:
+        return "units: there is no test table that could have been divided by one"
     if not shares:
         return "units: a random split would leave too few test rows that share one with a training row"
     rows = [

@@ -25,6 +25,9 @@ MAX_PART = 0.5
 MIN_NEW = 2.5
 """Number of rows of a random split that share a value of a column from which it is named if none does."""
 NOT_KNOWN = "the error of the test rows is not known"
+NEW_NOT_KNOWN = (
+    "the error of new values is not known; competition.group (--group) holds out those of one column"
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,11 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
         stratify: whether folds have similar targets: there are classes, or there is one target.
     """
     chosen = [share.unit for share in units.chosen]
-    reason = "; ".join(map(_describe, units.chosen))
+    not_known = NEW_NOT_KNOWN if units.is_guess else NOT_KNOWN
+    reason = units.premise + "; ".join(_describe(share, units) for share in units.chosen)
     warnings = [
-        f"{_describe(share)}; the training table has only {share.n_train_values} values, so {NOT_KNOWN}"
+        f"{units.premise}{_describe(share, units)}; the training table has only {share.n_train_values} values, "
+        f"so {not_known}"
         for share in units.unknown
     ]
     if chosen and chosen[0].kind == "time":
@@ -93,14 +98,18 @@ def recommend(units: UnitTable, train: pd.DataFrame, columns: TableColumns, stra
     n_largest = np.bincount(groups).max()
     if chosen and n_largest > MAX_PART * len(groups):
         connected_rows = f"{n_largest} of {len(groups)} training rows are connected, also by equal inputs"
-        warnings.append(f"{reason}; {connected_rows}, so {NOT_KNOWN}")
+        warnings.append(f"{reason}; {connected_rows}, so {not_known}")
         chosen = []
         groups = tied_rows([], train, columns)
     if not chosen:
         kind = "stratified" if stratify else "kfold"
+        if units.is_guess:
+            return Recommendation(kind, "", warnings, groups, [])
         reason = "the folds cannot hold out what divides the tables" if warnings else _describe_random(units)
         warnings += _describe_new_values(units, len(units.cells) - len(train))
         return Recommendation(kind, reason, warnings, groups, [])
+    if units.is_guess:
+        reason = f"GUESS: {reason}; --folds kfold if rows to predict have known values, too"
     is_scaffold = len(chosen) == 1 and chosen[0].kind in ("scaffold", "stereo_scaffold")
     if is_scaffold and chosen[0].columns[0] == columns.smiles[0]:
         return Recommendation("scaffold", reason, warnings, groups, [])
@@ -150,8 +159,13 @@ def tied_rows(
     return connected(np.array(keys))
 
 
-def _describe(share: UnitShare) -> str:
+def _describe(share: UnitShare, units: UnitTable) -> str:
     """Return the two numbers of a unit as text."""
+    if units.is_guess:
+        return (
+            f"{share.at_random:.0f} of {len(units.cells)} rows share {share.unit} "
+            f"({share.n_values} values) with rows of other inputs"
+        )
     if share.unit.kind == "time":
         return (
             f"{share.observed} test rows are as early ({share.unit.columns[0]!r}) as 95 % of the training "
@@ -169,7 +183,7 @@ def _describe_random(units: UnitTable) -> str:
     if not shares:
         return ""
     least_shared = min(shares, key=lambda share: share.share)
-    return f"by these columns the test table looks like a random split: {_describe(least_shared)}"
+    return f"by these columns the test table looks like a random split: {_describe(least_shared, units)}"
 
 
 def _describe_new_values(units: UnitTable, n_test_rows: int) -> list[str]:
@@ -185,7 +199,7 @@ def _describe_new_values(units: UnitTable, n_test_rows: int) -> list[str]:
         return []
     share = min(unshared, key=lambda share: share.n_values)
     return [
-        f"{_describe(share)}, too few rows to tell; if a hidden test table has new values only, set --group "
+        f"{_describe(share, units)}, too few rows to tell; if a hidden test table has new values only, set --group "
         f"{share.unit.columns[0]!r}"
     ]
 
@@ -221,11 +235,12 @@ def fold_warnings(
         prepared: prepared training table with its folds.
     """
     too_wide = [
-        f"WARNING: folds.kind {config.title} holds out what the test table does not: {_describe(share)}. "
+        f"WARNING: folds.kind {config.title} holds out what the test table does not: {_describe(share, units)}. "
         "The expected score may be too pessimistic"
         for share in _held_out(units, competition, config)
     ]
-    if not (units.chosen or units.unknown):
+    is_settled = units.is_guess and (config.definition.row_keys or config.is_ordered_in_time)
+    if is_settled or not (units.chosen or units.unknown):
         return too_wide
     rows = without_extra_rows(prepared)
     folds = rows[FOLD].to_numpy(dtype=np.int64)
@@ -249,8 +264,8 @@ def fold_warnings(
             )
         if is_split:
             warnings.append(
-                f"WARNING: {_describe(share)}, but {here}: the expected score may be too optimistic. "
-                f"./run.sh folds recommends {best.setting}"
+                f"WARNING: {units.premise}{_describe(share, units)}, but {here}: the expected score may be too "
+                f"optimistic. ./run.sh folds recommends {best.setting}"
             )
     return [*warnings, *too_wide]
 

@@ -1,5 +1,8 @@
 """Warnings about folds that were made: their number, their groups, and the classes in them."""
 
+import re
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
@@ -9,6 +12,9 @@ from core.errors import join_first
 from core.types import Integers
 from folds.kinds import FoldsConfig
 from folds.unit_values import group_keys
+
+MAX_SHARE_OF_CLASS = 0.5
+"""Share of the rows of a class up to which one group may have them: above it, its fold trains on the smaller part."""
 
 
 def group_warnings(
@@ -20,6 +26,7 @@ def group_warnings(
         *_divided_groups(config, folds, rows, competition),
         *_without_units(config, rows, competition),
         *_without_groups(config, competition),
+        *_classes_of_one_group(config, rows, competition),
     ]
 
 
@@ -73,6 +80,35 @@ def _without_groups(config: FoldsConfig, competition: CompetitionConfig) -> list
     return [
         "if your folds keep related rows together, name what these share in competition.group: without it, standard "
         "errors and intervals take rows with other inputs as independent"
+    ]
+
+
+def _classes_of_one_group(
+    config: FoldsConfig, rows: pd.DataFrame, competition: CompetitionConfig
+) -> list[str]:
+    """Return a warning about classes of which most rows are in one group: one fold has them, and all others few.
+
+    Left out are classes with fewer rows than folds, which no folds can balance.
+    """
+    row_keys = config.definition.row_keys
+    if row_keys is None or not competition.classes:
+        return []
+    found = []
+    for key in row_keys(rows, competition, config.similarity, len(rows)):
+        groups = key.where(key != rows[INPUT_KEY])  # a row without a value is in no group
+        for target, (number, label) in product(competition.targets, enumerate(competition.classes)):
+            sizes = groups[rows[target] == number].value_counts()
+            n_rows = int((rows[target] == number).sum())
+            n_largest = int(sizes.max()) if len(sizes) else 0
+            if n_rows >= config.n_folds and n_largest > MAX_SHARE_OF_CLASS * n_rows:
+                value = re.sub(r"^group \d+ ", "", str(sizes.idxmax()))
+                found.append(f"{n_largest} of the {n_rows} rows of {target} {label!r} are in {value!r}")
+    if not found:
+        return []
+    return [
+        f"WARNING: most rows of a class are in one group: {join_first(found, str)}. The models of its fold train on "
+        "few rows of the class, and other folds score few; add rows of it in other groups, or choose folds.kind "
+        "stratified if test rows are of known groups"
     ]
 
 

@@ -7,7 +7,7 @@ do, the test table was split off by this unit, and folds at random would expect 
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from competition.cells import dates_in_any_form, is_missing_cell, seconds_of, to_numbers
 from competition.dataset import TableColumns
+from competition.summary import MIN_KNOWN
 from competition.units import Unit
 from core.types import Integers
 from folds.groups import connected
@@ -37,6 +38,8 @@ LATE = 0.95
 """Quantile of the times of the training rows."""
 MIN_TRAIN_VALUES = 3
 """Number of values in the training table below which folds cannot hold out a unit."""
+MIN_GROUPS = 10
+"""Number of values of a column from which rows may be of new values; fewer are conditions, such as solvents."""
 MIN_PREFIXES = 5, 2
 """Numbers of prefixes in the training and in the test table below which prefixes are names of the tables."""
 MAX_SCAFFOLDS = 10_000
@@ -56,8 +59,10 @@ class UnitShare:
 
     Attributes:
         n_values: number of values in both tables.
+        n_test_values: 0 without a test table.
         observed: test rows all of whose values occur in the training table. Of a time: rows that are not late.
-        at_random: their expected number after a random split.
+        at_random: their expected number after a random split; without a test table, training rows that share a value
+            with rows of other inputs.
         standard_error: of that number.
     """
 
@@ -196,12 +201,19 @@ class UnitTable:
         chosen: units by which the tables were divided: those that folds should hold out together, or a time.
         unknown: units by which the tables were divided and which have too few values in the training table for folds.
         cells: canonical cells of both tables, in which components of mixtures are counted.
+        is_guess: whether there is no test table, so that the units are those of which new rows may have other values.
     """
 
     shares: list[UnitShare]
     chosen: list[UnitShare]
     unknown: list[UnitShare]
     cells: pd.DataFrame
+    is_guess: bool = False
+
+    @property
+    def premise(self) -> str:
+        """What comes before the numbers of a guess."""
+        return "there is no test table, and " if self.is_guess else ""
 
 
 def compare_units(
@@ -210,9 +222,12 @@ def compare_units(
     """Return the table of units of a raw training and test table.
 
     Args:
+        test: without rows if there is no test table.
         time: column with times, if it is known; others are recognised by dates or their names.
     """
     tables = _Tables(train, test, columns)
+    if test.empty:
+        return _guess_units(tables)
     times = [share for name in tables.names for share in _time_share(tables, name, time)]
     counted = tables.count(_single_units(tables))
     counted += tables.count(_joint_units(tables, counted))
@@ -222,6 +237,45 @@ def compare_units(
         return UnitTable(shares, in_time[:1], [], tables.cells)
     chosen, unknown = _choose(tables, counted)
     return UnitTable(shares, [each.share for each in chosen], [each.share for each in unknown], tables.cells)
+
+
+def _guess_units(tables: _Tables) -> UnitTable:
+    """Return the molecules and texts with several rows, of which new rows may have other values.
+
+    Rows are about the column in which most values repeat, and about those with at least half as many values. There are
+    no units if a value stands beside more other molecules and texts than there are values, as a solvent does. They are
+    unknown then, unless a column tells most rows apart.
+    """
+    columns = tables.columns
+    names = [name for name in (*columns.smiles, *columns.text) if name in tables.names]
+    shares = _repeated(tables, (Unit("value", (name,)) for name in names))
+    n_repeated = max((min(share.n_values, share.at_random) for share in shares), default=0)
+    similar = [share for share in shares if share.n_values >= n_repeated / 2]
+    about = {name for share in similar for name in share.unit.columns}
+    pools = _repeated(tables, (unit for unit in _joint_units(tables, []) if {*unit.columns} <= about))
+    pooled = {name for share in pools for name in share.unit.columns}
+    units = [*pools, *(share for share in similar if not {*share.unit.columns} <= pooled)]
+    units = [share for share in units if share.at_random >= MIN_KNOWN * len(tables.rows)]
+    n_distinct = tables.cells.groupby(names, sort=False).ngroups if names else 0
+    if n_repeated >= max(MIN_GROUPS, math.sqrt(n_distinct)):
+        return UnitTable(units, units, [], tables.cells, is_guess=True)
+    repeating = [share for share in shares if share.at_random >= len(tables.rows) / 2]
+    of_most_values = sorted(units, key=lambda share: share.n_values)[-1:]
+    unknown = of_most_values if len(repeating) == len(names) else []
+    return UnitTable(units, [], unknown, tables.cells, is_guess=True)
+
+
+def _repeated(tables: _Tables, units: Iterable[Unit]) -> list[UnitShare]:
+    """Return units with the number of rows that share a value with rows of other inputs."""
+    return [replace(each.share, at_random=_n_sharing(tables, each)) for each in tables.count(units)]
+
+
+def _n_sharing(tables: _Tables, counted: _Counted) -> int:
+    """Return the number of rows that share a value with rows of other inputs."""
+    codes = counted.codes
+    pairs = pd.DataFrame({"value": codes.ravel(), "inputs": np.tile(tables.equal_inputs, len(codes))})
+    n_inputs = pairs.groupby("value")["inputs"].transform("nunique").to_numpy().reshape(codes.shape)
+    return int(((n_inputs > 1) & (codes >= 0)).any(axis=0).sum())
 
 
 def _time_share(tables: _Tables, name: str, time: str | None) -> Iterator[UnitShare]:

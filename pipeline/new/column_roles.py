@@ -17,6 +17,7 @@ from competition.cells import count_new_values, dates_in_any_form, day_is_first,
 from competition.labels import PATTERN as CENSORED
 from competition.labels import describe_placeholder
 from competition.molecules import canonical_smiles
+from folds.units import MIN_GROUPS
 from pipeline.new.yaml_writer import to_yaml
 
 Role = Literal["smiles", "text", "numeric", "categorical", "left out"]
@@ -42,8 +43,6 @@ NOTATIONS = {
 LINK = re.compile(r"(https?://|www\.)\S+", re.IGNORECASE)
 SIGNS = ("<", ">", "<=", ">=", "≤", "≥", "<<", ">>", "~")
 """Signs of bounds in a column of their own, as in exports of ChEMBL."""
-MIN_GROUPS = 10
-"""Number of values from which a column of the training table may be what the test table was split off by."""
 WEIGHT_NAME = re.compile(r"^(sample[ _]?)?weights?$|confidence", re.IGNORECASE)
 GROUP_NAME = re.compile(r"group|cluster|scaffold|fold|split|series|batch", re.IGNORECASE)
 NUMBER = r"[+-]?[\d.]+(e[+-]?\d+)?|nan|none"

@@ -293,6 +293,27 @@ def test_a_group_that_the_kind_of_folds_does_not_keep_together_is_a_warning(tmp_
     assert "groups of competition.group" not in divided(whole)[0]
 
 
+@pytest.mark.parametrize(
+    ("n_elsewhere", "kind", "is_said"), [(5, "group", True), (6, "group", False), (5, "kfold", False)]
+)
+def test_a_class_of_which_most_rows_are_in_one_group_is_a_warning(tmp_path, n_elsewhere, kind, is_said):
+    """Six rows of "rare" are on plate p0, and one on each of some others; common rows are on all plates."""
+    plates = ["p0"] * 6 + [f"p{k}" for k in range(1, 1 + n_elsewhere)] + [f"p{k % 7}" for k in range(70)]
+    labels = ["rare"] * (6 + n_elsewhere) + ["common"] * 70
+    rows = enumerate(zip(plates, labels, strict=True))
+    lines = ["id,SMILES,y,plate", *(f"r{k},C{'N' * k}C,{label},{plate}" for k, (plate, label) in rows)]
+    path = write_small(
+        tmp_path,
+        lines,
+        problem_type="binary",
+        metric="log_loss",
+        group="plate",
+        folds={"kind": kind, "n_folds": 3},
+    )
+    said = "most rows of a class are in one group: 6 of the 11 rows of y 'rare' are in 'p0'. "
+    assert (said in divided(path)[0]) == is_said
+
+
 @pytest.mark.parametrize(("folds", "n_groups"), [([0, 0, 1, 1, 0, 0], 3), ([0, 1, 1, 1, 0, 0], 6)])
 def test_groups_are_resampled_with_folds_of_the_user_that_divide_none_of_them(tmp_path, folds, n_groups):
     cells = zip(

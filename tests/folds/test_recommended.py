@@ -206,3 +206,53 @@ def test_the_table_of_units_has_the_least_shared_first_and_says_what_divides_the
     assert header.split() == ["unit", "values", "shared", "at", "random"]
     assert rows[0].split() == ["'plate'", "30", "0", "31", "divides", "the", "tables"]
     assert rows[1].split() == ["'well'", "4", "32", "32"]
+
+
+def without_test_table(folder, columns):
+    """Molecules, each with two temperatures, or as `columns` say, of a YAML without a test table."""
+    molecules = [f"{'C' * (1 + k // 2 % 10)}{RINGS[k // 20]}" for k in range(60)]
+    table = pd.DataFrame(
+        {"id": range(60), "s": molecules, "t": range(60), "y": [k % 7 for k in range(60)], **columns}
+    )
+    sample = ["id,y", *(f"{k},0" for k in range(60))]
+    lines = table.to_csv(index=False).split()
+    path = write_small(
+        folder, lines, sample=sample, test=lines, smiles=["s"], numeric=["t"], time="day", group="day"
+    )
+    settings = path.read_text().replace("test.csv", "train.csv")
+    path.write_text(settings)
+    return load_competition(str(path))
+
+
+RINGS = ["c1ccccc1", "c1ccncc1", "c1ccoc1"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "n_warnings"),
+    [({}, "kfold", 1), ({}, "scaffold", 0), ({}, "time", 0), ({}, "group", 0), ({"t": 0}, "kfold", 0)],
+)
+def test_without_a_test_table_random_folds_that_split_the_rows_of_a_molecule_are_a_warning(
+    tmp_path, columns, kind, n_warnings
+):
+    """Not folds for which the user has named what they hold out, and not rows with equal inputs."""
+    found = warnings(without_test_table(tmp_path, {"day": [k // 3 for k in range(60)], **columns}), kind)
+    assert len(found) == n_warnings
+    for warning in found:
+        assert warning.startswith(
+            "WARNING: there is no test table, and 60 of 60 rows share 's' (30 values) with rows of other inputs, but "
+        )
+        assert "of 60 held-out rows (folds.kind kfold) share it with rows that train" in warning
+        assert warning.endswith("recommends folds.kind stratified_group with competition.group: s")
+
+
+def test_without_a_test_table_folds_that_cannot_hold_out_the_molecules_are_said(tmp_path):
+    """Most rows are of one molecule."""
+    columns = {"s": [f"{'C' * (k - 35)}O" if k > 40 else "CCN" for k in range(60)], "day": range(60)}
+    competition = without_test_table(tmp_path, {**columns, "s": ["CCN"] * 40 + columns["s"][40:50] * 2})
+    (warning,) = warnings(competition, "kfold")
+    assert (
+        "training rows are connected, also by equal inputs, so the error of new values is not known"
+        in warning
+    )
+    assert recommended(competition)["setting"] == "folds.kind kfold"
+    assert warnings(competition, "group") == []

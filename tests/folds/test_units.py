@@ -177,3 +177,61 @@ def test_a_random_split_of_many_kinds_of_columns_is_hardly_ever_taken_for_one_by
         table[f"c{n_values}"] = rng.integers(0, n_values, 600)
     for share in (0.1, 0.3, 0.5, 0.8) * 5:
         assert chosen(table, rng.permutation(600) < share * 600, numeric=["x"]) == []
+
+
+def in_order(*names):
+    return [
+        f"word{chr(97 + k // 20 % 20)}{chr(97 + k % 20)} of row {names[k % len(names)]}" for k in range(240)
+    ]
+
+
+SOLUTES = [f"{'C' * (1 + k % 10)}{RINGS[k // 10]}" for k in range(80)]
+SOLVENTS = ["O", "CO", "CCO", "CC#N"]
+ALONE = pd.DataFrame({"x": range(240), "solute": [SOLUTES[k // 3] for k in range(240)]})
+PAIRS = [(SOLUTES[k % 16], SOLUTES[(k + 1 + k // 16) % 16]) for k in range(240)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "roles", "chosen", "unknown"),
+    [
+        ({}, {}, ["'solute'"], []),
+        ({"solvent": [SOLVENTS[k % 4] for k in range(240)]}, {"smiles": ["solute", "solvent"]}, ["'solute'"], []),
+        ({"note": in_order(*range(240))}, {"text": ["note"]}, ["'solute'"], []),
+        ({"note": [f"sample {k // 4}" for k in range(240)]}, {"smiles": [], "text": ["note"]}, ["'note'"], []),
+        ({"x": 0}, {}, [], []),
+        ({"solute": [f"C{'N' * k}C" for k in range(1, 241)]}, {}, [], []),
+        (
+            {"solute": [f"C{'N' * k}C" for k in range(1, 241)], "prompt": [f"task {k % 12}" for k in range(240)]},
+            {"text": ["prompt"]}, [], [],
+        ),
+        ({"solute": [f"C{'N' * k}C" for k in range(1, 239)] + ["CNC", "CNC"]}, {}, [], []),
+        ({"solute": [SOLUTES[k % 5] for k in range(240)]}, {}, [], ["'solute'"]),
+        (
+            {"solute": [SOLUTES[k // 20] for k in range(240)], "base": [SOLUTES[20 + k % 10] for k in range(240)],
+             "ligand": [SOLUTES[40 + k // 2 % 10] for k in range(240)]},
+            {"smiles": ["solute", "base", "ligand"]}, [], ["'solute'"],
+        ),
+        (
+            {"solute": [pair[0] for pair in PAIRS], "other": [pair[1] for pair in PAIRS]},
+            {"smiles": ["solute", "other"]}, ["pool of 'solute', 'other'"], [],
+        ),
+    ],
+)  # fmt: skip
+def test_without_a_test_table_the_units_are_molecules_and_texts_with_several_rows(
+    columns, roles, chosen, unknown
+):
+    """Not conditions, such as four solvents and twelve prompts, and not rows with equal inputs, or two rows of 240."""
+    roles = {"smiles": ["solute"], "numeric": ["x"], **roles}
+    units = compared(ALONE.assign(**columns), np.zeros(240, dtype=bool), **roles)
+    assert [str(share.unit) for share in units.chosen] == chosen
+    assert [str(share.unit) for share in units.unknown] == unknown
+    assert units.is_guess
+
+
+def test_rows_that_share_a_molecule_are_counted_without_repeats_of_their_inputs():
+    table = pd.DataFrame(
+        {"solute": [*SOLUTES[:20], *SOLUTES[:20], *SOLUTES[20:60]], "x": [0] * 20 + [1] * 60}
+    )
+    table = pd.concat([table, table[-5:]], ignore_index=True)
+    (share,) = compared(table, np.zeros(85, dtype=bool), smiles=["solute"], numeric=["x"]).chosen
+    assert (share.at_random, share.n_values) == (40, 60)

@@ -248,6 +248,15 @@ def test_folds_of_groups_without_a_test_table_say_how_good_new_groups_are_predic
     assert "random split" not in capsys.readouterr().out
 
 
+def test_measurements_of_one_molecule_share_a_fold_without_a_test_table():
+    train = pd.concat([molecules(30).assign(dose=k) for k in range(2)], ignore_index=True)
+    run = fit(train, targets="lumo", **SMALL)
+    assert (run.config.folds.kind, run.config.competition.group) == ("stratified_group", "SMILES")
+    folds = run.oof()["fold"].groupby(train["SMILES"]).nunique()
+    assert len(folds) == 30 and folds.max() == 1
+    assert run.choice.expected.interval is not None
+
+
 def test_new_values_of_a_category_are_counted_when_new_rows_are_predicted(capsys):
     train = molecules().assign(solvent=["water", "hexane"] * 30)
     run = fit(train, targets="lumo", categorical=["solvent"], **SMALL)

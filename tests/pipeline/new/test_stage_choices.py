@@ -237,6 +237,29 @@ def test_what_folds_cannot_hold_out_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("inputs", "kind", "group"),
+    [
+        ({"s": [smiles(30)[k % 30] for k in range(80)], "n": NUMBER}, "stratified_group", ["s"]),
+        ({"t": [notes(30)[k % 30] for k in range(80)], "n": NUMBER}, "stratified_group", ["t"]),
+        ({"s": smiles(80), "n": NUMBER}, "stratified", []),
+        ({"s": smiles(80), "n": NUMBER, "k": ["p", "q"] * 40}, "stratified", []),
+    ],
+)
+def test_without_a_test_table_folds_keep_the_rows_of_a_molecule_or_text_together(
+    tmp_path, inputs, kind, group
+):
+    detected = detected_in(tmp_path, **inputs)
+    detected = replace(detected, test=detected.test.head(0))
+    choice = choose_folds(detected, choose_problem(detected))
+    assert (choice.kind, [unit.setting for unit in choice.units]) == (kind, group)
+    said = "GUESS: there is no test table, and 60 of 60 rows share"
+    assert choice.reason.startswith(
+        f"{said} '{group[0]}' (30 values)" if group else "similar labels in every fold"
+    )
+    assert choose_folds(detected, choose_problem(detected), kind="kfold").units == []
+
+
+@pytest.mark.parametrize(
     ("group", "kind", "words"),
     [
         (None, "group", "--folds group and --group COL belong together"),
