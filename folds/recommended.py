@@ -239,6 +239,7 @@ def fold_warnings(
         "The expected score may be too pessimistic"
         for share in _held_out(units, competition, config)
     ]
+    # Without a test table, folds that hold something out say what the user expects of new rows.
     is_settled = units.is_guess and (config.definition.row_keys or config.is_ordered_in_time)
     if is_settled or not (units.chosen or units.unknown):
         return too_wide
