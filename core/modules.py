@@ -40,6 +40,7 @@ def import_packages(names: Iterable[str]) -> None:
             importlib.import_module(name)
 
 
+@functools.cache
 def file_of(name: str) -> Path:
     """Return the file of a module of this project."""
     return PROJECT / f"{name.replace('.', '/')}.py"
@@ -64,7 +65,7 @@ def closure(*files: Path) -> dict[Path, str]:
             raise ConfigError(
                 f"{path} cannot be read as Python: {error}. Correct the file, or its path."
             ) from None
-        queue += [file for file in map(file_of, modules) if file.exists()]
+        queue += [file for file in map(file_of, modules) if file not in digests and file.exists()]
     return digests
 
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from unittest.mock import Mock
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
@@ -19,8 +20,12 @@ WORDS = ["red", "green", "blue", "warm", "cold", "old", "new", "fast", "slow", "
 
 
 def pytest_configure():
-    """Bytecode has the second of the last change of its source, and tests edit a module within that second."""
+    """Bytecode has the second of the last change of its source, and tests edit a module within that second.
+
+    No test cuts the power, so none waits until its files are on the disk.
+    """
     sys.dont_write_bytecode = True
+    os.fsync = lambda file: None
 
 
 def pytest_collection_modifyitems(items):
@@ -41,13 +46,37 @@ def _products_go_to_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def _figures_are_blank(request, monkeypatch):
+    """Only tests that are marked `draws_figures`, and other processes, wait for Matplotlib."""
+    if not request.node.get_closest_marker("draws_figures"):
+        leave_figures_blank(monkeypatch)
+
+
+def leave_figures_blank(patch):
+    """Do so until `patch` ends: for fixtures of a whole module."""
+    patch.setattr("submissions.report.figures.new_figure", _blank_figure)
+    patch.setattr("submissions.report.figures.as_svg", lambda figure: "<svg></svg>")
+
+
+def _blank_figure(n_rows=1, n_columns=1, width=0.0, height=0.0):
+    """A figure and its axes, on which everything can be drawn, and nothing is."""
+    axes = [[Mock() for _ in range(n_columns)] for _ in range(n_rows)]
+    return Mock(), np.array(axes)
+
+
 @pytest.fixture
 def jobs_in_process(monkeypatch):
     """Commands run their jobs one after another in this process, where the libraries are loaded."""
+    run_jobs_in_process(monkeypatch)
+
+
+def run_jobs_in_process(patch):
+    """Do so until `patch` ends: for fixtures of a whole module."""
     from tests.models.jobs.common import InlineExecutor
 
     for module in ("models.jobs.cluster", "submissions.predict"):
-        monkeypatch.setattr(f"{module}.LocalExecutor", InlineExecutor)
+        patch.setattr(f"{module}.LocalExecutor", InlineExecutor)
 
 
 def new_process():

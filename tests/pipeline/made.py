@@ -30,7 +30,7 @@ def small(folder, **sections):
     sections = {
         "competition": {"smiles": []},
         "stages": stages,
-        "submissions": {"trials": 4},
+        "submissions": {"trials": 4, "stack": False},
         **sections,
     }
     return write_competition(folder, *mixed_tables(), **sections)

@@ -1,7 +1,10 @@
 """`pipeline.api`: DataFrames in and out, by the functions of the commands."""
 
+import io
 import json
+import shutil
 import sys
+from contextlib import redirect_stdout
 
 import numpy as np
 import pandas as pd
@@ -14,10 +17,11 @@ from folds import make
 from pipeline import commands
 from pipeline.api import fit, load
 from submissions.config import load_config
-from tests.conftest import WORDS, mixed_tables
+from tests.conftest import WORDS, mixed_tables, leave_figures_blank, run_jobs_in_process
 
 TREES = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}, "nearest": {"kind": "baseline"}}
 SMALL = {"stages": TREES, "folds": {"n_folds": 3}, "submissions": {"trials": 4, "stack": False}, "workers": 1}
+QUICK = {**SMALL, "stages": {"nearest": {"kind": "baseline"}}}
 
 pytestmark = pytest.mark.usefixtures("jobs_in_process")
 
@@ -25,6 +29,44 @@ pytestmark = pytest.mark.usefixtures("jobs_in_process")
 def molecules(n=60):
     """Molecules with a number, without a column of ids."""
     return mixed_tables(n)[0][["SMILES", "lumo"]].set_axis([f"row {i}" for i in range(n)])
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run of `molecules`, what `fit` printed, the work folder, and a copy of it."""
+    work = tmp_path_factory.mktemp("fitted") / "work"
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        patch.setenv("WORK_DIR", str(work))
+        leave_figures_blank(patch)
+        run_jobs_in_process(patch)
+        run = fit(molecules(), targets="lumo", name="alone", **SMALL)
+    return run, printed.getvalue(), work, shutil.copytree(work, work.with_name("copy"))
+
+
+@pytest.fixture
+def alone(fitted, monkeypatch):
+    """The run of `fitted`, in a work folder as it left it."""
+    run, _, work, copy = fitted
+    shutil.rmtree(work)
+    shutil.copytree(copy, work)
+    monkeypatch.setenv("WORK_DIR", str(work))
+    return run
+
+
+@pytest.fixture
+def settings_of(monkeypatch):
+    """A function with the arguments of `fit` that returns the settings which it writes, and trains nothing."""
+
+    def full(options):
+        raise NothingToSubmit("The YAML is written.")
+
+    def written(train, name="untrained", **given):
+        with monkeypatch.context() as patch, pytest.raises(NothingToSubmit, match="The YAML is written"):
+            patch.setattr(commands, "full", full)
+            fit(train, name=name, **given)
+        return load_config(str(generated_yaml(name)))
+
+    return written
 
 
 def texts(n=90):
@@ -35,10 +77,10 @@ def texts(n=90):
     return table.assign(mood=np.select([is_sad, is_glad], ["sad", "glad"], "so so"))
 
 
-def test_a_training_table_is_enough_and_new_rows_are_predicted_in_any_order_of_rows_and_columns(capsys):
-    train = molecules()
-    run = fit(train, targets="lumo", name="alone", **SMALL)
-    printed = capsys.readouterr().out
+def test_a_training_table_is_enough_and_new_rows_are_predicted_in_any_order_of_rows_and_columns(
+    fitted, alone
+):
+    train, run, printed = molecules(), alone, fitted[1]
     assert "WARNING" not in printed  # that its rows have labels
     assert (
         "60 training rows, which are predicted, since there is no test table\nread: train.csv (60 rows), sample"
@@ -62,7 +104,7 @@ def test_out_of_fold_predictions_have_the_index_of_the_training_table():
     """Rows of two indexes that start at other numbers would be joined with each other's."""
     train = molecules().reset_index(drop=True)
     train = train.assign(id=[f"m{i}" for i in train.index]).set_index(train.index * 3 + 7)
-    run = fit(train, targets="lumo", name="indexed", **SMALL)
+    run = fit(train, targets="lumo", name="indexed", **QUICK)
     oof = run.oof()
     assert oof.index.equals(train.index) and list(oof["id"]) == list(train["id"])
     assert list(load("indexed").oof().index) == list(range(60))
@@ -74,35 +116,31 @@ def test_out_of_fold_predictions_have_the_index_of_the_training_table():
 @pytest.mark.parametrize(
     ("given", "expected"), [({}, "5m"), ({"budget": None}, None), ({"budget": "none"}, None)]
 )
-def test_the_budget_of_a_preset_can_be_lifted(monkeypatch, given, expected):
-    def full(options):
-        raise NothingToSubmit("The YAML is written.")
-
-    monkeypatch.setattr(commands, "full", full)
-    with pytest.raises(NothingToSubmit, match="The YAML is written"):
-        fit(molecules(), targets="lumo", name="lifted", **given)
-    assert load_config(str(generated_yaml("lifted"))).budget == expected
+def test_the_budget_of_a_preset_can_be_lifted(settings_of, given, expected):
+    assert settings_of(molecules(), targets="lumo", **given).budget == expected
 
 
 def test_extra_rows_are_not_among_the_out_of_fold_predictions(tmp_path):
     molecules(70)[60:].to_csv(tmp_path / "more.csv", index=False)
-    run = fit(molecules(), targets="lumo", extra_train=[{"file": str(tmp_path / "more.csv")}], **SMALL)
+    run = fit(molecules(), targets="lumo", extra_train=[{"file": str(tmp_path / "more.csv")}], **QUICK)
     assert list(run.oof().index) == list(molecules().index)
 
 
-def test_a_run_of_other_tables_is_not_scored_by_those_of_a_later_one():
-    first = fit(molecules(), targets="lumo", **SMALL)
-    expected = first.scores()["score"]
-    second = fit(molecules(), targets="lumo", **{**SMALL, "folds": {"n_folds": 4}})
+def test_an_earlier_run_predicts_with_its_models_and_is_not_scored_by_the_tables_of_a_later_one(alone):
+    train = molecules()
+    before, expected = alone.predict(train), alone.scores()["score"]
+    second = fit(train, targets="lumo", name="alone", seed=1, **{**SMALL, "folds": {"n_folds": 4}})
     with pytest.raises(
-        DataError, match=f"have changed since the run {first.name}: use the result of the last fit"
+        DataError, match=f"have changed since the run {alone.name}: use the result of the last fit"
     ):
-        first.scores()
+        alone.scores()
     assert (second.scores()["score"] != expected).any()
+    assert (second.predict(train) != before).any(axis=None)
+    pd.testing.assert_frame_equal(alone.predict(train), before)
 
 
-def test_scores_have_a_row_for_each_stage_and_candidate_the_best_first():
-    run = fit(molecules(), targets=["lumo"], **SMALL)
+def test_scores_have_a_row_for_each_stage_and_candidate_the_best_first(alone):
+    run = alone
     scores = run.scores()
     assert {*scores.index} == {*TREES, *run.candidates}
     assert scores["score"].is_monotonic_increasing  # rmse
@@ -152,13 +190,13 @@ def test_labels_have_the_type_of_the_training_table_whatever_rows_are_predicted(
     train = texts().assign(
         mood=lambda table: table["mood"].map({"sad": "0", "glad": "1", "so so": "unknown"})
     )
-    run = fit(train, targets="mood", metric="accuracy", name="typed", **SMALL)
+    run = fit(train, targets="mood", metric="accuracy", name="typed", **QUICK)
     of_one_class = run.predict(train[run.predict(train)["mood"] == "0"])
     assert {*of_one_class["mood"]} == {"0"} and {*load("typed").predict(train[:5])["mood"]} <= {
         *train["mood"]
     }
     train["mood"] = train["mood"].map({"0": "0", "1": "1", "unknown": "1"})
-    run = fit(train, targets="mood", metric="accuracy", name="typed", **SMALL)
+    run = fit(train, targets="mood", metric="accuracy", name="typed", **QUICK)
     assert (run.oof()["mood"] == train["mood"]).all() and {*run.predict(train)["mood"]} == {"0", "1"}
     (run.paths.raw / "train.csv").unlink()  # as in a notebook with the work folder only
     assert {*load("typed").predict(train)["mood"]} == {0, 1}
@@ -200,7 +238,7 @@ def test_external_predictions_are_a_stage_in_their_folds():
     assert run.choice.best_stage == "other"
 
 
-def test_settings_are_those_of_the_yaml_and_others_are_refused():
+def test_settings_are_those_of_the_yaml_and_others_are_refused(alone, settings_of):
     train = molecules()
     with pytest.raises(ConfigError, match=r"competition\.metrc: unknown key; try metric"):
         fit(train, targets="lumo", metrc="mae", **SMALL)
@@ -228,11 +266,11 @@ def test_settings_are_those_of_the_yaml_and_others_are_refused():
     ):
         with pytest.raises(ConfigError, match=message):
             fit(train, targets="lumo", **{**SMALL, **settings})
-    run = fit(train, targets="lumo", metric="MAE", seed=3, smiles="SMILES", **SMALL)
-    competition = run.config.competition
-    assert (competition.metric, competition.seed, run.config.folds.n_folds) == ("mae", 3, 3)
+    config = settings_of(train, targets=["lumo"], metric="MAE", seed=3, smiles="SMILES", **SMALL)
+    competition = config.competition
+    assert (competition.metric, competition.seed, config.folds.n_folds) == ("mae", 3, 3)
     with pytest.raises(DataError, match="missing columns: SMILES"):
-        run.predict(train[["lumo"]])
+        alone.predict(train[["lumo"]])
 
 
 @pytest.mark.parametrize(
@@ -242,7 +280,7 @@ def test_settings_are_those_of_the_yaml_and_others_are_refused():
 def test_folds_of_groups_without_a_test_table_say_how_good_new_groups_are_predicted(settings, kind, capsys):
     """Here all rows are training rows, and the folds say what new rows are like."""
     train = molecules().assign(plate=[f"p{i % 12}" for i in range(60)])
-    run = fit(train, targets="lumo", **{**SMALL, **settings})
+    run = fit(train, targets="lumo", **{**QUICK, **settings})
     assert run.config.folds.kind == kind
     assert run.choice.expected.interval is not None
     assert "random split" not in capsys.readouterr().out
@@ -259,7 +297,7 @@ def test_measurements_of_one_molecule_share_a_fold_without_a_test_table():
 
 def test_new_values_of_a_category_are_counted_when_new_rows_are_predicted(capsys):
     train = molecules().assign(solvent=["water", "hexane"] * 30)
-    run = fit(train, targets="lumo", categorical=["solvent"], **SMALL)
+    run = fit(train, targets="lumo", categorical=["solvent"], **QUICK)
     capsys.readouterr()
     run.predict(train)
     assert "WARNING" not in capsys.readouterr().out
@@ -267,15 +305,6 @@ def test_new_values_of_a_category_are_counted_when_new_rows_are_predicted(capsys
     printed = capsys.readouterr().out
     assert "category solvent: 20 test cells differ" in printed
     assert "category solvent: 20 of 60 test rows have a value that no training row has" in printed
-
-
-def test_an_earlier_run_predicts_with_its_models():
-    train = molecules()
-    first = fit(train, targets="lumo", **SMALL)
-    before = first.predict(train)
-    second = fit(train, targets="lumo", seed=1, **SMALL)
-    assert (second.predict(train) != before).any(axis=None)
-    pd.testing.assert_frame_equal(first.predict(train), before)
 
 
 def test_the_cells_of_the_notebook_run_one_after_the_other(monkeypatch):
@@ -297,7 +326,7 @@ def test_classes_come_back_as_they_were_written_and_columns_of_weights_are_no_in
         mood=lambda table: table["mood"].map({"sad": "001", "glad": "002", "so so": "003"})
     )
     train["w"] = np.linspace(0.5, 1, len(train))
-    run = fit(train, targets="mood", metric="accuracy", weight="w", **SMALL)
+    run = fit(train, targets="mood", metric="accuracy", weight="w", **QUICK)
     assert (run.config.competition.weight, run.config.competition.numeric) == ("w", [])
     assert {*run.oof()["mood"]} == {"001", "002", "003"}
     assert {*run.predict(train)["mood"]} <= {"001", "002", "003"}
@@ -312,51 +341,49 @@ def test_whole_numbers_of_a_category_are_known_beside_a_missing_one(in_train, ca
     with_missing = whole.astype({"g": float})
     with_missing.loc[0, "g"] = np.nan
     train, rows = (with_missing, whole) if in_train else (whole, with_missing)
-    run = fit(train, targets="y", categorical=["g"], **SMALL)
+    run = fit(train, targets="y", categorical=["g"], **QUICK)
     capsys.readouterr()
     pd.testing.assert_frame_equal(run.predict(rows[1:6]), run.predict(train[1:6]))
     run.predict(rows[:6])
     assert "category" not in capsys.readouterr().out
 
 
-def test_columns_of_a_role_are_those_that_are_given_and_none_is_added():
+def test_columns_of_a_role_are_those_that_are_given_and_none_is_added(settings_of):
     train = molecules().assign(dose=np.arange(60.0), leak=np.arange(60.0))
-    run = fit(train, targets="lumo", numeric=["dose"], metric=None, **SMALL)
-    assert (run.config.competition.numeric, run.config.competition.smiles) == (["dose"], ["SMILES"])
-    assert fit(train, targets="lumo", numeric=[], **SMALL).config.competition.numeric == []
+    competition = settings_of(train, targets="lumo", numeric=["dose"], metric=None, **SMALL).competition
+    assert (competition.numeric, competition.smiles) == (["dose"], ["SMILES"])
+    assert settings_of(train, targets="lumo", numeric=[], **SMALL).competition.numeric == []
 
 
-def test_pairs_and_stages_are_guessed_from_the_columns_that_are_given():
+def test_pairs_and_stages_are_guessed_from_the_columns_that_are_given(settings_of):
     words = [f"{a}{b}" for a in "bdfgkl" for b in ("ado", "elin", "oru", "una")]
     rng = np.random.default_rng(0)
     question = [" ".join(rng.choice(words, 6)) for _ in range(60)]
     table = pd.DataFrame({"question": question, "answer": [f"{text} {words[0]}" for text in question]})
     table["y"] = rng.normal(size=60)
-    config = fit(table, targets="y", text=["question"], **SMALL).config.competition
+    config = settings_of(table, targets="y", text=["question"], **SMALL).competition
     assert (config.text, config.pairs) == (["question"], [])
-    assert fit(table, targets="y", **SMALL).config.competition.pairs == [["question", "answer"]]
+    assert settings_of(table, targets="y", **SMALL).competition.pairs == [["question", "answer"]]
 
 
-def test_a_call_without_a_finished_stage_returns_no_run_of_an_earlier_one(monkeypatch):
-    fit(molecules(), targets="lumo", name="again", **SMALL)
-
+def test_a_call_without_a_finished_stage_returns_no_run_of_an_earlier_one(alone, monkeypatch):
     def full(options):  # without jobs
         config = load_config(options.competition)
         make.run(config.competition, config.folds)
 
     monkeypatch.setattr(commands, "full", full)
     with pytest.raises(NothingToSubmit, match="has other tables. Give fit a larger budget"):
-        fit(molecules(50), targets="lumo", name="again", **SMALL)
-    (load("again").paths.raw / "train.csv").write_text("id,SMILES,lumo\nrow 0,CCO,1\n")
-    with pytest.raises(DataError, match="training table of again has changed since the run"):
-        load("again").oof()
+        fit(molecules(50), targets="lumo", name="alone", **SMALL)
+    (load("alone").paths.raw / "train.csv").write_text("id,SMILES,lumo\nrow 0,CCO,1\n")
+    with pytest.raises(DataError, match="training table of alone has changed since the run"):
+        load("alone").oof()
 
 
-def test_a_name_of_another_yaml_is_refused_before_anything_is_written(tmp_path):
-    run = fit(molecules(), targets="lumo", name="mine", **SMALL)
+def test_a_name_of_another_yaml_is_refused_before_anything_is_written(alone, tmp_path):
+    run = alone
     run.paths.owner.write_text(str(tmp_path / "other.yaml"))
     (tmp_path / "other.yaml").write_text("")
     before = (run.paths.raw / "train.csv").read_bytes()
     with pytest.raises(ConfigError, match="was made from"):
-        fit(molecules(40), targets="lumo", name="mine", **SMALL)
+        fit(molecules(40), targets="lumo", name="alone", **SMALL)
     assert (run.paths.raw / "train.csv").read_bytes() == before

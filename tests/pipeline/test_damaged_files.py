@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from pipeline.commands import main
-from tests.conftest import mixed_tables, write_competition
+from tests.conftest import leave_figures_blank, mixed_tables, run_jobs_in_process, write_competition
 
 FEATURES = "def lengths(table):\n    return {'length': table['note'].str.len()}\n"
 STAGES = {
@@ -21,15 +21,27 @@ WAYS = {
 }
 
 
-@pytest.fixture
-def done(tmp_path, jobs_in_process):
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
     """A competition, and its outputs after a run with a budget."""
-    (tmp_path / "mine.py").write_text(FEATURES)
+    folder = tmp_path_factory.mktemp("sound")
+    (folder / "mine.py").write_text(FEATURES)
     train, test = mixed_tables()
     competition = {"features": "mine.py:lengths", "targets": ["lumo"]}
-    path = write_competition(tmp_path, train, test, competition=competition, stages=STAGES)
-    train_all(path)
-    return path, tmp_path / "work"
+    path = write_competition(folder, train, test, competition=competition, stages=STAGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORK_DIR", str(folder / "work"))
+        leave_figures_blank(patch)
+        run_jobs_in_process(patch)
+        train_all(path)
+    return path, folder / "work"
+
+
+@pytest.fixture
+def done(sound, tmp_path, jobs_in_process):
+    """The competition, and a copy of its outputs."""
+    path, work = sound
+    return path, shutil.copytree(work, tmp_path / "work")
 
 
 def train_all(path):
@@ -67,15 +79,14 @@ def test_a_run_with_damaged_files_of_every_kind_ends_with_the_same_submission(do
 
 
 @pytest.mark.slow
-def test_a_run_with_one_damaged_file_ends_with_the_same_submission(done, tmp_path):
+def test_a_run_with_one_damaged_file_ends_with_the_same_submission(sound, done):
     """Takes about 1.5 s for each kind of file and way, on a quiet machine."""
     path, work = done
     before = (work / path.stem / "submission.csv").read_bytes()
-    sound = shutil.copytree(work, tmp_path / "sound")
     for number, kind in enumerate(kinds_of(work)):
         for way in WAYS:
             shutil.rmtree(work)
-            shutil.copytree(sound, work)
+            shutil.copytree(sound[1], work)
             damage(work, kind, number, way)
             train_all(path)
             assert (work / path.stem / "submission.csv").read_bytes() == before, (kind, way)

@@ -232,6 +232,7 @@ def test_a_later_level_of_a_run_replaces_an_earlier_one_by_the_rule_without_a_bu
             assert build(finished, Level.MEAN) == lines
 
 
+@pytest.mark.draws_figures
 def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_submitted(
     of_folds, finished, monkeypatch
 ):

@@ -62,6 +62,7 @@ def test_the_transform_that_the_metric_sets_is_better_than_none(metric, tmp_path
     assert scores[0] < 0.9 * scores[1]
 
 
+@pytest.mark.draws_figures
 @pytest.mark.parametrize("metric", ["rmse", "mape", "rmsle"])
 def test_a_run_that_learned_nothing_says_in_the_first_lines_that_a_constant_is_not_worse(
     metric, tmp_path, monkeypatch

@@ -22,6 +22,8 @@ from submissions.submission_file import check_submission
 from tests.submissions.fakes import by_id, fake_classes, finished
 from tests.submissions.test_report import rows_of, scores_of, section
 
+pytestmark = pytest.mark.draws_figures
+
 CASES = [
     "binary f1", "multilabel f1_macro", "multiclass f1_macro", "ordinal quadratic_kappa", "multiclass log_loss"
 ]  # fmt: skip

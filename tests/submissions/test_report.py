@@ -34,6 +34,8 @@ from tests.submissions.fakes import (
     run_of,
 )
 
+pytestmark = pytest.mark.draws_figures
+
 ATTACK = "<img src=x onerror=alert(1)>"
 TEXT = '</script><script>alert(2)</script> & "more"'
 COLUMN = "<b>note</b>"

@@ -47,6 +47,7 @@ def expected(y, y_pred):
     return (errors * (y.index.astype(int) % 4 + 1)).mean()
 
 
+@pytest.mark.draws_figures
 @pytest.mark.parametrize("is_classification", [False, True])
 def test_every_score_of_a_run_reads_the_rows_of_its_labels(tmp_path, is_classification):
     path = weighted(tmp_path, is_classification)
