@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from unittest.mock import Mock
+from unittest.mock import MagicMock
 
 os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
@@ -55,14 +55,16 @@ def _figures_are_blank(request, monkeypatch):
 
 def leave_figures_blank(patch):
     """Do so until `patch` ends: for fixtures of a whole module."""
-    patch.setattr("submissions.report.figures.new_figure", _blank_figure)
+    for module in ("folds.compare", "submissions.report.figures"):
+        patch.setattr(f"{module}.new_figure", _blank_figure)
     patch.setattr("submissions.report.figures.as_svg", lambda figure: "<svg></svg>")
 
 
 def _blank_figure(n_rows=1, n_columns=1, width=0.0, height=0.0):
     """A figure and its axes, on which everything can be drawn, and nothing is."""
-    axes = [[Mock() for _ in range(n_columns)] for _ in range(n_rows)]
-    return Mock(), np.array(axes)
+    axes = np.empty((n_rows, n_columns), dtype=object)
+    axes.fill(MagicMock())
+    return MagicMock(), axes
 
 
 @pytest.fixture

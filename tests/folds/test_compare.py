@@ -17,6 +17,8 @@ from pipeline import commands
 from tests.conftest import mixed_tables, write_competition
 from tests.folds.made import competition
 
+pytestmark = pytest.mark.draws_figures
+
 
 def config(**settings):
     return competition(**{"numeric": ["x", "z"], **settings})

@@ -17,7 +17,7 @@ from folds import make
 from pipeline import commands
 from pipeline.api import fit, load
 from submissions.config import load_config
-from tests.conftest import WORDS, mixed_tables, leave_figures_blank, run_jobs_in_process
+from tests.conftest import WORDS, leave_figures_blank, mixed_tables, run_jobs_in_process
 
 TREES = {"trees": {"kind": "lightgbm", "n_bits": 64, "max_trees": 5}, "nearest": {"kind": "baseline"}}
 SMALL = {"stages": TREES, "folds": {"n_folds": 3}, "submissions": {"trials": 4, "stack": False}, "workers": 1}
