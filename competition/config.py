@@ -165,7 +165,8 @@ class CompetitionConfig(StrictModel):
     """
     unparsable: Literal["error", "drop"] = "error"
     """What to do with rows that have an unparsable molecule, or only empty texts as inputs. error: stop. drop: do
-    not train on them, and predict the mean of the training labels for test rows; the report counts both.
+    not train on them, and predict the mean of the training labels for test rows; the report counts both. New rows
+    of `predict` are always treated as with drop.
     """
     seed: int = 0
     """Seed from which all others are derived."""

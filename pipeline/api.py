@@ -117,10 +117,11 @@ class FittedRun(Run):
             workers: number of cores to use; None for all.
 
         Returns:
-            The columns of the submission: numbers, probabilities or labels, as the metric needs.
+            The columns of the submission: numbers, probabilities or labels, as the metric needs. Rows that cannot be
+            read have the mean, or the most frequent, label, with a WARNING.
 
         Raises:
-            DataError: if input columns are missing, or cells cannot be read.
+            DataError: if input columns are missing, or no row can be read.
         """
         competition = self.config.competition
         _require_table("table", table)

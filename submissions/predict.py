@@ -35,9 +35,11 @@ def predict(name: str, test_file: Path, n_workers: int | None) -> Path:
 def predict_with(run: Run, test_file: Path, n_workers: int | None) -> Path:
     """Predict the rows of `test_file` with the submission model of a run; return the written file.
 
-    It has the columns of the sample submission, and the ids and the order of the rows of `test_file`.
+    It has the columns of the sample submission, and the ids and the order of the rows of `test_file`. Rows and cells
+    that cannot be read are treated as with `unparsable: drop`, whatever the run has, with a WARNING.
     """
-    competition = run.config.competition
+    # New rows are tolerated as a notebook needs it: one of them that cannot be read must not cost all others.
+    competition = run.config.competition.model_copy(update={"unparsable": "drop"})
     manifest = run.manifest
     require_same_code(run.config, manifest)
     stages = run.stages_with_weight

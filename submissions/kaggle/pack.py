@@ -210,16 +210,10 @@ def copy_run(name: str, bundle: Bundle) -> tuple[Config, dict[str, Any]]:
 
 
 def _prediction_settings(config: Config, bundle: Bundle, run_folder: Path, opened: Opened) -> dict[str, Any]:
-    """Return the settings for prediction on another machine, and copy user-defined code and encoders.
-
-    Rows that cannot be read are not an error there.
-    """
+    """Return the settings for prediction on another machine, and copy user-defined code and encoders."""
     settings: dict[str, Any] = rewrite_paths(
         config.model_dump(),
         lambda path: copy_of_user(path, bundle, run_folder, opened) if path.suffix == ".py" else path.name,
-    )
-    settings["competition"]["unparsable"] = (
-        "drop"  # an invalid row of the hidden table would cost the submission
     )
     for name, stage in config.stages.items():
         copy_stage_weights(name, stage, settings["stages"][name], bundle, trains=False)
@@ -257,7 +251,7 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
 
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
-    document["competition"]["unparsable"] = "drop"  # as for predictions
+    document["competition"]["unparsable"] = "drop"  # an invalid row of the hidden table would cost the submission
     document = rewrite_paths(document, place)
     for stage_name, stage in config.stages.items():
         copy_stage_weights(stage_name, stage, document["stages"][stage_name], bundle, trains=True)

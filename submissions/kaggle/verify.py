@@ -46,8 +46,6 @@ WORKING = "working"
 """Folder of a sandbox that the notebook may write to."""
 TOLERANCE = 1e-6
 """Largest difference of a prediction, in standard deviations of the training labels."""
-UNREADABLE = "hidden_unreadable"
-"""Id of the row that cannot be read."""
 
 
 def require_platform() -> None:
@@ -91,9 +89,8 @@ def verify_notebook(name: str, n_workers: int | None = None, n_rows: int = 200) 
         duration, memory = run_notebook(sandbox, notebook, kernel.proof_log)
         submission = sandbox / WORKING / SUBMISSION_FILE
         check_submission(submission, sample, competition.id, run.task)
-        readable = Path(folder, "readable.csv")
-        write_table(readable, rows[rows[competition.id] != UNREADABLE])
-        require_same_predictions(run, submission, predict(name, readable, n_workers))
+        hidden = tables / competition.test.name
+        require_same_predictions(run, submission, predict(name, hidden, n_workers))
     print(
         f"verified on {len(rows)} hidden rows in {duration:.2g} minutes; the largest process took "
         f"{memory:.2g} GB"
@@ -109,10 +106,8 @@ def hidden_test(run: Run, n_rows: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = rows.sample(min(n_rows, len(rows)), random_state=competition.seed)
     rows[competition.id] = [f"hidden{i:05d}" for i in range(len(rows))]
     if competition.smiles:
-        unreadable = rows.head(1).assign(
-            **{competition.id: UNREADABLE, competition.smiles[0]: "not a molecule"}
-        )
-        rows = pd.concat([rows, unreadable])
+        unreadable = {competition.id: "hidden_unreadable", competition.smiles[0]: "not a molecule"}
+        rows = pd.concat([rows, rows.head(1).assign(**unreadable)])
     sample[competition.id] = rows[competition.id].sample(frac=1, random_state=competition.seed).to_numpy()
     return rows, sample.fillna("0")
 
@@ -122,7 +117,7 @@ def require_same_predictions(run: Run, notebook: Path, here: Path) -> None:
 
     Args:
         notebook: submission of the notebook.
-        here: predictions of this machine, without the row that cannot be read.
+        here: predictions of this machine.
 
     Raises:
         SubmissionError: if they differ by more than the tolerance.

@@ -170,6 +170,38 @@ def test_test_rows_and_the_sample_decide_what_is_submitted_and_commands_work_on_
     assert "Runs tried: 1" in capsys.readouterr().out
 
 
+def test_new_rows_and_cells_that_cannot_be_read_cost_no_other_row_its_prediction(capsys):
+    """A run itself stops at them, since `unparsable` is `error`."""
+    train = molecules().assign(dose=np.linspace(0, 1, 60))
+    run = fit(train, targets="lumo", **SMALL)
+    assert run.config.competition.unparsable == "error"
+    expected = run.predict(train[:6].assign(dose=train["dose"].where(train.index != "row 3")))
+    new = train[:6].assign(
+        SMILES=["C1CC", *train["SMILES"][1:5], ""], dose=[0.0, *train["dose"][1:3], "high", *train["dose"][4:6]]
+    )
+    capsys.readouterr()
+    predicted = run.predict(new)
+    printed = capsys.readouterr().out
+    pd.testing.assert_frame_equal(predicted[1:5], expected[1:5])
+    np.testing.assert_allclose(predicted["lumo"].iloc[[0, 5]], train["lumo"].mean(), rtol=1e-6)
+    assert "WARNING: 2 test rows cannot be read and get the mean" in printed
+    assert "label: 'row 0', 'row 5'" in printed
+    assert "WARNING: 1 cells of 'dose'" in printed and "(id 'row 3'): 'high'" in printed
+    with pytest.raises(DataError, match="missing columns: dose"):
+        run.predict(new[["SMILES"]])
+    with pytest.raises(DataError, match="no row with readable molecules"):
+        run.predict(new[:1])
+
+
+def test_new_empty_texts_get_the_most_frequent_label():
+    train = texts()
+    run = fit(train, targets="mood", metric="accuracy", **SMALL)
+    predicted = run.predict(pd.DataFrame({"text": [" ", train["text"][0], None]}))
+    most_frequent = train["mood"].mode()[0]
+    assert list(predicted["mood"].iloc[[0, 2]]) == [most_frequent] * 2
+    assert predicted["mood"][1] == run.predict(train[:1])["mood"][0]
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
 def test_classes_are_labels_or_a_column_of_probabilities_each_as_the_metric_needs(metric):
     train = texts()
