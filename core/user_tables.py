@@ -9,6 +9,7 @@ import unicodedata
 import zipfile
 import zlib
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from core.errors import DataError
+from core.errors import DataError, join_first
 
 csv.field_size_limit(2**31 - 1)  # the default rejects long texts
 
@@ -167,24 +168,49 @@ def _read_parquet(path: Path, content: bytes) -> Cells:
 
 
 def _read_workbook(path: Path, content: bytes) -> Cells:
-    """Return the cells of the first sheet of an Excel workbook that has cells; dates are in ISO's form."""
+    """Return the cells of the first sheet of an Excel workbook that has cells; dates are in ISO's form.
+
+    All cells of a merged range have its value.
+    """
+    from openpyxl import load_workbook  # type: ignore[import-untyped]
+
     try:
         sheets = pd.read_excel(
             io.BytesIO(content), sheet_name=None, header=None, dtype=object, na_filter=False
         )
+        workbook = load_workbook(io.BytesIO(content))
     except Exception as error:  # whatever the parsers of openpyxl raise
         raise DataError(
             f"{path} cannot be read as an Excel workbook: {error}. Save its sheet as CSV."
         ) from None
-    filled = {name: sheet for name, sheet in sheets.items() if len(sheet)} or {"": pd.DataFrame()}
+    filled = {name: sheet for name, sheet in sheets.items() if len(sheet)}
+    if not filled:
+        return Cells([], {}, "Excel workbook")
     used, *others = filled
-    numbered = enumerate(filled[used].to_numpy().tolist(), start=1)
+    values = filled[used].to_numpy(copy=True)
+    sheet = workbook[used]
+    without_value = [
+        cell.coordinate
+        for cell in chain.from_iterable(sheet.iter_rows())
+        if cell.data_type == "f"
+        and (values[cell.row - 1 : cell.row, cell.column - 1 : cell.column] == "").all()
+    ]
+    if without_value:
+        raise DataError(
+            f"{path}: {len(without_value)} formulas of the sheet {used!r} have no value "
+            f"({join_first(without_value, str)}). Open it in a spreadsheet program, and save the sheet as CSV."
+        )
+    for merged in sheet.merged_cells.ranges:
+        cells = values[merged.min_row - 1 : merged.max_row, merged.min_col - 1 : merged.max_col]
+        cells[:] = cells[:1, :1]
+    numbered = enumerate(values.tolist(), start=1)
     texts = {number: [*map(_as_text, row)] for number, row in numbered}
     rows = {number: row for number, row in texts.items() if any(row)}
     header = rows.pop(next(iter(rows), 0), [])
     unread = ", ".join(map(repr, others))
     warning = f"only the sheet {used!r} of {path.name} is read, not {unread}" if others else ""
-    return Cells(header, rows, "Excel workbook", warning)
+    form = "Excel workbook, merged cells filled" if sheet.merged_cells.ranges else "Excel workbook"
+    return Cells(header, rows, form, warning)
 
 
 def _read_json(path: Path, text: str) -> Cells:

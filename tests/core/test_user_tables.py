@@ -7,6 +7,7 @@ import unicodedata
 import zipfile
 from datetime import datetime
 
+import openpyxl
 import pandas as pd
 import pytest
 
@@ -145,6 +146,43 @@ def test_of_a_workbook_the_first_sheet_is_read_with_its_rows_as_numbered_there(t
     assert table.attrs["warnings"] == [
         "WARNING: only the sheet 'train' of a.xlsx is read, not 'notes', 'old'"
     ]
+
+
+def sheet_of(*rows, merged=(), **xml):
+    """An Excel workbook of some rows and merged ranges; in the XML of its sheet, texts are replaced by others."""
+    workbook = openpyxl.Workbook()
+    for row in rows:
+        workbook.active.append(row)
+    for cells in merged:
+        workbook.active.merge_cells(cells)
+    buffer, edited = io.BytesIO(), io.BytesIO()
+    workbook.save(buffer)
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(edited, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            for before, after in xml.items() if name.endswith("sheet1.xml") else ():
+                assert f"<v>{before}</v>".encode() in content
+                content = content.replace(f"<v>{before}</v>".encode(), after.encode())
+            new.writestr(name, content)
+    return edited.getvalue()
+
+
+def test_formulas_that_no_program_has_computed_are_an_error_that_names_their_cells(tmp_path):
+    rows = [["id", "a", "y"], [1, 5, "=B2*2"], [2, "=B2+1", 3], [None, None, "=B4"]]
+    with pytest.raises(
+        DataError, match=r"a\.xlsx: 3 formulas of the sheet 'Sheet' have no value \(C2, B3, C4\)"
+    ):
+        read(tmp_path, "a.xlsx", sheet_of(*rows))
+    computed = {"77": "<f>B2*7</f><v>0</v>"}
+    table = read(tmp_path, "b.xlsx", sheet_of(["id", "y"], [1, 77], [2, 3], **computed))
+    assert table.to_numpy().tolist() == [["1", "0"], ["2", "3"]]
+
+
+def test_all_cells_of_a_merged_range_have_its_value_which_is_named(tmp_path):
+    rows = [["id", "site", "a", "b"], [1, "x", 4, None], [2, None, 5, 6], [3, "y", 7, 8]]
+    table = read(tmp_path, "a.xlsx", sheet_of(*rows, merged=["B2:B3", "C2:D2", "F9:G10"]))
+    assert table.to_numpy().tolist() == [["1", "x", "4", "4"], ["2", "x", "5", "6"], ["3", "y", "7", "8"]]
+    assert table.attrs["form"] == "Excel workbook, merged cells filled"
 
 
 UNQUOTED = {
