@@ -86,20 +86,20 @@ def clean_inputs(
 
     Without input columns the key is unique, also between a training row and a test row with the same id.
     """
-    clean = pd.DataFrame({config.id: table[config.id]})
+    cells: dict[str, Any] = {config.id: table[config.id]}
     dropped = np.zeros(len(table), dtype=bool)
     advice = "Correct them, or set competition.unparsable: drop before ./run.sh full"
     for name in config.smiles:
-        cells = [cell or config.empty_smiles or "" for cell in molecule_cells(table[name])]
-        canonical = [canonical_smiles(cell) or "" for cell in cells]
-        clean[name] = standardise_molecules(canonical, config.standardise)
-        is_invalid = (clean[name] == "").to_numpy()
+        molecules = [cell or config.empty_smiles or "" for cell in molecule_cells(table[name])]
+        canonical = [canonical_smiles(molecule) or "" for molecule in molecules]
+        cells[name] = standardise_molecules(canonical, config.standardise)
+        is_invalid = np.array(cells[name]) == ""
         if config.unparsable == "error":
             what = "cells that are not valid SMILES"
             remedy = f'{advice}, or empty_smiles: "[Ar]" where an empty cell means no molecule.'
             raise_if_any(table, is_invalid, name, config.id, where, what, remedy)
         dropped |= is_invalid
-    clean[config.text] = table[config.text]
+    cells |= dict(table[config.text].items())
     if config.text and config.inputs == config.text:  # with other inputs, an empty text is valid
         is_empty = table[config.text].apply(is_empty_text).all(axis=1).to_numpy()
         if config.unparsable == "error":
@@ -113,11 +113,12 @@ def clean_inputs(
                 "Correct or empty them, or set competition.unparsable: drop, which reads them as missing, before "
                 "./run.sh full."
             )
-            clean[name] = parse_numbers(table, name, config.id, where, advice)
+            cells[name] = parse_numbers(table, name, config.id, where, advice)
         else:
-            clean[name] = to_numbers(table[name])[0]
+            cells[name] = to_numbers(table[name])[0]
     for name in config.categorical:
-        clean[name] = table[name].str.strip()
+        cells[name] = table[name].str.strip()
+    clean = pd.DataFrame(cells)
     if config.inputs:
         clean[INPUT_KEY] = input_keys(clean, config)
     else:

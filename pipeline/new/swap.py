@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from core.errors import join_first
 from folds.units import MIN_COMMON
 from pipeline.new.column_roles import Role
 from pipeline.new.detect import DetectedTables
@@ -48,11 +49,17 @@ def find_swap(tables: DetectedTables, problem: ProblemGuess) -> SwapGuess | None
         reason = f"either {' or '.join(winners)} wins, in whichever order they come"
     elif pairs and all(_are_of_one_role(tables, problem, pair) for pair in pairs):
         n_orders, labels = len(molecules[0]), {}
-        series = [name for names in columns for name in names]
-        others = [name for name in tables.with_roles("numeric") if name not in series]
+        numbers = tables.with_roles("numeric")
+        fixed = [series for series in numbered_series(numbers) if _differ_in_effect(tables, problem, series)]
+        columns = [series for series in columns if series not in fixed]
+        others = [name for name in numbers if not any(name in series for series in columns)]
         if any(_depends_on_order(tables, problem, pair, name) for pair in pairs for name in others):
             return None
         reason = "the columns have the same molecules, with similar labels in each"
+        if fixed:
+            reason += (
+                f"; {join_first(sum(fixed, []))} stay in place, since the labels depend on which is which"
+            )
     else:
         return None
     setting = {"columns": [series for series in columns if len(series) == n_orders], **labels}
@@ -102,6 +109,24 @@ def _depends_on_order(
     products = (first - second).mul(numbers - numbers.mean(), axis=0) * labels
     of_rows = products.mean(axis=1).dropna()
     return bool(of_rows.mean() > N_ERRORS * of_rows.std() / np.sqrt(len(of_rows)))
+
+
+def _differ_in_effect(tables: DetectedTables, problem: ProblemGuess, series: list[str]) -> bool:
+    """Return whether columns of numbers are not the same thing several times, such as principal components.
+
+    Then the labels depend on the difference of two of them, beside what follows from their sum.
+    """
+    labels = _standardised_labels(tables, problem)
+    numbers = tables.train[series].apply(pd.to_numeric, errors="coerce")
+    numbers = (numbers - numbers.mean()).fillna(0)
+    for first, second in combinations(series, 2):
+        total, difference = numbers[first] + numbers[second], numbers[first] - numbers[second]
+        (slope,) = np.linalg.lstsq(total.to_numpy()[:, None], difference)[0]
+        products = labels.mul(difference - slope * total, axis=0)
+        errors = products.std() / np.sqrt(products.count())
+        if ((products.mean() / errors) ** 2).mean() > N_ERRORS**2:
+            return True
+    return False
 
 
 def _are_of_one_role(tables: DetectedTables, problem: ProblemGuess, pair: tuple[str, str]) -> bool:

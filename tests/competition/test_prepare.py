@@ -60,6 +60,17 @@ def test_a_broken_table_is_refused_and_the_place_reported(tmp_path, settings, wo
         prepared(tmp_path, **settings)
 
 
+@pytest.mark.filterwarnings("error")
+def test_hundreds_of_columns_are_cleaned_without_a_warning_of_pandas(tmp_path):
+    names = [f"n{column}" for column in range(240)]
+    cells = ",".join(["0.5"] * 120 + ["p"] * 120)
+    train, test = ([f"id,{','.join(names)}{end}"] for end in (",y", ""))
+    train += [f"{name},{cells},{number}" for number, name in enumerate("abcd")]
+    test += [f"t{number},{cells}" for number in (1, 2)]
+    tables = prepared(tmp_path, train, test, smiles=[], numeric=names[:120], categorical=names[120:])
+    assert tables.test[names].iloc[0].tolist() == [0.5] * 120 + ["p"] * 120
+
+
 @pytest.mark.parametrize(
     ("others", "is_kept"), [({"numeric": ["n"]}, True), ({"text": ["t", "u"]}, True), ({}, False)]
 )

@@ -194,6 +194,26 @@ def test_molecules_of_one_pool_that_have_like_labels_in_either_column_may_change
     assert guess.reason.startswith("GUESS: the columns have the same molecules, with similar labels in each;")
 
 
+@pytest.mark.parametrize(
+    ("signs", "moves"),
+    [
+        ([1, 1], True),  # either is more of the same
+        ([1, -1], False),
+        ([1, 0], False),
+        ([0, 0], True),  # nothing tells that they are not what their names say
+    ],
+)
+def test_numbers_that_have_other_effects_stay_where_molecules_change_places(tmp_path, signs, moves):
+    numbers = np.random.default_rng(9).normal(size=(2, 80)) * [[0.3], [0.6]]
+    effects = EFFECTS[FIRST] + EFFECTS[SECOND] + signs @ numbers
+    cells = {"axis_1": list(numbers[0].round(3)), "axis_2": list(numbers[1].round(3))}
+    guess = swap_of_molecules(
+        tmp_path, names=("drug_1", "drug_2"), labels=list(effects[:60].round(3)), **cells
+    )
+    assert guess.setting == {"columns": [["drug_1", "drug_2"], *([[*cells]] if moves else [])]}
+    assert ("'axis_1', 'axis_2' stay in place" in guess.reason) == (not moves)
+
+
 def test_classes_of_two_molecules_of_one_role_may_stay_where_their_columns_change_places(tmp_path):
     is_strong = EFFECTS[FIRST] + EFFECTS[SECOND] > 0.2
     labels = list(np.where(is_strong, "strong", "weak")[:60])
