@@ -108,15 +108,15 @@ def train(options: Namespace) -> int:
 
     Reads: the YAML and the raw tables. Writes: clean tables, folds, and a folder per job: weights,
     out-of-fold and test predictions, and report.json last. Finished jobs are skipped. A failed job stops no
-    other stage; the next run retries it last. Exit status 3 if a job failed.
+    other stage; the next run retries it last. Exit status 3 if a job failed. Mistakes that `check` finds are reported
+    before any job.
     """
 
     config = load_config(options.competition, options.overrides)
     competition = config.competition
     if options.executor == "local":
         require_visible_gpu(config)
-    with cli.locked(competition.paths, wait=True):
-        make.run(competition, config.folds, options.workers)
+    steps.prepare_tables(options, config)
     with cli.training(competition.paths, options.shard):
         if options.resume_from:
             resume(options.resume_from, competition.paths)

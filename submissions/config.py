@@ -19,6 +19,9 @@ from models.registry import Stages
 from submissions.blend.candidates import CANDIDATES, LIGHTGBM_STACK
 from submissions.blend.settings import DEFAULT_OF_CLASSES, DEFAULT_OF_NUMBERS, SubmissionsConfig
 
+RESERVED_NAMES = ("submission", "submitted", "fold", "rows")
+"""Names of columns of oof.csv and of the report next to those of stages."""
+
 
 def _require_duration(text: str | int | float) -> str:
     try:
@@ -54,7 +57,7 @@ class Config(StrictModel):
         unfit = DEFAULT_OF_NUMBERS if problem_type in CLASS_TYPES else DEFAULT_OF_CLASSES
         names = [short_ref(code_ref) for code_ref in {*self.blends}]
         duplicates = sorted({name for name in names if names.count(name) > 1})
-        taken = sorted({*self.stages} & {*CANDIDATES, LIGHTGBM_STACK, *names, "submission", "fold", "rows"})
+        taken = sorted({*self.stages} & {*CANDIDATES, LIGHTGBM_STACK, *names, *RESERVED_NAMES})
         errors = []
         if taken:
             errors.append(

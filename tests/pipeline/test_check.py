@@ -15,6 +15,7 @@ from folds import kinds
 from models.hardware import Card
 from models.training import neural_stage
 from pipeline import check as check_step
+from pipeline import commands
 from pipeline.check import check_all, require_visible_gpu
 from submissions.config import load_config
 from tests.competition.small import write_small
@@ -42,6 +43,16 @@ def test_it_runs_while_another_command_writes_its_first_tables(tmp_path):
     config.competition.paths.train.parent.mkdir(parents=True)
     config.competition.paths.train.touch()  # and no report about the tables yet
     assert "stage trees: lightgbm" in check_all(config, reuse=False)
+
+
+def test_train_ends_with_the_words_of_check_before_any_job(tmp_path, monkeypatch):
+    path = of_x(tmp_path, X, stage="kind: lightgbm, parameters: {num_leaves: many}")
+    with pytest.raises(ConfigError) as of_check:
+        checked(path)
+    monkeypatch.setattr(commands, "make_executor", None)  # no worker starts
+    with pytest.raises(ConfigError, match="num_leaves") as of_train:
+        commands.main(["train", str(path)])
+    assert str(of_train.value) == str(of_check.value)
 
 
 def test_a_column_that_gives_the_label_is_a_warning(tmp_path):

@@ -123,7 +123,7 @@ def test_blends_that_do_not_fit_the_problem_type_are_rejected(
         load_config(str(path))
 
 
-@pytest.mark.parametrize("name", ["mean", LIGHTGBM_STACK, "submission", "rows"])
+@pytest.mark.parametrize("name", ["mean", LIGHTGBM_STACK, "submission", "submitted", "rows"])
 def test_a_stage_has_another_name_than_blends_the_submission_and_columns_of_the_report(tmp_path, name):
     path = fake_classes(tmp_path, "binary", "log_loss", stages={name: {"kind": "baseline"}})
     with pytest.raises(ConfigError, match=f"stages: {name} is the name of a blend or of a column of"):
