@@ -57,7 +57,7 @@ class ErrorRatio(StrictModel):
         ratio: None without a stage, or if one of the errors is not a positive number.
         standard_error: of the ratio; None if it is unknown.
         seconds: without a stage, the limit that the folds of every stage exceeded.
-        metric: digest of the name and the code of the metric of both errors; "" in files of older versions.
+        made_from: digest of the metric of both errors and of the jobs of the stage.
         opened: what a user's metric opened.
     """
 
@@ -65,7 +65,7 @@ class ErrorRatio(StrictModel):
     ratio: float | None = None
     standard_error: float | None  # required: files of older versions do not have it, and are measured again
     seconds: float = 0.0
-    metric: str = ""
+    made_from: str = ""
     opened: Opened = {}
 
     @property

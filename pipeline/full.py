@@ -35,10 +35,8 @@ from pipeline.json_output import describe_run
 from pipeline.last_submission import NOT_BUILT, InterimSubmissions, submit_until, submitted_run
 from submissions.compare import describe_gain, gain_over
 from submissions.config import Config, load_config
-from submissions.manifest import LeftOut
+from submissions.manifest import EPOCHS, TIME, LeftOut
 from submissions.run import (
-    EPOCHS,
-    TIME,
     Run,
     finished_folds,
     finished_part,

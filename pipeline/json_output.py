@@ -39,7 +39,7 @@ def describe_run(run: Run, compared: dict[str, Any] | None) -> dict[str, Any]:
         "chosen": run.chosen,
         "stages": stage_records(run),
         "largest_errors": largest_errors(run),
-        "warnings": [*not_examined, *run.manifest.remarks, *expected.warnings],
+        "warnings": [*run.incomplete, *not_examined, *run.manifest.remarks, *expected.warnings],
         "submission": run.folder / SUBMISSION_FILE,  # which a later run does not replace
         "report": run.paths.report / PAGE if has_report(run) else None,
     }

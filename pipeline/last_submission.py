@@ -24,11 +24,10 @@ from models.jobs.scheduler import Executor, JobResult, Queue, Task, exit_status,
 from submissions.build import build
 from submissions.config import Config
 from submissions.levels import Level
-from submissions.manifest import MANIFEST, SO_FAR
+from submissions.manifest import MANIFEST, SO_FAR, describe_left_out
 from submissions.report.report import SUMMARY, report
 from submissions.run import (
     Run,
-    describe_left_out,
     finished_part,
     name_of_latest,
     open_run,

@@ -39,6 +39,7 @@ from submissions.levels import Level
 from submissions.manifest import (
     CANDIDATES_TABLE,
     CROSS_FITTED,
+    EPOCHS,
     FORMAT,
     OOF_TABLE,
     SO_FAR,
@@ -55,7 +56,6 @@ from submissions.manifest import (
     write_manifest,
 )
 from submissions.run import (
-    EPOCHS,
     PREDICTION,
     Run,
     folds_of,
@@ -65,6 +65,7 @@ from submissions.run import (
     table_digests,
     user_code_of,
 )
+from submissions.shift import digest_of_shift
 from submissions.submission_file import write_submission
 
 
@@ -82,11 +83,11 @@ def build(run: Run, level: Level = Level.FULL) -> list[str]:
             with replaced(run.folder) as folder:
                 _write_files(run, folder, selection, level)
     else:
-        # The paths of the tables, and the name of the competition, are no part of the run's name.
-        update = {"config": _settings(run), "left_out": list(run.left_out)}
-        manifest = before.model_copy(update=update)
+        manifest = before.model_copy(update=_facts_of_command(run))
         if manifest != before:
             write_manifest(run.folder, manifest)
+    yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
+    write_atomically(run.folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
     vars(run).pop("manifest", None)  # which was read before
     scores = [f"{name} {format_number(part.score)}" for name, part in run.candidates.items()]
     return [
@@ -111,7 +112,7 @@ def _covers(run: Run, built: Manifest, level: Level) -> bool:
 
     Files of this level also need the latest measured shift, on which their expected score depends.
     """
-    return built.level.includes(level) and (built.level != level or built.shift == run.digest_of_shift)
+    return built.level.includes(level) and (built.level != level or built.shift == digest_of_shift(run))
 
 
 def publish(run: Run) -> list[str]:
@@ -166,8 +167,6 @@ def _write_files(run: Run, folder: Path, selection: Selection, level: Level) -> 
     for file, table in tables.items():
         write_table(folder / file, table)
     choice = _choice(run, selection, stages, level)
-    yaml_settings = run.config.model_dump(mode="json", exclude_unset=True, exclude={"budget"})
-    write_atomically(folder / f"{run.paths.name}.yaml", dump_yaml(yaml_settings))
     files = {file: sha256_of(folder / file) for file in (*submissions, *fitted, *tables)}
     write_manifest(folder, _manifest(run, choice, level, files))
 
@@ -292,10 +291,6 @@ def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> 
         run=run.name,
         made_from=run.made_from,
         level=level,
-        config=_settings(run),
-        stages={
-            name: StageRecord(key=run.plan.keys[name], marks=_marks(run, name)) for name in run.config.stages
-        },
         columns=run.columns.names,
         sample_columns=list(read_table(run.paths.sample).columns),
         n_folds=run.plan.n_folds,
@@ -306,17 +301,27 @@ def _manifest(run: Run, choice: Choice, level: Level, files: dict[str, str]) -> 
         user_code=user_code_of(run.config),
         opened=opened_by(run.config, run.plan),
         versions=package_versions(),
-        left_out=list(run.left_out),
-        budget=run.budget,
-        shift=run.digest_of_shift,
+        shift=digest_of_shift(run),
         choice=choice,
         files=files,
+        **_facts_of_command(run),
     )
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """Return the settings of a run, as its manifest has them."""
-    return run.config.model_dump(mode="json", exclude={"budget"})
+def _facts_of_command(run: Run) -> dict[str, Any]:
+    """Return what run.json has of a command, and a run of the same name and predictions may have from another one.
+
+    These are the paths of the tables, the name of the competition, and what a budget left out.
+    """
+    stages = {}
+    for name in run.config.stages:
+        stages[name] = StageRecord(key=run.plan.keys[name], marks=_marks(run, name))
+    return {
+        "config": run.config.model_dump(mode="json", exclude={"budget"}),
+        "stages": stages,
+        "left_out": list(run.left_out),
+        "budget": run.budget,
+    }
 
 
 def _marks(run: Run, name: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ from competition.config import CompetitionConfig
 from competition.dataset import FOLD, GROUP, REFIT_FOLD, read_prepared, without_extra_rows
 from competition.metrics import raw_rows_for
 from competition.task import Task
+from core.files import read_table
 from core.paths import Paths
 from core.types import Array
+from core.user_tables import read_text_table
 from models.jobs.job import Job, read_predictions, stage_oof, stage_test, stage_test_std
 from models.jobs.plan import JobPlan
 from submissions.blend.candidates import single_column
@@ -19,6 +22,7 @@ from submissions.blend.data import BlendData
 from submissions.blend.scoring import Scorer
 from submissions.blend.selection import CrossFit, Fitted, cross_fit
 from submissions.config import Config
+from submissions.manifest import CROSS_FITTED, OOF_TABLE, verify_files
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -178,3 +182,26 @@ def std_table(plan: JobPlan, model: Fitted, names: list[str], test_key: str, ids
 def stage_alone(columns: Columns, name: str) -> CrossFit:
     """Return a stage as a candidate."""
     return cross_fit(columns, partial(single_column, columns, columns.names.index(name)))
+
+
+def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
+    """Return the content of `cross_fitted.csv` of a finished run, indexed by id.
+
+    There are no rows if the run scored labels and `task` scores predictions, or vice versa, or if the classes
+    differ.
+    """
+    manifest = verify_files(folder, CROSS_FITTED)
+    is_same = manifest.choice.scores_labels == task.scores_labels and manifest.classes == task.classes
+    rows = read_table(folder / CROSS_FITTED).set_index("id")
+    return rows if is_same else rows.head(0)
+
+
+def labels_of(folder: Path, task: Task) -> pd.DataFrame:
+    """Return the labels that a finished run was scored with, indexed by id; NaN for missing targets.
+
+    Classes are their indices in those of `task`.
+    """
+    verify_files(folder, OOF_TABLE)
+    cells = read_text_table(folder / OOF_TABLE).set_index("id").reindex(columns=task.targets)
+    numbers = {name: str(index) for index, name in enumerate(task.classes)}
+    return cells.replace({"": "nan", **numbers}).astype(float)

@@ -11,16 +11,18 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import DataError
+from core.files import table_digest
 from core.text import format_duration, format_number, format_table, format_with_error
 from core.types import Array
 from core.user_code import changed_files
 from submissions.blend.scoring import Scorer, describe_resamples, widened
-from submissions.columns import training_labels
+from submissions.columns import labels_of, scored_rows, training_labels
 from submissions.config import Config
-from submissions.manifest import CROSS_FITTED, MANIFEST, SO_FAR, Manifest, verify_files
-from submissions.run import EPOCHS, Run, name_of_latest, scored_rows, user_code_of
+from submissions.manifest import CROSS_FITTED, EPOCHS, MANIFEST, OOF_TABLE, SO_FAR, Manifest, verify_files
+from submissions.run import Run, name_of_latest, user_code_of
 
 SCORES = ("best_stage_score", "in_sample_score", "cross_fitted_score")
 GAIN = ("gain", "standard_error", "comparable", "changes", "remarks")
@@ -60,6 +62,14 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
         labels = replace(labels, groups=labels.folds)
     labels = replace(labels, folds=np.zeros_like(labels.folds))  # the folds of the runs may differ
     scored = {name: labels.aligned(scored_rows(paths.run(name), labels.task)) for name in runs}
+    n_relabelled = dict.fromkeys(runs, 0)
+    train = table_digest(paths.train)
+    for name, run in runs.items():
+        if run.tables[paths.train.name] != train:
+            is_compared = np.isfinite(scored[name]).all(axis=1)
+            has_same_labels = _has_same_labels(labels, paths.run(name))
+            n_relabelled[name] = int((is_compared & ~has_same_labels).sum())
+            scored[name] = np.where(has_same_labels[:, None], scored[name], np.nan)
     result = []
     for name, run in reversed(runs.items()):
         written = datetime.fromtimestamp((paths.run(name) / MANIFEST).stat().st_mtime)
@@ -68,6 +78,11 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
         if name != reference:
             record |= _gain_over(labels, scored, name, reference)
             reasons = _unlike(run, runs[reference], name)
+            reasons += [
+                f"{each} was made with other labels of {n_relabelled[each]} rows, which are not compared."
+                for each in (name, reference)
+                if n_relabelled[each]
+            ]
             record["comparable"] = record["gain"] is not None and not reasons
             record["remarks"] += reasons
             older, newer = sorted([name, reference], key=list(runs).index)
@@ -75,6 +90,14 @@ def records(runs: dict[str, Manifest], reference: str, config: Config) -> list[d
             record["changes"] = [f"{older} -> {newer}:", *(f"- {line}" for line in lines)]
         result.append(record)
     return result
+
+
+def _has_same_labels(labels: Scorer, folder: Path) -> NDArray[np.bool_]:
+    """Return the mask (n_rows,) of the rows that a run was made with the present labels of."""
+    of_run = labels_of(folder, labels.task).reindex(labels.ids).to_numpy()
+    is_missing = np.isnan(of_run) & np.isnan(labels.y)
+    has_same: NDArray[np.bool_] = ((of_run == labels.y) | is_missing).all(axis=1)
+    return has_same
 
 
 def may_score(run: Run) -> bool:
@@ -93,7 +116,7 @@ def gain_over(previous: str, run: Run, config: Config) -> dict[str, Any] | None:
     if previous in (name, SO_FAR) or not may_score(run):
         return None
     try:
-        before = verify_files(run.paths.run(previous), CROSS_FITTED)
+        before = verify_files(run.paths.run(previous), CROSS_FITTED, OOF_TABLE)
     except DataError:  # `compare` says why
         return None
     if before.choice.submitted.score is None:
@@ -103,11 +126,13 @@ def gain_over(previous: str, run: Run, config: Config) -> dict[str, Any] | None:
 
 
 def describe_gain(compared: dict[str, Any] | None) -> list[str]:
-    """Return a line with the gain of `gain_over`, and what else may explain it."""
-    if compared is None or compared["gain"] is None:
+    """Return a line with the gain of `gain_over` and what else may explain it, or with why there is none."""
+    if compared is None:
         return []
     gain = format_with_error(compared["gain"], compared["standard_error"])
     first = f"Gain over the previous run, {compared['over']}: {gain}, paired; above 0 is better."
+    if compared["gain"] is None:
+        first = f"Gain over the previous run, {compared['over']}: not known."
     return [" ".join([first, *compared["remarks"]])]
 
 
@@ -144,7 +169,7 @@ def _gain_over(labels: Scorer, scored: dict[str, Array], name: str, reference: s
     on_both = labels.on_rows_of(scored[name], scored[reference])
     n_rows = on_both.has_fold.sum()
     if n_rows < 2:
-        return {"remarks": [f"{name} has other targets, rows or classes, and is not compared."]}
+        return {"remarks": [f"{name} has other targets, rows, labels or classes, and is not compared."]}
     pair = {each: scored[each] for each in (name, reference)}
     paired = on_both.compare(pair, reference).T[name]
     remarks = [f"{name}: {line}" for line in describe_resamples(paired["n_resamples"])]

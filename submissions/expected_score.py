@@ -11,22 +11,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from competition.config import CompetitionConfig
 from competition.metrics import REGRESSION, Metric
 from competition.task import Task, to_submission_columns
 from core.errors import join_first
-from core.files import derive_seed, read_json
+from core.files import derive_seed
 from core.text import format_duration, format_number
 from core.types import Array
 from folds.adversarial import MAX_TRAIN_ROWS
-from folds.comparison import Comparison, read_comparison
+from folds.comparison import Comparison
 from models.stage import FOLD_MARKS
 from submissions.blend.correction import best_constant
 from submissions.blend.scoring import Scorer, widened
 from submissions.blend.selection import CrossFit
 from submissions.manifest import Expected, Interval
 from submissions.run import Run
-from submissions.shift import error_of, expected_under_shift
+from submissions.shift import comparison_for, error_of, expected_under_shift
 
 NO_TIME = "Your metric failed, or there was no time to call it; a larger --budget, or none, gives it time."
 SQUARED = ("mse", "r2", "explained_variance", "pearson", "spearman", "brier", "quadratic_kappa")
@@ -37,6 +36,8 @@ STD_OF_LOG_FACTOR = 0.2
 """Standard deviation of the logarithm of the factor by which the error of rows like test rows differs from
 that of the test rows, where a classifier distinguishes all of them from training rows
 (docs/benchmarks.md)."""
+MIN_WIDTH = 1e-9
+"""Width of an interval, as a share of its ends, below which it is the rounding of equal scores."""
 MIN_GROUPS = 3
 """Number of groups of training rows below which their errors tell nothing about another group."""
 MIN_ROWS = 30
@@ -57,19 +58,18 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     Args:
         compared: row of `Selection.compared` of the chosen candidate.
     """
-    comparison = read_comparison(run.paths)
+    comparison = comparison_for(run)
     shift = expected_under_shift(comparison) if comparison else None
-    report = read_json(run.paths.prepare_report)
-    unknown = why_unknown(comparison, report["folds"]["unit_warnings"], run.n_train_rows)
+    unknown = why_unknown(comparison, run.facts.unit_warnings, run.n_train_rows)
     score = compared["score"]
     scored = chosen.scored
     n_predicted = len(run.columns.test_ids)
-    n_dropped = len(report["dropped_test_ids"])
+    n_dropped = run.facts.n_dropped
     if n_dropped:
         scored = with_means(scored, n_dropped / (n_predicted + n_dropped), run.task, run.columns.label_means)
         score = run.columns.score(scored)
     n_test = n_predicted + n_dropped
-    n_expected = rows_to_expect(run.config.competition, n_test, run.n_train_rows)
+    n_expected = rows_to_expect(run.facts.is_on_kaggle, n_test, run.n_train_rows)
     warnings = [*compare_with_constant(run.columns, chosen.scored), *compare_predictions(run, chosen)]
     marks = {name: run.fold_mark(name) for name in run.config.stages}
     warnings += [f"WARNING: {name}: {FOLD_MARKS[mark]}" for name, mark in marks.items() if mark]
@@ -82,17 +82,12 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     if run.config.folds.is_ordered_in_time:  # the test table is one more block
         scorer = replace(scorer, groups=scorer.folds)
     scores = drawn_scores(scorer, scored, n_expected)
-    if scorer.n_groups < MIN_GROUPS:
-        unknown = unknown or f"The training rows form only {scorer.n_groups} groups."
-    if run.is_unscored:
-        unknown = NO_TIME
-    elif not len(scores):
-        unknown = unknown or "The metric is undefined on resamples of the training rows."
     tables = comparison.adversarial_validation if comparison else None
     if tables and shift and shift.factor is not None:
         score = with_factor(np.array([score]), run.metric, shift.factor).item()
         log_std = STD_OF_LOG_FACTOR * tables.strength * (2 if run.metric.name in SQUARED else 1)
         scores = with_factor(scores, run.metric, shift.factor, log_std, run.columns.seed)
+    unknown = NO_TIME if run.is_unscored else unknown or why_no_interval(scorer, scores)
     return Expected(
         score=score,
         interval=None if unknown else interval_of(scores, scorer.n_groups),
@@ -102,13 +97,13 @@ def expected_score(run: Run, chosen: CrossFit, compared: pd.Series) -> Expected:
     )
 
 
-def rows_to_expect(competition: CompetitionConfig, n_test_rows: int, n_train_rows: int) -> int:
+def rows_to_expect(is_on_kaggle: bool, n_test_rows: int, n_train_rows: int) -> int:
     """Return how many rows a leaderboard scores: on Kaggle, with a test table of a few rows, as many as for training.
 
     In a code competition the test table is an example, and a notebook predicts a hidden one.
     """
     is_small = n_test_rows <= min(MAX_EXAMPLE_ROWS, MAX_EXAMPLE_SHARE * n_train_rows)
-    return n_train_rows if competition.kaggle and is_small else n_test_rows
+    return n_train_rows if is_on_kaggle and is_small else n_test_rows
 
 
 def with_means(scored: Array, share: float, task: Task, label_means: Sequence[float]) -> Array:
@@ -150,6 +145,21 @@ def why_unknown(comparison: Comparison | None, unit_warnings: list[str], n_rows:
     seconds = format_duration(measured.seconds)
     without = f"No stage without a GPU takes at most {seconds} a fold"
     return f"{without}, so the error of rows like test rows was not measured."
+
+
+def why_no_interval(scorer: Scorer, scores: Array) -> str:
+    """Return a sentence on why scores of resamples, (n,), have no interval; "" if they have one."""
+    if scorer.n_groups < MIN_GROUPS:
+        return f"The training rows form only {scorer.n_groups} groups."
+    if not len(scores):
+        return "The metric is undefined on resamples of the training rows."
+    interval = interval_of(scores, scorer.n_groups)
+    if not np.isclose(interval.lower, interval.upper, rtol=MIN_WIDTH, atol=0):
+        return ""
+    y = scorer.y[scorer.has_fold]
+    counts = [int((y == c).sum(axis=0).min()) for c in range(len(scorer.task.classes))]
+    few = f" The rarest class has {min(counts)} training rows." if counts else ""
+    return f"Resamples of the training rows have the same score, which does not tell how others vary.{few}"
 
 
 def drawn_scores(scorer: Scorer, scored: Array, n_test_rows: int) -> Array:
@@ -222,7 +232,7 @@ def compare_predictions(run: Run, chosen: CrossFit) -> list[str]:
     """Return a warning if test predictions have another mean or standard deviation than those out of fold."""
     test = chosen.final.outputs(run.columns.test)
     out_of_fold = chosen.outputs[run.columns.has_fold]
-    if len(test) < MIN_ROWS or not run.config.competition.has_test_table:
+    if len(test) < MIN_ROWS or not run.facts.has_test_table:
         return []
     means = out_of_fold.mean(axis=0)
     stds = out_of_fold.std(axis=0)

@@ -15,6 +15,7 @@ NAME.yaml                 the competition with the stages, epochs and seeds of t
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -24,8 +25,9 @@ from pydantic import BeforeValidator, ValidationError
 
 from core.errors import DataError
 from core.files import read_json, sha256_of, write_json
+from core.paths import display_path
 from core.settings import StrictModel
-from core.text import format_within
+from core.text import format_table, format_within
 from models.registry import BASELINE
 from submissions.blend.scoring import describe_resamples
 from submissions.levels import MISSING, Level
@@ -40,6 +42,13 @@ SO_FAR = "so_far"
 """Folder of a submission that is not complete, next to those of the runs."""
 FORMAT = 7
 """Version of the fields of run.json and of the files of candidates."""
+TIME = "time"
+EPOCHS = "epochs"
+"""Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
+BUDGET_ADVICE = (
+    "A larger --budget trains more, and --budget none everything in full; finished jobs are kept, except "
+    "those of networks that get more epochs."
+)
 LEFT_OUT_HEADER = ["stage", "seed", "reason", "error"]
 NOT_EXAMINED = "It was not examined whether test rows differ from training rows."
 ONLY_BASELINE = "WARNING: no stage but the baseline was finished, so the submission is that of the baseline."
@@ -78,6 +87,30 @@ class LeftOut:
         """Row of a table with the columns LEFT_OUT_HEADER."""
         seed = "all" if self.seed is None else str(self.seed)
         return [self.stage, seed, self.reason, textwrap.shorten(self.error, MAX_ERROR, placeholder=" ...")]
+
+
+def describe_left_out(left_out: Sequence[LeftOut]) -> str:
+    """Return a table of what is left out, and the files of the tracebacks; "" if nothing is."""
+    if not left_out:
+        return ""
+    lines = [
+        "Left out:",
+        "",
+        format_table(LEFT_OUT_HEADER, [each.row for each in left_out]),
+        *left_out_notes(left_out),
+    ]
+    return "\n".join(lines)
+
+
+def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
+    """Return what to do about what a budget left out, and a line per traceback."""
+    advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
+    logs = [
+        f"traceback of {each.stage}: {display_path(Path(each.log))}"
+        for each in left_out
+        if each.log is not None
+    ]
+    return [*advice, *logs]
 
 
 class StageRecord(StrictModel):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -19,12 +20,11 @@ from competition.dataset import REFIT_FOLD, read_prepared, without_extra_rows
 from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit, join_first
-from core.files import PROJECT, digest, read_json, read_table, sha256_of, table_digest
-from core.paths import Paths, display_path
-from core.text import format_table
+from core.files import PROJECT, digest, read_json, sha256_of, table_digest
+from core.modules import code_digest_of
+from core.paths import Paths
 from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
 from core.user_tables import read_text_table
-from folds.comparison import read_comparison
 from models.job_folder import REPORT
 from models.jobs.budget_stages import Clock
 from models.jobs.job import Job
@@ -36,37 +36,51 @@ from submissions.blend.candidates import LIGHTGBM_STACK, complexity
 from submissions.columns import Columns, load_columns
 from submissions.config import Config, rewrite_paths
 from submissions.manifest import (
-    CROSS_FITTED,
-    LEFT_OUT_HEADER,
+    EPOCHS,
     MANIFEST,
     OOF_TABLE,
     SO_FAR,
     SUBMISSION_FILE,
+    TIME,
     CandidateScores,
     Choice,
     LeftOut,
     Manifest,
+    describe_left_out,
     read_manifest,
     verify_files,
 )
 
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
-CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
-"""Files of the code that a run depends on, in addition to the jobs and the settings."""
-DIGESTS_OF_CODE = [sha256_of(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
-"""Digests at the import of this module, since an edit later does not change the process."""
+CODE_DIGEST = code_digest_of(*PROJECT.glob("submissions/*.py"), *PROJECT.glob("submissions/blend/*.py"))
+"""Digest of the code that makes a run of finished jobs, at the import of this module: an edit later does not change the
+process."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers",
     "chemprop",
 )  # fmt: skip
-TIME = "time"
-EPOCHS = "epochs"
-"""Reasons of a budget: a stage or seed is left out, or a network has fewer epochs than the YAML says."""
-BUDGET_ADVICE = (
-    "A larger --budget trains more, and --budget none everything in full; finished jobs are kept, except "
-    "those of networks that get more epochs."
-)
+
+
+class Facts(NamedTuple):
+    """What a page depends on in addition to the settings, tables and predictions that name a run.
+
+    The expected score reads all of this from here, so that all of it is in `Run.made_from`. The shift of the test
+    rows is not, since it is measured between two levels of a run (`submissions.shift.comparison_for`).
+
+    Attributes:
+        is_on_kaggle: whether the YAML names a competition on Kaggle.
+        has_test_table: whether there is a test table, or the training rows are predicted.
+        unit_warnings: of `folds.recommended.fold_warnings`, which also read columns that no setting reads.
+        n_dropped: number of test rows that cannot be read.
+        raw_train: digest of the raw training table, if the metric reads its rows; "" otherwise.
+    """
+
+    is_on_kaggle: bool
+    has_test_table: bool
+    unit_warnings: list[str]
+    n_dropped: int
+    raw_train: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ class Run:
 
     Attributes:
         name: digest of the configuration, the tables and the keys of the jobs.
-        made_from: digest of predictions, code and packages.
+        made_from: digest of predictions, code, packages and facts.
         left_out: requested stages and seeds that are not in `config` and `plan`.
         budget: seconds of the command that built the run; None if it had no budget.
         is_late: whether its time is over, so that a metric of the user's is not called: all scores by it are
@@ -102,6 +116,19 @@ class Run:
     def n_train_rows(self) -> int:
         """Number of training rows, without extra ones, which follow them."""
         return len(without_extra_rows(read_prepared(self.paths.train)))
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What its page depends on in addition to its name and predictions."""
+        competition = self.config.competition
+        report = read_json(self.paths.prepare_report, "folds", "dropped_test_ids")
+        return Facts(
+            is_on_kaggle=competition.kaggle is not None,
+            has_test_table=competition.has_test_table,
+            unit_warnings=report["folds"]["unit_warnings"],
+            n_dropped=len(report["dropped_test_ids"]),
+            raw_train=sha256_of(competition.train) if competition.scorer.takes_rows else "",
+        )
 
     @cached_property
     def metric(self) -> Metric:
@@ -144,6 +171,22 @@ class Run:
     def has_all_folds(self) -> bool:
         """Whether there are models of all folds; else no stage is finished."""
         return len(folds_of(self.plan)) == self.plan.n_folds
+
+    @property
+    def incomplete(self) -> list[str]:
+        """A warning if the submission was made while stages trained, or no stage was finished; [] otherwise."""
+        if self.folder.name != SO_FAR:
+            return []
+        remedy = "The same command goes on from there"
+        if self.has_all_folds:
+            remedy = (
+                "The same command makes one of all finished stages; after the end of its budget, only a "
+                "larger one trains more"
+            )
+        return [
+            f"WARNING: the submission of {self.paths.name} is not complete: it is of what was finished of "
+            f"{', '.join(sorted(self.config.stages))} when it was made. {remedy}."
+        ]
 
     @property
     def is_latest(self) -> bool:
@@ -204,12 +247,6 @@ class Run:
             return []
 
     @property
-    def digest_of_shift(self) -> str | None:
-        """Digest of what was measured of the shift of the test rows; None if nothing was."""
-        comparison = read_comparison(self.paths)
-        return comparison.digest_of_shift if comparison else None
-
-    @property
     def exit_status(self) -> int:
         """Exit status of the command that built the run: 3 if a failure left something out, else 0."""
         has_failed = any(each.reason not in (TIME, EPOCHS) for each in self.left_out)
@@ -257,10 +294,10 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     folds = folds_of(plan)
     has_all_folds = len(folds) == plan.n_folds
     name = digest(content if has_all_folds else {**content, "folds": folds}, 12)
-    predictions = [_digests(job, plan.test_key) for job in plan.jobs]
-    made_from = digest([DIGESTS_OF_CODE, package_versions(), predictions])
     folder = plan.paths.run(name if has_all_folds else SO_FAR)
-    return Run(name, made_from, folder, config, plan, left_out)
+    run = Run(name, "", folder, config, plan, left_out)
+    predictions = [_digests(job, plan.test_key) for job in plan.jobs]
+    return replace(run, made_from=digest([CODE_DIGEST, package_versions(), predictions, run.facts]))
 
 
 def finished_part(plan: JobPlan) -> JobPlan:
@@ -312,13 +349,10 @@ def latest_run(competition: str) -> Run:
         raise DataError(
             f"{paths.root} has no finished run: run ./run.sh full {competition} first, or check the name."
         )
-    if name == SO_FAR:
-        print(
-            f"WARNING: the submission of {competition} is not complete: its run was interrupted, "
-            f"or no stage had all folds. ./run.sh full {competition} goes on from there.",
-            flush=True,
-        )
-    return stored_run(paths, name)
+    run = stored_run(paths, name)
+    for warning in run.incomplete:
+        print(warning, flush=True)
+    return run
 
 
 def stored_run(paths: Paths, name: str) -> Run:
@@ -334,18 +368,6 @@ def stored_run(paths: Paths, name: str) -> Run:
     jobs = [job for job in jobs if job.fold in (*manifest.folds, REFIT_FOLD)]
     plan = JobPlan(jobs, keys, n_folds, manifest.test_key, dict(config.stages), config.competition, paths)
     return Run(manifest.run, manifest.made_from, folder, config, plan, manifest.left_out, manifest.budget)
-
-
-def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
-    """Return the content of `cross_fitted.csv` of a finished run, indexed by id.
-
-    There are no rows if the run scored labels and `task` scores predictions, or vice versa, or if the classes
-    differ.
-    """
-    manifest = verify_files(folder, CROSS_FITTED)
-    is_same = manifest.choice.scores_labels == task.scores_labels and manifest.classes == task.classes
-    rows = read_table(folder / CROSS_FITTED).set_index("id")
-    return rows if is_same else rows.head(0)
 
 
 def user_code_of(config: Config) -> list[tuple[str, str]]:
@@ -424,27 +446,3 @@ def left_out_of(plan: JobPlan, results: dict[str, JobResult]) -> list[LeftOut]:
         error = f"fold {fold}: {first.error}" if first.status == "failed" else first.error
         left_out.append(LeftOut(stage, seed, first.reason, error, first.log))
     return left_out
-
-
-def describe_left_out(left_out: Sequence[LeftOut]) -> str:
-    """Return a table of what is left out, and the files of the tracebacks; "" if nothing is."""
-    if not left_out:
-        return ""
-    lines = [
-        "Left out:",
-        "",
-        format_table(LEFT_OUT_HEADER, [each.row for each in left_out]),
-        *left_out_notes(left_out),
-    ]
-    return "\n".join(lines)
-
-
-def left_out_notes(left_out: Sequence[LeftOut]) -> list[str]:
-    """Return what to do about what a budget left out, and a line per traceback."""
-    advice = [BUDGET_ADVICE] if any(each.reason in (TIME, EPOCHS) for each in left_out) else []
-    logs = [
-        f"traceback of {each.stage}: {display_path(Path(each.log))}"
-        for each in left_out
-        if each.log is not None
-    ]
-    return [*advice, *logs]

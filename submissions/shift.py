@@ -20,7 +20,7 @@ from competition.metrics import Metric
 from core.files import derive_seed, digest, read_json, sha256_of
 from core.types import Array
 from core.user_code import changed_files, opened_files, short_ref, user_code_files
-from folds.comparison import Comparison, ErrorRatio, write_comparison
+from folds.comparison import Comparison, ErrorRatio, read_comparison, write_comparison
 from models.inputs.fingerprints import molecule_features
 from models.job_folder import REPORT
 from models.jobs.plan import JobPlan
@@ -63,28 +63,56 @@ def expected_under_shift(comparison: Comparison) -> ExpectedShift | None:
 def measure_error_ratio(config: Config, plan: JobPlan, comparison: Comparison, seconds: float) -> None:
     """Add the error of rows like test rows to the comparison of the tables, if they differ.
 
-    A measured error is reused, unless the metric has changed, or no stage was fast enough and there is more
-    time now.
+    The error that was measured before is kept if it is of the same stage and metric, or if no stage is fast
+    enough now.
 
     Args:
         seconds: longest time of a fold of the stage to compare.
     """
     shift = comparison.adversarial_validation
-    previous = comparison.error_ratio
     if shift is None or not shift.like_test:
         return
-    name = config.competition.metric
-    metric = digest([short_ref(name), *map(sha256_of, user_code_files(name))])
-    is_same = previous is not None and previous.metric == metric and not changed_files(name, previous.opened)
-    if previous and is_same and (previous.stage or seconds <= previous.seconds):
-        return
     run = open_run(config, first_seeds(finished_part(plan)))
-    measured = ErrorRatio(standard_error=None, seconds=seconds)
     stage = best_fast_stage(run, seconds)
+    previous = comparison.error_ratio
+    if previous and is_measured_with(run, previous) and stage in (previous.stage, None):
+        return
+    measured = ErrorRatio(standard_error=None, seconds=seconds)
     if stage is not None:
         measured = error_ratio(run, stage, np.isin(run.columns.ids, shift.like_test))
-    measured = measured.model_copy(update={"metric": metric, "opened": opened_files(name)})
+    made_from = digest_of_measurement(run, measured.stage)
+    opened = opened_files(config.competition.metric)
+    measured = measured.model_copy(update={"made_from": made_from, "opened": opened})
     write_comparison(plan.paths, comparison.model_copy(update={"error_ratio": measured}))
+
+
+def digest_of_measurement(run: Run, stage: str) -> str:
+    """Return the digest of the metric and the jobs with which the error ratio of a stage is measured."""
+    metric = run.config.competition.metric
+    code = [sha256_of(file) for file in user_code_files(metric)]
+    first_seed = [job.seed for job in run.plan.jobs_of_stage(stage)][:1]
+    return digest([short_ref(metric), code, run.plan.keys.get(stage), first_seed])
+
+
+def is_measured_with(run: Run, measured: ErrorRatio) -> bool:
+    """Return whether an error ratio is of a stage and of the metric of a run, and not of earlier settings."""
+    is_same = measured.made_from == digest_of_measurement(run, measured.stage)
+    return is_same and not changed_files(run.config.competition.metric, measured.opened)
+
+
+def comparison_for(run: Run) -> Comparison | None:
+    """Return the comparison of the tables of a run, without what is of earlier settings; None without one."""
+    comparison = read_comparison(run.paths) if run.config.competition.has_test_table else None
+    if comparison is None or comparison.error_ratio is None:
+        return comparison
+    is_of_run = is_measured_with(run, comparison.error_ratio)
+    return comparison if is_of_run else comparison.model_copy(update={"error_ratio": None})
+
+
+def digest_of_shift(run: Run) -> str | None:
+    """Return the digest of what was measured of the shift of the test rows; None if nothing was."""
+    comparison = comparison_for(run)
+    return comparison.digest_of_shift if comparison else None
 
 
 def first_seeds(plan: JobPlan) -> JobPlan:

@@ -27,7 +27,7 @@ from core.settings import StrictModel
 from core.text import format_number, is_finite
 from core.user_tables import read_text_table
 from submissions.blend.scoring import describe_resamples
-from submissions.columns import training_labels
+from submissions.columns import scored_rows, training_labels
 from submissions.expected_score import rows_to_expect
 from submissions.manifest import (
     CANDIDATES_TABLE,
@@ -38,7 +38,7 @@ from submissions.manifest import (
     read_manifest,
     verify_files,
 )
-from submissions.run import name_of_latest, scored_rows
+from submissions.run import name_of_latest
 
 BY_HAND = "by hand"
 """`ref` of a file that was sent by hand."""
@@ -257,7 +257,9 @@ def draw_scores(competition: CompetitionConfig, files: list[Submission]) -> pd.D
     labels = labels.on_rows_of(*scored.values())
     if labels.has_fold.sum() < 2:
         return None
-    n_rows = rows_to_expect(competition, len(read_prepared(paths.test)), int(labels.has_fold.sum()))
+    n_rows = rows_to_expect(
+        competition.kaggle is not None, len(read_prepared(paths.test)), int(labels.has_fold.sum())
+    )
     return labels.resampled(scored, n_rows)
 
 

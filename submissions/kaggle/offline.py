@@ -21,8 +21,8 @@ from core.paths import BUNDLE_MANIFEST, Paths
 from core.user_tables import read_text_table
 from core.yaml_files import load_yaml
 from submissions.kaggle.paths import Bundle
-from submissions.manifest import SO_FAR, SUBMISSION_FILE
-from submissions.run import describe_left_out, latest_run
+from submissions.manifest import SO_FAR, SUBMISSION_FILE, describe_left_out
+from submissions.run import latest_run
 
 
 def mounted(inputs: Path, name: str) -> list[Path]:

@@ -11,15 +11,16 @@ from competition.task import Task
 from core.files import read_table
 from core.text import format_with_error
 from core.types import Array
-from folds.comparison import read_comparison
 from folds.soundness import missing_class_warnings
 from models.jobs.job import stage_oof_std
 from models.training.loss_log import read_losses
 from submissions.blend.logits import on_scale
+from submissions.columns import scored_rows
 from submissions.manifest import CROSS_FITTED
 from submissions.report import figures
 from submissions.report.elements import Card, Element, Figure, make_table
-from submissions.run import PREDICTION, Run, scored_rows
+from submissions.run import PREDICTION, Run
+from submissions.shift import comparison_for
 
 MAX_POINTS = 2000
 """Number of rows in a scatter plot, which keeps the page small."""
@@ -206,7 +207,7 @@ def _shift(run: Run) -> list[Element]:
     if not run.config.competition.has_test_table:
         return []
     command = f"./run.sh folds {run.paths.on_command_line}"
-    comparison = read_comparison(run.paths)
+    comparison = comparison_for(run)
     if comparison is None:
         return [
             f"{command} compares held-out rows with test rows; "

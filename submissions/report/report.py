@@ -20,7 +20,13 @@ from core.errors import join_first
 from core.files import read_json, write_atomically
 from core.paths import display_path
 from core.text import format_duration, format_number, format_table, format_with_error
-from submissions.manifest import LEFT_OUT_HEADER, NOT_EXAMINED, SO_FAR, SUBMISSION_FILE, describe_expected
+from submissions.manifest import (
+    LEFT_OUT_HEADER,
+    NOT_EXAMINED,
+    SUBMISSION_FILE,
+    describe_expected,
+    left_out_notes,
+)
 from submissions.report.elements import Element, Report, Section, Table, data_url
 from submissions.report.importances import column_importances, feature_importances
 from submissions.report.predictions import (
@@ -43,7 +49,7 @@ from submissions.report.scores import (
     time_line,
     weight_notes,
 )
-from submissions.run import Run, left_out_notes
+from submissions.run import Run
 
 SUMMARY = "report.md"
 PAGE = "index.html"
@@ -142,7 +148,7 @@ def build_report(run: Run) -> Report:
         title=f"{run.paths.name}: {run.metric.name}, {run.metric.direction}",
         subtitle=f"run {run.name}, {folds}; +- is a standard error (bootstrap over {resampled})",
         summary=_summary(run),
-        warnings=[*_incomplete(run), *run.choice.expected.warnings],
+        warnings=[*run.incomplete, *run.choice.expected.warnings],
         facts=facts,
         closing=closing,
         sections=[section for section in sections if section.elements],
@@ -193,16 +199,6 @@ def _summary(run: Run) -> str:
         )
     sentences.append(f"Submitted: {run.chosen} of {stages}; a test prediction uses {len(folds)} {kinds}.")
     return " ".join(sentences)
-
-
-def _incomplete(run: Run) -> list[str]:
-    """Return a warning if the submission was made while other stages trained; [] otherwise."""
-    if run.folder.name != SO_FAR or not run.has_all_folds:
-        return []
-    return [
-        "WARNING: This submission is not complete: it is of the stages that were finished when it was made. The same "
-        "command goes on from there."
-    ]
 
 
 def _closing(run: Run) -> list[str]:

@@ -76,12 +76,15 @@ def test_until_a_run_is_complete_the_interim_submission_is_that_of_the_competiti
 ):
     (line,) = submit_finished(finished.config, finished.plan, Level.BLEND).lines
     interim = latest_run("mixed")
-    assert "WARNING: the submission of mixed is not complete" in capsys.readouterr().out
+    (warning,) = interim.incomplete
+    assert warning in capsys.readouterr().out
+    assert warning in full_step.describe_run(interim, None)["warnings"]
     score = interim.choice.expected.text
     assert line == f"submission of good, fair, poor, expect rmse {score}: {finished.paths.submission}"
     assert (finished.paths.report / "index.html").exists()
     summary = finished.paths.report / "report.md"
-    assert "WARNING: This submission is not complete" in summary.read_text()
+    assert warning in summary.read_text().replace("\n", " ")
+    assert "The same command makes one of all finished stages; after the end of its budget" in warning
     assert (interim.folder.name, interim.name) == ("so_far", finished.name)
     assert "gain: of the run over so_far" in compare(finished.config)[0]
     over(monkeypatch)
@@ -248,6 +251,7 @@ def test_without_a_finished_stage_the_finished_folds_of_the_furthest_one_are_sub
     assert "could not be made" not in (finished.paths.report / "index.html").read_text()
     latest = latest_run("mixed")
     assert (latest.manifest.level, latest.exit_status, latest.folder.name) == (Level.FOLDS, 3, "so_far")
+    assert latest.incomplete[0].endswith("The same command goes on from there.")
     jobs = [job for job in plan.jobs_of_stage("good") if job.fold != 1]
     assert [job.folder for job in latest.plan.jobs] == [job.folder for job in jobs]
     y_pred = np.vstack([by_id(job.oof_file).reindex(columns=TARGETS) for job in jobs])

@@ -13,11 +13,12 @@ from competition.task import Task, from_submission_columns
 from core.files import read_table
 from core.user_tables import read_text_table
 from pipeline.json_output import largest_errors
+from submissions.columns import scored_rows
 from submissions.manifest import SUBMISSION_FILE
 from submissions.predict import load_candidate
 from submissions.report.predictions import cross_fitted, labels, reliability
 from submissions.report.report import build_report, markdown, page
-from submissions.run import latest_run, scored_rows
+from submissions.run import latest_run
 from submissions.submission_file import check_submission
 from tests.submissions.fakes import by_id, fake_classes, finished
 from tests.submissions.test_report import rows_of, scores_of, section

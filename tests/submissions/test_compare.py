@@ -14,6 +14,7 @@ from core.errors import DataError
 from core.files import read_json, read_table, sha256_of, write_json, write_table
 from core.paths import Paths
 from pipeline import commands
+from submissions.columns import labels_of
 from submissions.compare import _gain_over, compare, describe_gain, gain_over
 from submissions.config import load_config
 from submissions.run import latest_run
@@ -22,7 +23,9 @@ from tests.submissions.fakes import (
     TARGETS,
     built,
     by_id,
+    fake_classes,
     fake_competition,
+    finished,
     with_setting,
 )
 
@@ -112,7 +115,7 @@ def test_other_rows_or_folds_of_a_run_are_named_and_by_another_metric_it_has_no_
     assert f"{first.name} was blended at the level full, the run that it is compared with at blend" in page
     write_table(first / "cross_fitted.csv", table.rename(columns={"height": "size"}))
     sign_manifest(first)
-    assert f"{first.name} has other targets, rows or classes, and is not compared." in compare_text()
+    assert f"{first.name} has other targets, rows, labels or classes, and is not compared." in compare_text()
     with_setting(tmp_path / "mixed.yaml", "competition", metric="mae")
     assert re.search(r"by rmse +\| - +\| - +\| - +\| +", line_of(compare_text(), first))
 
@@ -151,6 +154,36 @@ def test_a_run_is_compared_with_the_previous_one_if_the_scores_of_both_are_known
     sign_manifest(first, choice=choice)
     assert gain_over(first.name, run, config) is None
     assert describe_gain(None) == []
+
+
+@pytest.mark.parametrize(("n_changed", "words"), [(150, "and is not compared"), (40, "on the 110 rows")])
+def test_rows_with_other_labels_are_not_compared_and_the_runs_are_not_comparable(
+    compare_text, done, n_changed, words
+):
+    """The labels of the training table were corrected between two runs, of all rows or of some."""
+    first, second = folders()
+    table = read_table(first / "oof.csv")
+    labels = table["height"].where(np.arange(len(table)) >= n_changed, 10 * table["height"])
+    write_table(first / "oof.csv", table.assign(height=labels))
+    sign_manifest(first, tables=read_json(first / "run.json")["tables"] | {"train.parquet": "other"})
+    _, result = compare(load_config(str(done)))
+    older = result["runs"][1]
+    assert older["comparable"] is False
+    assert (older["gain"] is None) == (n_changed == 150)
+    remarks = " ".join(older["remarks"])
+    assert words in remarks
+    assert f"{first.name} was made with other labels of {n_changed} rows, which are not compared." in remarks
+    compared = gain_over(first.name, latest_run(str(done)), load_config(str(done)))
+    (line,) = describe_gain(compared)
+    assert compared["comparable"] is False and "other labels" in line
+    assert ("Gain over the previous run" in line) == (n_changed < 150)
+
+
+def test_labels_of_classes_are_compared_by_their_names(tmp_path):
+    path = fake_classes(tmp_path, "multiclass", "accuracy", competition={"classes": ["1", "0", "b", "a"]})
+    run = finished(path)
+    task = run.task
+    assert (labels_of(run.folder, task).loc[run.columns.ids, task.targets] == run.columns.y).all(axis=None)
 
 
 @pytest.mark.parametrize(

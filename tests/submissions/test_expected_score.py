@@ -1,5 +1,6 @@
 """The interval of the expected score: hand-computed ends, how often it holds, and when there is none."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,21 +10,79 @@ import pytest
 
 from competition.metrics import METRICS, Metric
 from competition.task import Task
-from core.files import read_table, write_table
+from core.files import PROJECT, read_table, write_table
+from core.modules import code_digest_of
 from folds.comparison import ErrorRatio, Shift
 from submissions.blend.scoring import Scorer
+from submissions.columns import scored_rows
 from submissions.expected_score import (
     compare_predictions,
     drawn_scores,
     interval_of,
     rows_to_expect,
+    why_no_interval,
     why_unknown,
     with_factor,
     with_means,
 )
-from submissions.run import scored_rows
+from submissions.run import CODE_DIGEST
 from tests.submissions.fakes import fake_competition, finished
 from tests.submissions.test_shift import comparison_of
+
+MAE = """def mae(y, y_pred, rows):
+    size = rows["size"].to_numpy()[:, None]
+    return float((size * abs(y - y_pred)).sum() / size.sum())
+"""
+
+
+def expected_of(path):
+    """The expected score of a run of made-up jobs, on tables that are prepared now."""
+    run = finished(path)
+    return run.name, run.choice.expected, run.choice.submitted.score, (run.folder / "mixed.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("n_test", "settings", "edited"),
+    [
+        (5, {"kaggle": "essays"}, {}),
+        (5, {"answers": None}, {}),
+        (60, {}, {"test": {"plate": "new"}}),
+        (60, {}, {"train": {"size": 1}}),
+    ],
+)
+def test_settings_after_others_have_the_expected_score_that_they_have_alone(
+    tmp_path, n_test, settings, edited
+):
+    """Columns that no setting reads may be the unit of the test table, or what a metric weights rows by."""
+    (tmp_path / "mine.py").write_text(MAE)
+    metric = {"metric": "mine.py:mae", "greater_is_better": False}
+
+    def competition(settings, edited):
+        path = fake_competition(tmp_path, n_train=500, n_test=n_test, competition={**metric, **settings})
+        for name in ("train", "test"):
+            table = read_table(tmp_path / f"{name}.csv")
+            rows = np.arange(len(table))
+            table = table.assign(plate=np.char.add("p", (rows % 40).astype(str)), size=1 + rows % 7)
+            write_table(tmp_path / f"{name}.csv", table.assign(**edited.get(name, {})))
+        return path
+
+    before = expected_of(competition({}, {}))
+    after = expected_of(competition(settings, edited))
+    assert after != before and after[0] == before[0]
+    shutil.rmtree(tmp_path / "work")
+    assert expected_of(competition(settings, edited)) == after
+
+
+def test_a_comment_in_the_code_of_submissions_makes_no_submission_anew(tmp_path):
+    def digest_of(comment):
+        for folder in ("submissions", "submissions/blend"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            for file in (PROJECT / folder).glob("*.py"):
+                (tmp_path / folder / file.name).write_text(file.read_text() + comment)
+        return code_digest_of(*tmp_path.glob("submissions/**/*.py"))
+
+    assert digest_of("") == digest_of("# a comment") == CODE_DIGEST
+    assert digest_of("changed = 1") != CODE_DIGEST
 
 
 def scorer_of(y, metric="rmse", groups=None):
@@ -86,6 +145,21 @@ def test_of_few_groups_the_quantiles_are_further_out():
     assert share_that_hold(draw, 180) > 0.7 > share_that_hold(draw, 180, n_groups=10_000)
 
 
+def test_scores_of_resamples_that_are_all_the_same_are_no_interval():
+    """Predictions are perfect, or wrong by the same number everywhere; of a class there may be three rows."""
+    y = np.append(np.zeros(397), np.ones(3))
+    task = Task(["y"], problem_type="binary", classes=["no", "yes"])
+    areas = replace(scorer_of(y, "roc_auc"), task=task)
+    for scorer, scored in ((areas, y), (scorer_of(y), y + 0.1), (scorer_of(y), y)):
+        scores = drawn_scores(scorer, scored[:, None], 100)
+        assert why_no_interval(scorer, scores).startswith(
+            "Resamples of the training rows have the same score"
+        )
+    assert why_no_interval(areas, np.ones(9)).endswith("The rarest class has 3 training rows.")
+    noisy = y + np.random.default_rng(0).normal(size=400)
+    assert why_no_interval(scorer_of(y), drawn_scores(scorer_of(y), noisy[:, None], 100)) == ""
+
+
 def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_score():
     y = np.random.default_rng(0).normal(size=400)
     scorer = scorer_of(y)
@@ -105,10 +179,8 @@ def test_a_small_test_table_has_a_wide_interval_and_a_large_one_that_of_the_scor
 def test_on_kaggle_a_test_table_of_a_few_rows_stands_for_one_like_the_training_table(
     n_test_rows, n_train_rows, expected
 ):
-    on_kaggle: Any = SimpleNamespace(kaggle="essays")
-    elsewhere: Any = SimpleNamespace(kaggle=None)
-    assert rows_to_expect(on_kaggle, n_test_rows, n_train_rows) == expected
-    assert rows_to_expect(elsewhere, n_test_rows, n_train_rows) == n_test_rows
+    assert rows_to_expect(True, n_test_rows, n_train_rows) == expected
+    assert rows_to_expect(False, n_test_rows, n_train_rows) == n_test_rows
 
 
 def test_a_score_below_zero_of_a_metric_of_the_user_where_less_is_better_is_in_its_interval():
@@ -182,8 +254,7 @@ def test_probabilities_of_a_class_with_few_rows_are_not_compared(share, test_sha
         for of_rows, high in ((share, 0.9), (test_share, 0.3))
     )
     columns = SimpleNamespace(test=None, has_fold=np.full(1000, True))
-    competition = SimpleNamespace(has_test_table=True)
-    run: Any = SimpleNamespace(columns=columns, task=task, config=SimpleNamespace(competition=competition))
+    run: Any = SimpleNamespace(columns=columns, task=task, facts=SimpleNamespace(has_test_table=True))
     chosen: Any = SimpleNamespace(outputs=out_of_fold, final=SimpleNamespace(outputs=lambda _: test))
     assert bool(compare_predictions(run, chosen)) == is_warned
 

@@ -24,11 +24,9 @@ from submissions.blend.candidates import ALWAYS
 from submissions.build import build
 from submissions.config import load_config
 from submissions.levels import Level
-from submissions.manifest import LeftOut
+from submissions.manifest import BUDGET_ADVICE, LeftOut, describe_left_out
 from submissions.predict import load_candidate, predict
 from submissions.run import (
-    BUDGET_ADVICE,
-    describe_left_out,
     finished_part,
     latest_run,
     left_out_of,
@@ -143,6 +141,16 @@ def test_a_full_submission_stays_when_another_budget_leaves_out_something_else(d
     assert (manifest.left_out, manifest.level) == (left_out, Level.FULL)
     build(run_of(done), Level.FULL)
     assert contents(run.folder) == before
+
+
+def test_a_submission_that_is_kept_has_the_budget_and_the_paths_of_the_last_command(done, tmp_path):
+    run = replace(run_of(done), budget=60.0, left_out=[LeftOut("fair", None, "epochs", "trained for 5 of 9")])
+    build(run)
+    assert (run.manifest.budget, marks_of(run)["fair"]) == (60.0, ["fewer epochs"])
+    (tmp_path / "answers.csv").rename(tmp_path / "labels.csv")
+    kept = built(with_setting(done, "competition", answers="labels.csv"))
+    assert (kept.manifest.budget, marks_of(kept)["fair"]) == (None, [])
+    assert "labels.csv" in (kept.folder / "mixed.yaml").read_text()
 
 
 def test_a_warning_says_that_nothing_but_the_baseline_was_finished(done):

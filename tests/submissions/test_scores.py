@@ -8,10 +8,10 @@ import pytest
 from models.jobs.run_job import run_job
 from submissions.blend.candidates import single_column
 from submissions.blend.selection import cross_fit
+from submissions.columns import scored_rows
 from submissions.manifest import SUBMISSION_FILE, candidate_file
 from submissions.report.report import build_report
 from submissions.report.scores import load_answers
-from submissions.run import scored_rows
 from tests.pipeline.made import checked
 from tests.submissions.fakes import fake_classes, fake_competition, finished, planned
 

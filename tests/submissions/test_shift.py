@@ -157,6 +157,27 @@ def test_the_error_of_rows_like_test_rows_is_measured_again_for_another_metric_o
     assert of_power_2 == pytest.approx(of_rmse**2)
 
 
+def test_the_error_of_rows_like_test_rows_is_that_of_a_stage_of_the_run(moved, tmp_path, monkeypatch):
+    """A stage of earlier settings is gone; without the time for another one, the error is not known."""
+    monkeypatch.setattr(full, "make_executor", lambda *options: InlineExecutor())
+    neighbors = ["--set", "stages.line.estimator=sklearn.neighbors.KNeighborsRegressor"]
+    expected = []
+    for is_timely in (True, False, True):
+        with monkeypatch.context() as patch:
+            if not is_timely:
+                patch.setattr(last_submission, "measure_error_ratio", lambda *given: None)
+            commands.main(["full", str(moved), *(neighbors if expected else [])])
+        expected.append(latest_run(str(moved)).choice.expected)
+    of_line, unknown, after = expected
+    assert (
+        unknown.interval is None and unknown.unknown == "The error of rows like test rows was not measured."
+    )
+    assert of_line.interval and after.interval and of_line.shift.factor != after.shift.factor
+    shutil.rmtree(tmp_path / "work")
+    commands.main(["full", str(moved), *neighbors])
+    assert latest_run(str(moved)).choice.expected == after
+
+
 def test_one_file_has_what_folds_and_full_find_out_and_no_classifier_is_trained_twice(
     moved, monkeypatch, capsys
 ):
