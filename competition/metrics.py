@@ -48,7 +48,7 @@ class Metric:
             error.
         lower_bound: labels and predictions must be greater than it.
         target_transform: `target_transform` of stages that set none: the scale of the labels on which their
-            mean is near the best prediction.
+            mean is near the best prediction. For ranks the mean of skewed labels follows the largest ones.
         far_from_mean: whether its best prediction is far from the mean and the median of a skewed label, so
             that blends are corrected for it (`submissions.blend.correction`).
         kind: what is scored. "values": numbers; "probabilities"; "ranks": only the order of the rows, so that blends
@@ -222,8 +222,8 @@ METRICS: dict[str, Metric] = {
         Metric("mape", False, _mape, target_transform="power", far_from_mean=True),
         Metric("max_error", False, _sklearn("max_error")),
         Metric("pearson", True, _scipy("pearsonr")),
-        Metric("spearman", True, _scipy("spearmanr"), kind="ranks"),
-        Metric("kendall", True, _scipy("kendalltau"), kind="ranks"),
+        Metric("spearman", True, _scipy("spearmanr"), target_transform="power", kind="ranks"),
+        Metric("kendall", True, _scipy("kendalltau"), target_transform="power", kind="ranks"),
         Metric("roc_auc", True, class_metrics.roc_auc, kind="ranks", types=CLASS_TYPES),
         Metric("average_precision", True, class_metrics.average_precision, kind="ranks", types=CLASS_TYPES),
         _mean_over_rows("log_loss", class_metrics.log_losses),

@@ -187,19 +187,22 @@ def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
     """Return the fitted transform of scikit-learn, and write it."""
     import skops.io  # here, like scikit-learn, since only transformed targets need it
     from sklearn import preprocessing
+    from sklearn.pipeline import make_pipeline
 
     bounds = train.bounds
     labels = train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0]
     if kind == "log1p":
         require_log1p(labels)
     smallest, largest = np.nanmin(train.y, axis=0), np.nanmax(train.y, axis=0)
-    has_box_cox = np.nanmin(labels) > 0 and (smallest < largest).all()  # it has no parameter for a constant
+    # Box-Cox knows no label of 0 or below, and its parameter overflows where labels are far from 0 and close together.
+    has_box_cox = np.nanmin(labels) > 0 and (2 * smallest < largest).all()
+    yeo_johnson = make_pipeline(preprocessing.RobustScaler(), preprocessing.PowerTransformer())
     n_labelled = int(train.is_labelled.sum())  # some rows have auxiliary targets only
     transform = {
         "quantile": preprocessing.QuantileTransformer(
             n_quantiles=min(1000, n_labelled), output_distribution="normal", subsample=None
         ),
-        "power": preprocessing.PowerTransformer("box-cox" if has_box_cox else "yeo-johnson"),
+        "power": preprocessing.PowerTransformer("box-cox") if has_box_cox else yeo_johnson,
         "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
     }[kind].fit(train.y)
     skops.io.dump(transform, folder / FILE)

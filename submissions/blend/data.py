@@ -31,6 +31,8 @@ TIE = 1e-4
 """Weight of the ridge that lets equal columns share their convex weight."""
 MIN_UNIT = 1e-7
 """Labels whose deviation from their mean is below this share of their distance from c are constant."""
+SKEWED = 1.5
+"""Ratio of the mean of labels to their median above which they are skewed."""
 MIN_CLASS_ROWS = 10
 """Minimum rows of each class in each fold for tuning weights on a metric of ranks; otherwise on log loss."""
 
@@ -179,9 +181,12 @@ class BlendData(Scorer):
     def link(self) -> Link:
         """Link function between the predictions and the scale on which a blend may sum them.
 
-        It is log1p for a metric of squared errors of log1p: labels and columns are on this scale in all fits.
+        It is log1p for a metric of squared errors of log1p: labels and columns are on this scale in all fits. So are
+        they for a metric of ranks if labels are skewed, since squared errors would follow the largest ones.
         """
         if not self.task.has_probabilities:
+            if self.metric.kind == "ranks":
+                return "log1p" if is_skewed(self.y[self.has_fold]) else "identity"
             return "log1p" if self.metric.target_transform == "log1p" else "identity"
         return "softmax" if self.task.problem_type == "multiclass" else "logistic"
 
@@ -277,7 +282,7 @@ class BlendData(Scorer):
         """
         metric = self.metric
         is_per_target = metric.column_score is not None or (len(self.targets) == 1 and not metric.takes_rows)
-        if self.link == "log1p":
+        if metric.target_transform == "log1p":  # labels and columns are logarithms
             return METRICS["rmse"]
         if not self.task.has_probabilities:
             return metric if is_per_target and metric.kind in ("values", "ranks") else METRICS["mse"]
@@ -318,6 +323,12 @@ class BlendData(Scorer):
     def loss_of_weights(self, target: int, folds: FoldSet, weights: Array) -> float:
         """Return the loss of one blend, (n_models,), on all folds."""
         return self.loss(target, folds, lambda fold: weights)
+
+
+def is_skewed(y: Array) -> bool:
+    """Return whether no label of y (n_rows, n_targets) is below 0, and the mean of a target is far above its median."""
+    is_far_above = np.nanmean(y, axis=0) > SKEWED * np.nanmedian(y, axis=0)
+    return bool(np.nanmin(y) >= 0 and is_far_above.any())
 
 
 def smallest_class(labels: list[Array], task: Task) -> int:

@@ -251,7 +251,9 @@ def copy_competition(name: str, config: Config, bundle: Bundle) -> dict[str, Any
 
     document = config.model_dump(exclude_unset=True)
     document["competition"].pop("answers", None)
-    document["competition"]["unparsable"] = "drop"  # an invalid row of the hidden table would cost the submission
+    document["competition"]["unparsable"] = (
+        "drop"  # an invalid row of the hidden table would cost the submission
+    )
     document = rewrite_paths(document, place)
     for stage_name, stage in config.stages.items():
         copy_stage_weights(stage_name, stage, document["stages"][stage_name], bundle, trains=True)

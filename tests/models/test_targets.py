@@ -132,6 +132,16 @@ def test_by_the_transform_of_rmsle_no_prediction_is_below_minus_1(tmp_path):
         assert (stage.predict(rows(x=np.linspace(-1, 1, 30)), tmp_path) > -1).all() == is_above
 
 
+@pytest.mark.parametrize("shift", [-1e4, 0.0, 1e6])
+def test_power_does_not_depend_on_what_is_added_to_labels_that_are_not_all_above_0_or_are_close_together(
+    shift, tmp_path
+):
+    y = labelled().y[:, :1] * [0.1, -0.1]
+    expected = fit("power", rows(y, x=range(30)), tmp_path)[1].y
+    seen = fit("power", rows(y + shift, x=range(30)), tmp_path)[1].y
+    assert seen == pytest.approx(expected, nan_ok=True, abs=1e-3)
+
+
 def test_power_has_no_unit_if_labels_are_above_0(tmp_path):
     train = labelled()
     expected = fit("power", train, tmp_path)[1].y

@@ -177,7 +177,8 @@ def test_new_rows_and_cells_that_cannot_be_read_cost_no_other_row_its_prediction
     assert run.config.competition.unparsable == "error"
     expected = run.predict(train[:6].assign(dose=train["dose"].where(train.index != "row 3")))
     new = train[:6].assign(
-        SMILES=["C1CC", *train["SMILES"][1:5], ""], dose=[0.0, *train["dose"][1:3], "high", *train["dose"][4:6]]
+        SMILES=["C1CC", *train["SMILES"][1:5], ""],
+        dose=[0.0, *train["dose"][1:3], "high", *train["dose"][4:6]],
     )
     capsys.readouterr()
     predicted = run.predict(new)

@@ -25,8 +25,8 @@ def table_of(share_of_signal, n=240):
     )
 
 
-def written(folder, metric, share_of_signal=0.8, **stage):
-    table = table_of(share_of_signal)
+def written(folder, metric, share_of_signal=0.8, table=None, **stage):
+    table = table_of(share_of_signal) if table is None else table
     roles = {"targets": ["y"], "smiles": [], "text": [], "numeric": ["x", "z"], "categorical": []}
     line = {"kind": "sklearn", "estimator": "sklearn.linear_model.Ridge", **stage}
     return write_competition(
@@ -74,6 +74,23 @@ def test_skewed_labels_are_predicted_better_than_by_a_constant(metric, run_of):
 def test_the_transform_that_the_metric_sets_is_better_than_none(metric, run_of, tmp_path, monkeypatch):
     raw = finished(tmp_path, monkeypatch, metric, target_transform="none")
     assert run_of(metric)[0].choice.expected.score < 0.9 * raw.choice.expected.score
+
+
+@pytest.mark.parametrize("metric", ["spearman", "kendall"])
+def test_the_order_of_skewed_labels_is_learned_whatever_their_scale(metric, tmp_path, monkeypatch):
+    """The mean of the labels of neighbors follows the largest ones, if these are not transformed."""
+    neighbors = {"estimator": "sklearn.neighbors.KNeighborsRegressor", "parameters": {"n_neighbors": 20}}
+    rng = np.random.default_rng(1)
+    columns = pd.DataFrame(rng.normal(size=(240, 2)), columns=["x", "z"]).assign(
+        id=[f"r{i}" for i in range(240)]
+    )
+    order = columns["x"] + columns["z"] + 2 * rng.normal(size=240)
+    ranks = {}
+    for name, y in {"plain": order, "skewed": np.exp(4 * order)}.items():
+        (tmp_path / name).mkdir()
+        run = finished(tmp_path / name, monkeypatch, metric, table=columns.assign(y=y), **neighbors)
+        ranks[name] = pd.read_csv(run.paths.submission)["y"].rank()
+    assert ranks["plain"].corr(ranks["skewed"]) > 0.97
 
 
 @pytest.mark.draws_figures

@@ -102,16 +102,16 @@ def test_a_corrected_blend_predicts_no_number_below_the_lowest_label():
     ]
 
 
-def test_for_rmsle_weights_are_those_of_the_logarithms():
+@pytest.mark.parametrize("metric", ["rmsle", "spearman"])
+def test_for_rmsle_and_ranks_of_skewed_labels_weights_are_those_of_the_logarithms(metric):
     """Of two columns, the one that is right for small labels is better, though its errors of large ones are large."""
     rng = np.random.default_rng(0)
     y = np.exp(3 * rng.normal(size=400))
     noise = rng.normal(size=(400, 2))
     good = np.expm1(np.log1p(y) + 0.3 * noise[:, 0])
     preds = np.column_stack([good, y + 3 * np.abs(noise[:, 1])])
-    of_logs, of_values = (
-        cross_fitted("convex", numbers(preds, y, metric=name)) for name in ("rmsle", "rmse")
-    )
+    of_logs, of_values = (cross_fitted("convex", numbers(preds, y, metric=name)) for name in (metric, "rmse"))
     assert of_logs.final.predictor.weights[0, 0] > 0.8 > 0.1 > of_values.final.predictor.weights[0, 0]
-    score = METRICS["rmsle"].score_column
-    assert score(y, of_logs.scored[:, 0]) < 0.5 * score(y, of_values.scored[:, 0])
+    error, order = METRICS["rmsle"].score_column, METRICS["spearman"].score_column
+    assert error(y, of_logs.scored[:, 0]) < 0.5 * error(y, of_values.scored[:, 0])
+    assert order(y, of_logs.scored[:, 0]) > order(y, of_values.scored[:, 0])
