@@ -39,7 +39,7 @@ def stages(detected, preset="quick"):
         ("molecules", {"gp_minimol": None, "gnn": None, "unimol": None}),
         ("text", {"minilm": None, "lightgbm": None}),
         ("both", {"gp_minimol": None, "minilm": None, "rxnfp": ["s", "ligand"]}),
-        ("table", {"lightgbm": None, "lightgbm_small": None}),
+        ("table", {"bayesian_ridge": None, "lightgbm": None, "lightgbm_small": None}),
         ("reactions", {"rxnfp_reaction": ["rxn"], "minilm": ["t"], "minilm_frozen": ["t"]}),
     ],
 )
@@ -53,6 +53,32 @@ def test_the_quick_stages_of_each_kind_of_problem_read_the_columns_that_are_for_
     assert expected.items() <= columns.items()
     for name in ("gp_minimol", "minilm"):
         assert (name in columns) == (name in expected)
+
+
+@pytest.mark.parametrize(("labels", "kind"), [(NUMBER[:60], "svr"), (["p", "q"] * 30, "svc")])
+def test_a_linear_model_on_the_embeddings_of_an_svm_comes_before_it_and_also_in_large_tables(
+    tmp_path, labels, kind
+):
+    """So that a budget gives neither up after the embeddings are made."""
+    write_labels(tmp_path, {"y": labels}, {"y": labels[0]}, t=notes(80))
+    detected = detect(files_in(tmp_path))
+    chosen = stages(detected)
+    for linear, svm in (("minilm_frozen", f"minilm_{kind}"), ("use_frozen", "use_svm")):
+        assert [*chosen].index(linear) < [*chosen].index(svm)
+        assert chosen[linear].settings["features"] == chosen[svm].settings["features"]
+    large = stages(replace(detected, train=pd.concat([detected.train] * 600)))  # 36,000 rows
+    assert chosen.keys() - large.keys() == {f"minilm_{kind}", "use_svm"}
+    assert "minilm_frozen" in large
+
+
+@pytest.mark.parametrize(
+    ("labels", "estimator"), [(NUMBER[:60], "sklearn.linear_model.BayesianRidge"), (["p", "q"] * 30, None)]
+)
+def test_a_table_of_numbers_gets_a_linear_model_before_trees(tmp_path, labels, estimator):
+    write_labels(tmp_path, {"y": labels}, {"y": labels[0]}, n=NUMBER, k=["p", "q"] * 40)
+    _, linear, *trees = stages(detect(files_in(tmp_path))).values()
+    assert (linear.settings["kind"], linear.settings.get("estimator")) == ("sklearn", estimator)
+    assert "lightgbm" in [block.name for block in trees]
 
 
 def test_encoders_of_texts_read_no_long_sequences(tmp_path, capsys):
@@ -307,8 +333,8 @@ def test_pairs_of_texts_come_before_slow_stages_and_have_an_encoder_that_knows_t
     with_pairs = choose_stages("quick", detected, problem, compared=["t"])
     ordered = {
         "lightgbm_pairs": True, "svr_pairs": bool(encoders),
-        "minilm_svr": "minilm" in encoders, "minilm_frozen": "minilm" in encoders,
-        "use_svm": "use_multilingual" in encoders,
+        "minilm_frozen": "minilm" in encoders, "minilm_svr": "minilm" in encoders,
+        "use_frozen": "use_multilingual" in encoders, "use_svm": "use_multilingual" in encoders,
     }  # fmt: skip
     first = [name for name, is_there in ordered.items() if is_there]
     assert [block.name for block in with_pairs[1 : 1 + len(first)]] == first
