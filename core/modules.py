@@ -40,7 +40,6 @@ def import_packages(names: Iterable[str]) -> None:
             importlib.import_module(name)
 
 
-@functools.cache
 def file_of(name: str) -> Path:
     """Return the file of a module of this project."""
     return PROJECT / f"{name.replace('.', '/')}.py"
@@ -54,6 +53,7 @@ def code_digest_of(*files: Path) -> str:
 def closure(*files: Path) -> dict[Path, str]:
     """Return file -> digest of some modules and of all project modules that they reach by imports."""
     digests: dict[Path, str] = {}
+    known: set[str] = set()
     queue = list(files)
     while queue:
         path = queue.pop()
@@ -65,7 +65,8 @@ def closure(*files: Path) -> dict[Path, str]:
             raise ConfigError(
                 f"{path} cannot be read as Python: {error}. Correct the file, or its path."
             ) from None
-        queue += [file for file in map(file_of, modules) if file not in digests and file.exists()]
+        queue += [file for file in map(file_of, modules - known) if file.exists()]
+        known |= modules
     return digests
 
 
