@@ -99,7 +99,7 @@ def clean_inputs(
             remedy = f'{advice}, or empty_smiles: "[Ar]" where an empty cell means no molecule.'
             raise_if_any(table, is_invalid, name, config.id, where, what, remedy)
         dropped |= is_invalid
-    cells |= dict(table[config.text].items())
+    cells |= {name: table[name] for name in config.text}
     if config.text and config.inputs == config.text:  # with other inputs, an empty text is valid
         is_empty = table[config.text].apply(is_empty_text).all(axis=1).to_numpy()
         if config.unparsable == "error":
