@@ -250,7 +250,7 @@ class Manifest(StrictModel):
     run: str
     """Name of the run: a digest of configuration, tables and keys of jobs."""
     made_from: str
-    """Digest of predictions, code and packages."""
+    """Digest of predictions, code, packages and `submissions.run.Facts`."""
     level: Level
     """Level of the submission."""
     config: dict[str, Any]
