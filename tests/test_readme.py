@@ -24,7 +24,7 @@ from core.user_code import load_user_code
 from folds.kinds import FoldsConfig
 from folds.make import assign_folds
 from models.context import Context
-from models.registry import Stages
+from models.registry import KINDS, Stages
 from models.training.losses import load_loss
 from models.training.schedules import SCHEDULES, with_warmup
 from pipeline import commands
@@ -125,9 +125,12 @@ def test_the_focal_loss_of_the_page_on_stages_counts_likely_labels_less(tmp_path
     torch.testing.assert_close(loss.errors(outputs, y)[:, 0], torch.tensor(expected).float())
 
 
-def test_all_metrics_and_schedules_are_listed():
-    for name in [*METRICS, *SCHEDULES]:
+def test_the_readme_lists_all_metrics_and_the_page_on_stages_all_kinds_and_schedules():
+    for name in METRICS:
         assert f"`{name}`" in README, name
+    stages = (PROJECT / "docs/stages.md").read_text()
+    for name in [*KINDS, *SCHEDULES]:
+        assert f"`{name}`" in stages, name
 
 
 def test_own_stages_and_features_of_readme_and_recipes_are_short_and_checked_trained_and_blended(
