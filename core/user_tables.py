@@ -189,27 +189,26 @@ def _read_workbook(path: Path, content: bytes) -> Cells:
     used, *others = filled
     values = filled[used].to_numpy(copy=True)
     sheet = workbook[used]
-    without_value = [
-        cell.coordinate
-        for cell in chain.from_iterable(sheet.iter_rows())
-        if cell.data_type == "f"
-        and (values[cell.row - 1 : cell.row, cell.column - 1 : cell.column] == "").all()
-    ]
-    if without_value:
+    formulas = [cell for cell in chain.from_iterable(sheet.iter_rows()) if cell.data_type == "f"]
+    results = [values[cell.row - 1 : cell.row, cell.column - 1 : cell.column] for cell in formulas]
+    if formulas and all((result == "").all() for result in results):  # a program would have computed some
+        names = join_first([cell.coordinate for cell in formulas], str)
         raise DataError(
-            f"{path}: {len(without_value)} formulas of the sheet {used!r} have no value "
-            f"({join_first(without_value, str)}). Open it in a spreadsheet program, and save the sheet as CSV."
+            f"{path}: the formulas of the sheet {used!r} have no value ({names}). Open it in a spreadsheet program, "
+            "and save the sheet as CSV."
         )
-    for merged in sheet.merged_cells.ranges:
-        cells = values[merged.min_row - 1 : merged.max_row, merged.min_col - 1 : merged.max_col]
-        cells[:] = cells[:1, :1]
+    # Of several columns, it is a title or a note.
+    filled_down = [merged for merged in sheet.merged_cells.ranges if merged.min_col == merged.max_col]
+    for merged in filled_down:
+        cells = values[merged.min_row - 1 : merged.max_row, merged.min_col - 1]
+        cells[:] = cells[:1]
     numbered = enumerate(values.tolist(), start=1)
     texts = {number: [*map(_as_text, row)] for number, row in numbered}
     rows = {number: row for number, row in texts.items() if any(row)}
     header = rows.pop(next(iter(rows), 0), [])
     unread = ", ".join(map(repr, others))
     warning = f"only the sheet {used!r} of {path.name} is read, not {unread}" if others else ""
-    form = "Excel workbook, merged cells filled" if sheet.merged_cells.ranges else "Excel workbook"
+    form = "Excel workbook, merged cells filled" if filled_down else "Excel workbook"
     return Cells(header, rows, form, warning)
 
 

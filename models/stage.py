@@ -125,8 +125,8 @@ class Stage(StrictModel):
     no seeds."""
     target_transform: TargetTransform | None = None
     """Transform of the targets by scikit-learn, fitted on the training rows of the fold and
-    inverted on predictions. quantile and power (Box-Cox if all labels are above 0 and the largest is more than
-    twice the smallest, else Yeo-Johnson around the median) make the targets normally distributed. Unset: log1p for the
+    inverted on predictions. quantile and power (Box-Cox if all labels are above 0, else Yeo-Johnson around the
+    median, or only a scale where neither can be inverted) make the targets normally distributed. Unset: log1p for the
     metric rmsle, power for mape, median_ae, spearman and kendall, and none for others."""
     extra_rows: Literal["train", "ignore"] = "train"
     """What to do with the rows of competition.extra_train. train: add them to the training rows

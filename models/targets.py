@@ -25,6 +25,8 @@ from models.stage import Stage, as_probabilities, invalid_probability_rows
 
 FILE = "target_transform.skops"
 RANGE = "transformed_range.json"
+MAX_ERROR_OF_INVERSE = 1e-3
+"""Largest error of a label that is transformed and back, in standard deviations of the labels."""
 
 
 def fit(stage: Stage, train: Dataset, folder: Path, context: Context) -> None:
@@ -187,28 +189,47 @@ def _fit_transform(kind: str, train: Dataset, folder: Path) -> Any:
     """Return the fitted transform of scikit-learn, and write it."""
     import skops.io  # here, like scikit-learn, since only transformed targets need it
     from sklearn import preprocessing
-    from sklearn.pipeline import make_pipeline
 
     bounds = train.bounds
     labels = train.y if bounds is None else with_bounds(train.y, bounds[:, : train.y.shape[1]])[0]
     if kind == "log1p":
         require_log1p(labels)
-    smallest, largest = np.nanmin(train.y, axis=0), np.nanmax(train.y, axis=0)
-    # Box-Cox knows no label of 0 or below, and its parameter overflows where labels are far from 0 and close together.
-    has_box_cox = np.nanmin(labels) > 0 and (2 * smallest < largest).all()
-    yeo_johnson = make_pipeline(preprocessing.RobustScaler(), preprocessing.PowerTransformer())
     n_labelled = int(train.is_labelled.sum())  # some rows have auxiliary targets only
     transform = {
         "quantile": preprocessing.QuantileTransformer(
             n_quantiles=min(1000, n_labelled), output_distribution="normal", subsample=None
         ),
-        "power": preprocessing.PowerTransformer("box-cox") if has_box_cox else yeo_johnson,
+        "power": _power_transform(train.y, may_be_box_cox=bool(np.nanmin(labels) > 0)),
         "log1p": preprocessing.FunctionTransformer(np.log1p, np.expm1, check_inverse=False),
     }[kind].fit(train.y)
     skops.io.dump(transform, folder / FILE)
     y = transform.transform(train.y)
     write_json(folder / RANGE, [np.nanmin(y, axis=0).tolist(), np.nanmax(y, axis=0).tolist()])
     return transform
+
+
+def _power_transform(y: Array, may_be_box_cox: bool) -> Any:
+    """Return the first transform that gives the labels (n_rows, n_targets) back: Box-Cox, Yeo-Johnson, or only a scale.
+
+    The parameter of the first two overflows where nearly all labels are equal, or far from 0 and close together.
+    """
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PowerTransformer, RobustScaler, StandardScaler
+
+    transforms = [make_pipeline(RobustScaler(), PowerTransformer()), StandardScaler()]
+    if may_be_box_cox:
+        transforms.insert(0, PowerTransformer("box-cox"))
+    return next(transform for transform in transforms if _gives_back(transform, y))
+
+
+def _gives_back(transform: Any, y: Array) -> bool:
+    """Return whether the inverse of a transform that is fitted to labels gives them back."""
+    try:
+        with np.errstate(all="ignore"):
+            inverse = transform.inverse_transform(transform.fit_transform(y))
+    except ValueError:  # a constant has no Box-Cox parameter, and an infinite number is refused
+        return False
+    return bool((np.isnan(y) | (np.abs(inverse - y) <= MAX_ERROR_OF_INVERSE * np.nanstd(y, axis=0))).all())
 
 
 def _inverse(y_pred: Array, kind: str, folder: Path) -> Array:

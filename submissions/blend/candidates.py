@@ -20,7 +20,7 @@ from core.files import derive_seed
 from core.types import Array
 from core.user_code import load_user_code, user_code_errors
 from submissions.blend.data import Blend, BlendData, FoldSet, Predictor, System
-from submissions.blend.logits import Link, log_loss_weights, margins
+from submissions.blend.logits import LABEL_LINKS, Link, log_loss_weights, margins
 from submissions.blend.scoring import computed_once
 
 LIGHTGBM_STACK = "lightgbm_stack"
@@ -194,7 +194,7 @@ def require_predictions(y_pred: Any, shape: tuple[int, ...], link: Link = "ident
         raise ValueError(f"expected predictions of shape {shape}, got {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("expected finite predictions, got NaN or infinite values")
-    in_range = link in ("identity", "log1p") or (values.min() >= 0 and values.max() <= 1)
+    in_range = link in ("identity", *LABEL_LINKS) or (values.min() >= 0 and values.max() <= 1)
     if not in_range:
         raise ValueError("expected probabilities between 0 and 1")
     if link == "softmax" and not np.allclose(values.sum(axis=1), 1):

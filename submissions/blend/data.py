@@ -23,7 +23,7 @@ from competition.metrics import METRICS, Metric, top_k_of
 from competition.task import Task
 from core.types import Array
 from core.user_code import load_user_code
-from submissions.blend.logits import Link, logits, on_scale, probabilities, target_outputs
+from submissions.blend.logits import LABEL_LINKS, Link, logits, on_scale, probabilities, target_outputs
 from submissions.blend.scoring import Scorer, computed_once
 
 FoldSet = frozenset[int]
@@ -181,12 +181,12 @@ class BlendData(Scorer):
     def link(self) -> Link:
         """Link function between the predictions and the scale on which a blend may sum them.
 
-        It is log1p for a metric of squared errors of log1p: labels and columns are on this scale in all fits. So are
-        they for a metric of ranks if labels are skewed, since squared errors would follow the largest ones.
+        It is log1p for a metric of squared errors of log1p: labels and columns are on this scale in all fits. They are
+        on that of asinh for a metric of ranks if labels are skewed, since squared errors would follow the largest ones.
         """
         if not self.task.has_probabilities:
             if self.metric.kind == "ranks":
-                return "log1p" if is_skewed(self.y[self.has_fold]) else "identity"
+                return "asinh" if is_skewed(self.y[self.has_fold]) else "identity"
             return "log1p" if self.metric.target_transform == "log1p" else "identity"
         return "softmax" if self.task.problem_type == "multiclass" else "logistic"
 
@@ -198,7 +198,7 @@ class BlendData(Scorer):
     def labelled(self, target: int, fold: int) -> tuple[Array, Array]:
         """Return columns (n_rows, n_models, n_outputs of the target) and labels (n_rows,) of a fold.
 
-        Both are on the scale of the link if that is log1p.
+        Both are on the scale of the link if that is one of `LABEL_LINKS`.
         """
         rows = (self.folds == fold) & ~np.isnan(self.y[:, target])
         preds = self.preds[rows][:, :, target_outputs(target, self.link)]
@@ -265,9 +265,9 @@ class BlendData(Scorer):
         in_logits: bool = False,
     ) -> Blend:
         """Return the blend with the weights of each target, (n_models,)."""
-        link: Link = self.link if in_logits or self.link == "log1p" else "identity"
+        link: Link = self.link if in_logits or self.link in LABEL_LINKS else "identity"
         intercepts = [0.0] * len(weights)
-        if link in ("identity", "log1p"):
+        if link in ("identity", *LABEL_LINKS):
             intercepts = [self.intercept(target, folds, each) for target, each in enumerate(weights)]
         zeros = np.zeros(self.preds.shape[1:])  # the classes of a target share its weights
         return Blend(np.column_stack(weights) + zeros, intercepts + zeros[0], link, settings or [])

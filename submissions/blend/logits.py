@@ -11,8 +11,11 @@ import numpy as np
 
 from core.types import Array
 
-Link = Literal["identity", "log1p", "logistic", "softmax"]
-"""Scale of a weighted sum: predictions, log1p, log odds of class 1, or log probabilities plus a constant."""
+Link = Literal["identity", "log1p", "asinh", "logistic", "softmax"]
+"""Scale of a weighted sum: predictions, log1p, asinh, log odds of class 1, or log probabilities plus a constant."""
+LABEL_LINKS = ("log1p", "asinh")
+"""Links that labels are on, too. The first clips predictions; the second, a logarithm of large numbers of either sign,
+keeps the order of all of them, such as external predictions on another scale."""
 SMALLEST = -0.9
 """Predictions are clipped here before log1p, which has no value from -1 down."""
 MIN_BASE_PROBABILITY = 1e-3
@@ -33,6 +36,8 @@ def logits(preds: Array, link: Link, min_probability: float = MIN_BASE_PROBABILI
         return preds
     if link == "log1p":
         return np.log1p(np.maximum(preds, SMALLEST))
+    if link == "asinh":
+        return np.arcsinh(preds)
     from scipy.special import (
         logit,  # here, since `check` does without it and its import takes a tenth of a second
     )
@@ -47,14 +52,16 @@ def probabilities(sums: Array, link: Link) -> Array:
         return sums
     if link == "log1p":
         return np.expm1(sums)
+    if link == "asinh":
+        return np.sinh(sums)
     from scipy.special import expit, softmax
 
     return expit(sums) if link == "logistic" else softmax(sums, axis=-1)
 
 
 def on_scale(values: Array, link: Link) -> Array:
-    """Return labels or columns on the scale of the blend: log1p for that link, otherwise unchanged."""
-    return logits(values, link) if link == "log1p" else values
+    """Return labels or columns on the scale of the blend: unchanged unless labels are on it, too."""
+    return logits(values, link) if link in LABEL_LINKS else values
 
 
 def target_outputs(target: int, link: Link) -> slice:

@@ -170,18 +170,18 @@ def sheet_of(*rows, merged=(), **xml):
 def test_formulas_that_no_program_has_computed_are_an_error_that_names_their_cells(tmp_path):
     rows = [["id", "a", "y"], [1, 5, "=B2*2"], [2, "=B2+1", 3], [None, None, "=B4"]]
     with pytest.raises(
-        DataError, match=r"a\.xlsx: 3 formulas of the sheet 'Sheet' have no value \(C2, B3, C4\)"
+        DataError, match=r"a\.xlsx: the formulas of the sheet 'Sheet' have no value \(C2, B3, C4\)"
     ):
         read(tmp_path, "a.xlsx", sheet_of(*rows))
-    computed = {"77": "<f>B2*7</f><v>0</v>"}
-    table = read(tmp_path, "b.xlsx", sheet_of(["id", "y"], [1, 77], [2, 3], **computed))
-    assert table.to_numpy().tolist() == [["1", "0"], ["2", "3"]]
+    computed = {"77": "<f>B2*7</f><v>0</v>", "88": '<f>IF(B2=0,"",B2)</f><v></v>'}
+    table = read(tmp_path, "b.xlsx", sheet_of(["id", "y", "z"], [1, 77, 88], [2, 3, 4], **computed))
+    assert table.to_numpy().tolist() == [["1", "0", ""], ["2", "3", "4"]]
 
 
-def test_all_cells_of_a_merged_range_have_its_value_which_is_named(tmp_path):
+def test_all_cells_of_a_range_that_is_merged_in_a_column_have_its_value_which_is_named(tmp_path):
     rows = [["id", "site", "a", "b"], [1, "x", 4, None], [2, None, 5, 6], [3, "y", 7, 8]]
     table = read(tmp_path, "a.xlsx", sheet_of(*rows, merged=["B2:B3", "C2:D2", "F9:G10"]))
-    assert table.to_numpy().tolist() == [["1", "x", "4", "4"], ["2", "x", "5", "6"], ["3", "y", "7", "8"]]
+    assert table.to_numpy().tolist() == [["1", "x", "4", ""], ["2", "x", "5", "6"], ["3", "y", "7", "8"]]
     assert table.attrs["form"] == "Excel workbook, merged cells filled"
 
 
