@@ -72,7 +72,7 @@ def test_a_linear_model_on_the_embeddings_of_an_svm_comes_before_it_and_also_in_
 
 
 def test_targets_that_are_numbers_get_a_linear_model_before_trees_in_a_table_of_numbers(tmp_path):
-    write_labels(tmp_path, {"y": NUMBER[:60]}, {"y": NUMBER[0]}, n=NUMBER, k=["p", "q"] * 40)
+    write_labels(tmp_path, {"y": NUMBER[:60]}, {"y": 0.5}, n=NUMBER, k=["p", "q"] * 40)
     _, linear, *trees = stages(detect(files_in(tmp_path))).values()
     assert linear.settings["estimator"] == "sklearn.linear_model.BayesianRidge"
     assert "lightgbm" in [block.name for block in trees]
