@@ -5,12 +5,14 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import skops.io
 
 from competition.task import Task
 from core.errors import ConfigError, DataError
 from models.stage import Stage, TargetTransform
 from models.stages.baseline import Baseline
 from models.stages.lightgbm import Lightgbm
+from models.targets import FILE
 from tests.models.made import Bound, context, fitted, rows
 
 KINDS = [kind for kind in get_args(TargetTransform) if kind != "none"]
@@ -140,6 +142,19 @@ def test_power_does_not_depend_on_what_is_added_to_labels_that_are_not_all_above
     expected = fit("power", rows(y, x=range(30)), tmp_path)[1].y
     seen = fit("power", rows(y + shift, x=range(30)), tmp_path)[1].y
     assert seen == pytest.approx(expected, nan_ok=True, abs=1e-3)
+
+
+@pytest.mark.parametrize("floor", [0.0, 100.0])
+def test_power_gives_labels_back_of_which_nearly_all_are_equal_also_beside_a_target_of_others(
+    floor, tmp_path
+):
+    y = np.full((100, 2), floor)
+    y[:3, 0] = [250, 260, 300]
+    y[:, 1] = np.arange(1.0, 101)
+    seen = fit("power", rows(y, x=range(100)), tmp_path)[1].y
+    assert len(np.unique(seen[:, 0])) == 4
+    inverse = skops.io.load(tmp_path / FILE).inverse_transform(seen)
+    np.testing.assert_allclose(inverse, y, atol=0.1)
 
 
 def test_power_has_no_unit_if_labels_are_above_0(tmp_path):

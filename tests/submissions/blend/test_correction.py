@@ -115,3 +115,14 @@ def test_for_rmsle_and_ranks_of_skewed_labels_weights_are_those_of_the_logarithm
     error, order = METRICS["rmsle"].score_column, METRICS["spearman"].score_column
     assert error(y, of_logs.scored[:, 0]) < 0.5 * error(y, of_values.scored[:, 0])
     assert order(y, of_logs.scored[:, 0]) > order(y, of_values.scored[:, 0])
+
+
+def test_predictions_below_0_keep_their_order_in_blends_for_ranks_of_skewed_labels():
+    """External predictions may be on another scale, such as logarithms."""
+    rng = np.random.default_rng(0)
+    y = np.exp(3 * rng.normal(size=400))
+    right = np.log10(y) - 9 + 0.1 * rng.normal(size=400)
+    blend = cross_fitted(
+        "best_single", numbers(np.column_stack([right, rng.permutation(y)]), y, metric="spearman")
+    )
+    assert METRICS["spearman"].score_column(y, blend.scored[:, 0]) > 0.95
