@@ -44,8 +44,9 @@ from core.user_tables import read_text_table
 from models.features import encoder_block, fit_encoders, molecule_blocks
 from models.registry import make_stage
 from submissions.columns import label_means
+from submissions.manifest import CROSS_FITTED, SUBMISSION_FILE
 from submissions.report.scores import read_answers
-from submissions.run import CROSS_FITTED, SUBMISSION_FILE, Run, latest_run
+from submissions.run import Run, latest_run
 from submissions.submission_file import write_submission
 
 DATA = PROJECT / "competition" / "data"

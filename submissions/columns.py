@@ -199,9 +199,11 @@ def scored_rows(folder: Path, task: Task) -> pd.DataFrame:
 def labels_of(folder: Path, task: Task) -> pd.DataFrame:
     """Return the labels that a finished run was scored with, indexed by id; NaN for missing targets.
 
-    Classes are their indices in those of `task`.
+    Classes are their indices in those of `task`; there are no rows if the run has others.
     """
-    verify_files(folder, OOF_TABLE)
+    manifest = verify_files(folder, OOF_TABLE)
     cells = read_text_table(folder / OOF_TABLE).set_index("id").reindex(columns=task.targets)
+    if manifest.classes != task.classes:
+        cells = cells.head(0)
     numbers = {name: str(index) for index, name in enumerate(task.classes)}
     return cells.replace({"": "nan", **numbers}).astype(float)

@@ -30,7 +30,7 @@ def test_a_second_driver_gets_a_message_and_after_a_kill_the_next_one_goes_on(tm
     first.communicate()
     hold.unlink()
     output = ended(start(path, "--workers", "2"))
-    assert output.startswith("stage a  6 of 6 jobs are finished\n")
+    assert "\nstage a  6 of 6 jobs are finished\n" in output
     assert output.count("valid rmse") == 6
     counts = trained(tmp_path)
     assert (len(counts), counts.total(), max(counts.values())) == (N_JOBS, N_JOBS + 2, 2)
