@@ -100,17 +100,6 @@ def to_numbers(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
     return numbers.mask(is_invalid), is_invalid
 
 
-def readable_numbers(table: pd.DataFrame, column: str, where: object) -> pd.Series:
-    """Return a column as floats, NaN where a cell is not a finite number; a DataError if no filled cell is one."""
-    numbers, is_invalid = to_numbers(table[column])
-    if is_invalid.any() and numbers.isna().all():
-        examples = join_first(table[column][is_invalid])
-        raise DataError(
-            f"{where}: no cell of {column!r} is a finite number ({examples}). Correct the column."
-        )
-    return numbers
-
-
 def is_missing_cell(text: pd.Series) -> pd.Series:
     """Return which cells, without blanks around them, are empty, NA, NaN, null or None."""
     return text.str.lower().isin(MISSING)

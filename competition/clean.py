@@ -14,14 +14,7 @@ import pandas as pd
 from loky import cpu_count
 from loky.process_executor import BrokenProcessPool
 
-from competition.cells import (
-    describe_rows,
-    molecule_cells,
-    parse_numbers,
-    raise_if_any,
-    readable_numbers,
-    to_numbers,
-)
+from competition.cells import describe_rows, molecule_cells, parse_numbers, raise_if_any, to_numbers
 from competition.config import CompetitionConfig
 from competition.dataset import FEATURE, INPUT_KEY
 from competition.molecules import (
@@ -116,9 +109,13 @@ def clean_inputs(
         raise DataError(f"{where} has no row with readable molecules and texts.")
     for name in config.numeric:
         if config.unparsable == "error":
-            cells[name] = parse_numbers(table, name, config.id, where, f"{advice}, to read them as missing.")
+            advice = (
+                "Correct or empty them, or set competition.unparsable: drop, which reads them as missing, before "
+                "./run.sh full."
+            )
+            cells[name] = parse_numbers(table, name, config.id, where, advice)
         else:
-            cells[name] = readable_numbers(table, name, where)
+            cells[name] = to_numbers(table[name])[0]
     for name in config.categorical:
         cells[name] = table[name].str.strip()
     clean = pd.DataFrame(cells)

@@ -50,6 +50,11 @@ def code_digest_of(*files: Path) -> str:
     return digest(sorted((path.name, code) for path, code in closure(*files).items()))
 
 
+def code_without_comments(file: Path) -> str:
+    """Return the digest of a module alone, without comments, docstrings and the modules that it imports."""
+    return _parse(file.read_text(encoding="utf-8"))[0]
+
+
 def closure(*files: Path) -> dict[Path, str]:
     """Return file -> digest of some modules and of all project modules that they reach by imports."""
     digests: dict[Path, str] = {}

@@ -170,7 +170,7 @@ def _read_parquet(path: Path, content: bytes) -> Cells:
 def _read_workbook(path: Path, content: bytes) -> Cells:
     """Return the cells of the first sheet of an Excel workbook that has cells; dates are in ISO's form.
 
-    All cells of a merged range have its value.
+    Cells that are merged in a column have their value.
     """
     from openpyxl import load_workbook  # type: ignore[import-untyped]
 

@@ -21,7 +21,7 @@ from competition.metrics import Metric
 from competition.task import Task
 from core.errors import DataError, NothingToSubmit, join_first
 from core.files import PROJECT, digest, read_json, sha256_of, table_digest
-from core.modules import code_digest_of
+from core.modules import code_without_comments
 from core.paths import Paths
 from core.user_code import Opened, changed_files, merge_opened, opened_files, user_code_files
 from core.user_tables import read_text_table
@@ -53,9 +53,10 @@ from submissions.manifest import (
 
 PREDICTION = "prediction "
 """Prefix of columns of cross_fitted.csv with predictions before the decision, if the metric scores labels."""
-CODE_DIGEST = code_digest_of(*PROJECT.glob("submissions/*.py"), *PROJECT.glob("submissions/blend/*.py"))
-"""Digest of the code that makes a run of finished jobs, at the import of this module: an edit later does not change the
-process."""
+CODE = ("submissions/*.py", "submissions/blend/*.py", "competition/*metrics.py", "competition/task.py")
+"""Files of the code that a run depends on, in addition to the jobs and the settings."""
+DIGESTS_OF_CODE = [code_without_comments(file) for pattern in CODE for file in sorted(PROJECT.glob(pattern))]
+"""Digests at the import of this module, since an edit later does not change the process."""
 PACKAGES = (
     "numpy", "scipy", "pandas", "scikit-learn", "lightgbm", "optuna", "rdkit", "torch", "transformers",
     "chemprop",
@@ -297,7 +298,7 @@ def open_run(config: Config, plan: JobPlan, left_out: Sequence[LeftOut] = ()) ->
     folder = plan.paths.run(name if has_all_folds else SO_FAR)
     run = Run(name, "", folder, config, plan, left_out)
     predictions = [_digests(job, plan.test_key) for job in plan.jobs]
-    return replace(run, made_from=digest([CODE_DIGEST, package_versions(), predictions, run.facts]))
+    return replace(run, made_from=digest([DIGESTS_OF_CODE, package_versions(), predictions, run.facts]))
 
 
 def finished_part(plan: JobPlan) -> JobPlan:

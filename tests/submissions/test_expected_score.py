@@ -11,7 +11,7 @@ import pytest
 from competition.metrics import METRICS, Metric
 from competition.task import Task
 from core.files import PROJECT, read_table, write_table
-from core.modules import code_digest_of
+from core.modules import code_without_comments
 from folds.comparison import ErrorRatio, Shift
 from submissions.blend.scoring import Scorer
 from submissions.columns import scored_rows
@@ -25,7 +25,7 @@ from submissions.expected_score import (
     with_factor,
     with_means,
 )
-from submissions.run import CODE_DIGEST
+from submissions.run import CODE, DIGESTS_OF_CODE
 from tests.submissions.fakes import fake_competition, finished
 from tests.submissions.test_shift import comparison_of
 
@@ -74,15 +74,16 @@ def test_settings_after_others_have_the_expected_score_that_they_have_alone(
 
 
 def test_a_comment_in_the_code_of_submissions_makes_no_submission_anew(tmp_path):
-    def digest_of(comment):
-        for folder in ("submissions", "submissions/blend"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            for file in (PROJECT / folder).glob("*.py"):
-                (tmp_path / folder / file.name).write_text(file.read_text() + comment)
-        return code_digest_of(*tmp_path.glob("submissions/**/*.py"))
+    def digests_of(addition):
+        digests = []
+        for file in (file for pattern in CODE for file in sorted(PROJECT.glob(pattern))):
+            copy = tmp_path / file.name
+            copy.write_text(file.read_text() + addition)
+            digests.append(code_without_comments(copy))
+        return digests
 
-    assert digest_of("") == digest_of("# a comment") == CODE_DIGEST
-    assert digest_of("changed = 1") != CODE_DIGEST
+    assert digests_of("") == digests_of("# a comment") == DIGESTS_OF_CODE
+    assert digests_of("changed = 1") != DIGESTS_OF_CODE
 
 
 def scorer_of(y, metric="rmse", groups=None):
